@@ -1,0 +1,35 @@
+"""Posterior inference from exchangeable data with neural networks, NumPy and Numba, on CPUs.
+
+Names are loaded on first use (PEP 562), so that importing the package is quick and simulator processes never load
+Numba.
+"""
+
+import importlib
+
+_MODULE_OF = {
+    "Model": "model",
+    "ModelFileError": "errors",
+    "MultisetBatch": "multiset",
+    "Network": "network",
+    "SimulatorError": "errors",
+    "Trainer": "trainer",
+    "load": "model",
+    "simulate_example": "simulation",
+    "test": "model",
+    "train": "training",
+}
+
+__all__ = sorted(_MODULE_OF)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,25 @@
+"""Checks of arguments that several public functions share."""
+
+import operator
+
+
+def as_integer(value, name: str, *, minimum: int) -> int:
+    """Return `value` as an int, or raise an error that names the argument."""
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        integer = None
+    if integer is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if integer < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {integer}")
+    return integer
+
+
+def as_positive_number(value, name: str) -> float:
+    """Return `value` as a positive, finite float, or raise an error that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 < float(value) < float("inf"):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return float(value)

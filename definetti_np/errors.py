@@ -1,0 +1,9 @@
+"""The errors that are the package's own; bad arguments raise ValueError and TypeError."""
+
+
+class SimulatorError(RuntimeError):
+    """A simulator raised, returned something unusable, or its process died."""
+
+
+class ModelFileError(ValueError):
+    """A file is not a model that this version can read, or cannot be read at all."""

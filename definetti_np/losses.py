@@ -1,0 +1,48 @@
+"""Losses and accuracies by name."""
+
+import numpy as np
+
+from .specs import NetworkSpec
+
+LOSSES = ("cross-ent", "l2")
+ACCURACIES = ("classification", None)
+_USER_FUNCTION = "{name}: functions of your own are not supported yet; choose from {choices}"
+
+
+def check_loss(loss, spec: NetworkSpec) -> str:
+    """Return the loss if it is known and fits the last layer of the network."""
+    if callable(loss):
+        raise NotImplementedError(_USER_FUNCTION.format(name="loss", choices=LOSSES))
+    if loss not in LOSSES:
+        raise ValueError(f"loss: unknown loss {loss!r}; choose from {LOSSES}")
+    if loss == "cross-ent" and not spec.ends_in_softmax:
+        raise ValueError("loss 'cross-ent' needs an h_net that ends in ('softmax',), got ('matmul',)")
+    if loss == "l2" and spec.ends_in_softmax:
+        raise ValueError("loss 'l2' needs an h_net that ends in ('matmul',), got ('softmax',)")
+    return loss
+
+
+def check_accuracy(accuracy):
+    """Return the accuracy if it is known."""
+    if callable(accuracy):
+        raise NotImplementedError(_USER_FUNCTION.format(name="accuracy", choices=ACCURACIES))
+    if accuracy not in ACCURACIES:
+        raise ValueError(f"accuracy: unknown accuracy {accuracy!r}; choose from {ACCURACIES}")
+    return accuracy
+
+
+def check_labels(labels: np.ndarray, loss: str, name: str) -> None:
+    """Raise a ValueError if labels (..., N) are no distributions under "cross-ent"."""
+    if loss != "cross-ent":
+        return
+    if (labels < 0).any() or (abs(labels.sum(axis=-1, dtype=np.float64) - 1) > 1e-4).any():
+        shown = np.array2string(labels, threshold=10)
+        raise ValueError(
+            f"{name} must be a probability distribution under loss 'cross-ent' (non-negative, sum 1; "
+            f"one-hot for a known class), got {shown}"
+        )
+
+
+def classification_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """The fraction of datasets whose largest prediction is at the largest label; both (B, N)."""
+    return float(np.mean(predictions.argmax(axis=1) == labels.argmax(axis=1)))

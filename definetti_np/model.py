@@ -1,0 +1,133 @@
+"""Trained models: predict with them, save them, load them."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from .checks import as_integer
+from .cores import available_cores
+from .errors import ModelFileError
+from .kernels._jit import threads as kernel_threads
+from .losses import check_loss
+from .modelfile import check_parent, model_path, read_model, write_model
+from .multiset import MultisetBatch
+from .network import Network
+
+PREDICTED_AT_ONCE = 64  # datasets; a result does not depend on which others it is computed with
+
+
+class Model:
+    """A network with what is known of its training.
+
+    Attributes
+    ----------
+    network
+        The `Network`.
+    loss
+        The loss it was trained with.
+    seed
+        The seed of its training run.
+    batches_trained
+        How many batches it was trained on.
+    """
+
+    def __init__(self, network: Network, *, loss: str, seed: int, batches_trained: int):
+        self.network = network
+        self.loss = loss
+        self.seed = seed
+        self.batches_trained = batches_trained
+
+    def predict(self, data: Iterable | np.ndarray | MultisetBatch, threads: int | None = None) -> np.ndarray:
+        """Predict the label of each dataset.
+
+        Parameters
+        ----------
+        data
+            Array (B, n, W[, C]), sequence of B arrays (n, W[, C]), or MultisetBatch; B may be 0.
+        threads
+            Number of threads, None for every core of this process; the result does not depend on it.
+
+        Returns
+        -------
+        (B, N) float32
+            Posterior probabilities of a softmax network, estimates of a matmul network.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the data does not fit the network.
+        """
+        threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
+        if not isinstance(data, (Sequence, np.ndarray, MultisetBatch)):
+            data = list(data)
+        predictions = [np.empty((0, *self.network.spec.output_shape), self.network.dtype)]
+        with kernel_threads(threads):
+            for start in range(0, len(data), PREDICTED_AT_ONCE):
+                stop = min(start + PREDICTED_AT_ONCE, len(data))
+                part = data.slice(start, stop) if isinstance(data, MultisetBatch) else data[start:stop]
+                predictions.append(self.network(part))
+        return np.concatenate(predictions)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to `path`, with ``.npz`` added where it is missing, whole or not at all."""
+        path = model_path(path)
+        check_parent(path, "path")
+        description = {
+            "network": self.network.spec.as_dict(),
+            "loss": self.loss,
+            "seed": self.seed,
+            "batches_trained": self.batches_trained,
+        }
+        write_model(path, description, dict(self.network.parameters))
+
+
+def load(path: str | os.PathLike) -> Model:
+    """Read a model that `Model.save` or `train` wrote; ``.npz`` is added where it is missing.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, damaged, or not a model; the message names file and reason.
+    """
+    path = model_path(path)
+    header, weights = read_model(path)
+    try:
+        network = Network(**header["network"], seed=header["seed"])
+        model = Model(
+            network,
+            loss=check_loss(header["loss"], network.spec),
+            seed=header["seed"],
+            batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
+        )
+        if set(weights) != set(network.parameters):
+            raise ValueError(f"weights {sorted(weights)}, the network has {sorted(network.parameters)}")
+        for name, array in network.parameters.items():
+            if weights[name].shape != array.shape or weights[name].dtype != array.dtype:
+                raise ValueError(
+                    f"{name} is {weights[name].dtype} {weights[name].shape}, not {array.dtype} {array.shape}"
+                )
+            array[...] = weights[name]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: the header describes no network: {error}") from error
+    return model
+
+
+def test(data, model_path, threads: int | None = None) -> np.ndarray:
+    """Predict the labels of datasets with a model that `train` saved: `load` and `Model.predict`.
+
+    Parameters
+    ----------
+    data
+        Array (B, n, W[, C]), or sequence of arrays (n, W[, C]).
+    model_path
+        The `save_path` that was given to `train`.
+    threads
+        Number of threads, None for every core of this process.
+
+    Returns
+    -------
+    (B, N) float32
+        Posterior probabilities of a softmax network, estimates of a matmul network.
+    """
+    return load(model_path).predict(data, threads)

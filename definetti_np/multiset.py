@@ -1,0 +1,107 @@
+"""A dataset of exchangeable rows is a multiset: its distinct rows, in canonical order, with their counts.
+
+The canonical order is that of the rows' bytes. It is a function of the multiset alone, which is why
+nothing computed from it can depend on the order of the rows, not even by rounding.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class MultisetBatch:
+    """The distinct rows of B datasets, one dataset after another, with their counts.
+
+    Attributes
+    ----------
+    rows
+        (U, W, C) floats, each dataset's rows in canonical order: build it with `from_datasets`.
+    counts
+        (U,) int64, how often each row occurs in its dataset.
+    offsets
+        (B + 1,) int64; dataset b holds the rows ``offsets[b]`` to ``offsets[b + 1] - 1``.
+    """
+
+    rows: np.ndarray
+    counts: np.ndarray
+    offsets: np.ndarray
+
+    def __post_init__(self):
+        u = len(self.rows)
+        if self.rows.ndim != 3 or self.counts.shape != (u,) or self.offsets.ndim != 1:
+            shapes = self.rows.shape, self.counts.shape, self.offsets.shape
+            raise ValueError(f"MultisetBatch takes rows (U, W, C), counts (U,), offsets (B + 1,); got {shapes}")
+        if len(self.offsets) == 0 or self.offsets[0] != 0 or self.offsets[-1] != u or (np.diff(self.offsets) < 1).any():
+            raise ValueError(f"MultisetBatch: offsets must rise from 0 to the {u} rows, got {self.offsets}")
+        if (self.counts < 1).any():
+            raise ValueError("MultisetBatch: every count must be at least 1")
+
+    @classmethod
+    def from_datasets(cls, datasets: Iterable[np.ndarray], dtype=np.float32) -> "MultisetBatch":
+        """Find the distinct rows of datasets of shape (n, W) or (n, W, C); n may differ between them."""
+        return cls.from_distinct([distinct_rows(as_rows(d, "data", dtype)) for d in datasets])
+
+    @classmethod
+    def from_distinct(cls, datasets: Sequence[tuple[np.ndarray, np.ndarray]]) -> "MultisetBatch":
+        """Put (rows, counts) pairs of `distinct_rows` together."""
+        offsets = np.zeros(len(datasets) + 1, np.int64)
+        np.cumsum([len(counts) for _, counts in datasets], out=offsets[1:])
+        rows = np.concatenate([rows for rows, _ in datasets])
+        return cls(rows, np.concatenate([counts for _, counts in datasets]), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def slice(self, start: int, stop: int) -> "MultisetBatch":
+        """The datasets `start` to ``stop - 1``."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return MultisetBatch(self.rows[first:last], self.counts[first:last], self.offsets[start : stop + 1] - first)
+
+    def dataset_sizes(self) -> np.ndarray:
+        """(B,) the number of rows of each dataset, repeats counted."""
+        return np.add.reduceat(self.counts, self.offsets[:-1])
+
+
+def as_rows(dataset, name: str, dtype=np.float32) -> np.ndarray:
+    """Return a dataset as a fresh array (n, W, C) of `dtype`, with -0.0 as 0.0.
+
+    Raises
+    ------
+    TypeError
+        If it is not an array of numbers.
+    ValueError
+        If it has other than two or three dimensions, no rows, NaN or infinite values, or values that `dtype`
+        cannot hold.
+    """
+    rows = as_floats(dataset, name, dtype)
+    if rows.ndim not in (2, 3) or len(rows) == 0:
+        raise ValueError(f"{name} must have shape (rows, width[, channels]) with a row at least, got {rows.shape}")
+    return rows if rows.ndim == 3 else rows[:, :, np.newaxis]
+
+
+def as_floats(array, name: str, dtype=np.float32) -> np.ndarray:
+    """Return an array of numbers as a fresh, finite array of `dtype`, or raise an error that names it."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        kind = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name} must be a NumPy array of numbers, got {kind}")
+    with np.errstate(over="ignore"):
+        floats = np.ascontiguousarray(np.add(array, 0.0, dtype=dtype, casting="unsafe"))
+    if not np.isfinite(floats).all():
+        bad = np.argwhere(~np.isfinite(floats))[0].tolist()
+        raise ValueError(f"{name} must be finite in {np.dtype(dtype).name}, got {array[tuple(bad)]} at index {bad}")
+    if array.dtype.kind in "iu" and array.itemsize > 2 and not np.array_equal(floats, array):
+        raise ValueError(f"{name} holds integers that {np.dtype(dtype).name} cannot represent exactly")
+    return floats
+
+
+def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct rows of an array (n, W, C) in canonical order, (U, W, C), and their counts (U,) int64."""
+    size = rows[0].nbytes
+    data = rows.tobytes()
+    counter = Counter([data[i : i + size] for i in range(0, len(data), size)])
+    distinct = sorted(counter)
+    counts = np.array([counter[row] for row in distinct], np.int64)
+    return np.frombuffer(b"".join(distinct), rows.dtype).reshape(-1, *rows.shape[1:]), counts

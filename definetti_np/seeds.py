@@ -1,0 +1,22 @@
+"""Where randomness comes from: one seed, and of it one independent stream per use."""
+
+import numpy as np
+
+from .checks import as_integer
+
+
+def check_seed(seed) -> int:
+    """Return the seed as an int; draw one from the operating system for None."""
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
+    return as_integer(seed, "seed", minimum=0)
+
+
+def weights_rng(seed: int) -> np.random.Generator:
+    """The generator of a network's initial weights."""
+    return np.random.default_rng(np.random.SeedSequence(seed))
+
+
+def example_seed(seed: int, index: int) -> np.random.SeedSequence:
+    """The seed sequence of example `index` of a run: a function of (seed, index) alone."""
+    return np.random.SeedSequence(seed, spawn_key=(index,))

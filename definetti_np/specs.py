@@ -1,0 +1,218 @@
+"""What a network looks like: its shapes and layer lists, checked and with every dimension worked out.
+
+The layer lists are the original defiNETti's: ``("conv", width, depth)`` and ``("fc", nodes)`` before and after the
+symmetric function ``g``, and ``("matmul",)`` or ``("softmax",)`` at the end. See `NetworkSpec`.
+"""
+
+import math
+from dataclasses import dataclass
+
+from .checks import as_integer
+
+HIDDEN_LAYERS = {"conv": ("width", "depth"), "fc": ("nodes",)}
+FINAL_LAYERS = ("matmul", "softmax")
+POOLINGS = ("max", "sort", "top_k", "moments")
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer with parameters: the name they are saved under, its kind, and the shape of its weight.
+
+    The weight's shape is (width, depth in, depth out) for a convolution and (in, out) for the others.
+    """
+
+    name: str
+    kind: str
+    weight_shape: tuple[int, ...]
+
+    @property
+    def bias_shape(self) -> tuple[int]:
+        return self.weight_shape[-1:]
+
+
+@dataclass(frozen=True)
+class PoolingSpec:
+    """The symmetric function: `k` for max (1), top_k and sort; `orders` for moments."""
+
+    kind: str
+    k: int | None = None
+    orders: tuple[float, ...] = ()
+
+    @property
+    def values_per_feature(self) -> int:
+        return len(self.orders) if self.kind == "moments" else self.k
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A checked network: the lists as the user gave them, and the layers with their dimensions.
+
+    Build it with `network_spec`; ``as_dict`` gives what a model file stores.
+    """
+
+    input_shape: tuple
+    output_shape: tuple[int]
+    phi_net: tuple[tuple, ...]
+    g: tuple
+    h_net: tuple[tuple, ...]
+    phi_layers: tuple[LayerSpec, ...]
+    pooling: PoolingSpec
+    h_layers: tuple[LayerSpec, ...]
+
+    @property
+    def layers(self) -> tuple[LayerSpec, ...]:
+        return self.phi_layers + self.h_layers
+
+    @property
+    def ends_in_softmax(self) -> bool:
+        return self.h_layers[-1].kind == "softmax"
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Positions W and channels C of a row of the data."""
+        return row_shape(self.input_shape)
+
+    def as_dict(self) -> dict:
+        fields = ("input_shape", "output_shape", "phi_net", "g", "h_net")
+        return {field: getattr(self, field) for field in fields}
+
+
+def network_spec(input_shape, output_shape, phi_net, g, h_net) -> NetworkSpec:
+    """Check the description of a network and work out its dimensions.
+
+    Parameters
+    ----------
+    input_shape
+        ``(n, W)`` or ``(n, W, C)``; ``n`` may be None for any number of rows.
+    output_shape
+        ``(N,)``.
+    phi_net, h_net
+        Layer lists before and after the pooling; `h_net` ends in ``("matmul",)`` or ``("softmax",)``.
+    g
+        ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the argument, what it was and what is allowed.
+    """
+    input_shape = check_input_shape(input_shape)
+    output_shape = check_output_shape(output_shape)
+    phi_net = _check_list(phi_net, "phi_net")
+    h_net = _check_list(h_net, "h_net")
+    if not h_net or h_net[-1][0] not in FINAL_LAYERS:
+        last = h_net[-1] if h_net else "no layer"
+        raise ValueError(f"h_net must end in ('matmul',) or ('softmax',), got {last!r}")
+
+    dimensions = row_shape(input_shape)
+    phi_layers, dimensions = _hidden_layers("phi", phi_net, dimensions)
+    pooling = _pooling(g, input_shape[0])
+    dimensions = (dimensions[0], dimensions[1] * pooling.values_per_feature)
+    h_layers, dimensions = _hidden_layers("h", h_net[:-1], dimensions)
+    kind = _checked_layer(h_net[-1], f"h_net[{len(h_net) - 1}]", {name: () for name in FINAL_LAYERS})[0]
+    final = LayerSpec(f"h.{len(h_net) - 1}", kind, (math.prod(dimensions), output_shape[0]))
+    return NetworkSpec(
+        input_shape, output_shape, phi_net, _as_tuple(g, "g"), h_net, phi_layers, pooling, (*h_layers, final)
+    )
+
+
+def check_input_shape(input_shape) -> tuple:
+    shape = _as_tuple(input_shape, "input_shape")
+    if len(shape) not in (2, 3):
+        raise ValueError(f"input_shape must be (rows, width) or (rows, width, channels), got {shape!r}")
+    rows = None if shape[0] is None else as_integer(shape[0], "input_shape[0]", minimum=1)
+    return (rows, *(as_integer(d, f"input_shape[{i}]", minimum=1) for i, d in enumerate(shape[1:], 1)))
+
+
+def check_output_shape(output_shape) -> tuple[int]:
+    shape = _as_tuple(output_shape, "output_shape")
+    if len(shape) != 1:
+        raise ValueError(f"output_shape must have one dimension, such as (2,), got {shape!r}")
+    return (as_integer(shape[0], "output_shape[0]", minimum=1),)
+
+
+def row_shape(input_shape: tuple) -> tuple[int, int]:
+    """Positions W and channels C of the rows of datasets of `input_shape`; two-dimensional data is C = 1."""
+    return input_shape[1], input_shape[2] if len(input_shape) == 3 else 1
+
+
+def shape_fits(shape: tuple, wanted: tuple) -> bool:
+    """Whether a shape is the wanted one, where None in the first place stands for any number of rows but 0."""
+    return len(shape) == len(wanted) and shape[1:] == wanted[1:] and shape[0] == (wanted[0] or max(shape[0], 1))
+
+
+def _as_tuple(value, name: str) -> tuple:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} must be a tuple, got {value!r}")
+    return tuple(value)
+
+
+def _check_list(layers, name: str) -> tuple[tuple, ...]:
+    return tuple(_as_tuple(layer, f"{name}[{i}]") for i, layer in enumerate(_as_tuple(layers, name)))
+
+
+def _checked_layer(layer: tuple, where: str, allowed: dict[str, tuple[str, ...]]) -> tuple:
+    """Return ``(kind, size, ...)`` with the sizes as ints, or raise an error that says where it is wrong."""
+    kind = layer[0] if layer else None
+    if kind in FINAL_LAYERS and kind not in allowed:
+        raise ValueError(f"{where}: {kind!r} can only be the last layer of h_net")
+    if kind not in allowed:
+        raise ValueError(f"{where}: unknown layer {kind!r}; choose from {', '.join(map(repr, allowed))}")
+    names = allowed[kind]
+    if len(layer) != 1 + len(names):
+        raise ValueError(f"{where}: {layer!r} must be ({', '.join([repr(kind), *names])}{',' * (not names)})")
+    sizes = zip(names, layer[1:], strict=True)
+    return (kind, *(as_integer(size, f"{where}: {name} of {layer!r}", minimum=1) for name, size in sizes))
+
+
+def _hidden_layers(net: str, layers, dimensions: tuple[int, int]):
+    """Return the LayerSpecs of conv and fc layers, and the (positions, depth) of what they compute."""
+    specs = []
+    for i, layer in enumerate(layers):
+        kind, *sizes = _checked_layer(layer, f"{net}_net[{i}]", HIDDEN_LAYERS)
+        positions, depth = dimensions
+        if kind == "conv":
+            width, channels = sizes
+            if width > positions:
+                raise ValueError(
+                    f"{net}_net[{i}]: the width of {layer!r} is larger than the {positions} positions it slides over"
+                )
+            weight_shape = (width, depth, channels)
+            dimensions = (positions - width + 1, channels)
+        else:
+            weight_shape = (positions * depth, *sizes)
+            dimensions = (sizes[0], 1)
+        specs.append(LayerSpec(f"{net}.{i}", kind, weight_shape))
+    return tuple(specs), dimensions
+
+
+def _pooling(g, rows: int | None) -> PoolingSpec:
+    kind, *arguments = _as_tuple(g, "g") or (None,)
+    if kind not in POOLINGS:
+        raise ValueError(f"g: unknown function {kind!r}; choose from {', '.join(map(repr, POOLINGS))}")
+    if kind in ("max", "sort") and arguments:
+        raise ValueError(f"g: {g!r} must be ({kind!r},)")
+    if kind == "max":
+        return PoolingSpec(kind, k=1)
+    if kind == "sort":
+        if rows is None:
+            raise ValueError("g: sort needs a fixed number of rows, got input_shape[0]=None; use top_k instead")
+        return PoolingSpec(kind, k=rows)
+    if kind == "top_k":
+        if len(arguments) != 1:
+            raise ValueError(f"g: {g!r} must be ('top_k', k)")
+        k = as_integer(arguments[0], "g: k of top_k", minimum=1)
+        if rows is not None and k > rows:
+            raise ValueError(f"g: top_k needs 1 <= k <= {rows} (the number of rows), got k={k}")
+        return PoolingSpec(kind, k=k)
+    if not arguments:
+        raise ValueError(f"g: {g!r} must be ('moments', m1, m2, ...)")
+    return PoolingSpec(kind, orders=tuple(_order(m, g) for m in arguments))
+
+
+def _order(m, g) -> float:
+    if isinstance(m, bool) or not isinstance(m, (int, float)) and not hasattr(m, "__float__"):
+        raise TypeError(f"g: the orders of moments must be numbers, got {m!r} in {g!r}")
+    if not 0 < float(m) < math.inf:
+        raise ValueError(f"g: the orders of moments must be positive and finite, got {m!r} in {g!r}")
+    return float(m)

@@ -1,0 +1,76 @@
+"""Tensors: arrays that remember what they were computed from, so that a gradient can be sent back."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+class Tensor:
+    """An array, the Tensors it was computed from, and a closure that sends a gradient back to them.
+
+    ``backward(gradient)`` gets the gradient of the loss with respect to ``array`` and returns one gradient per parent,
+    or None for a parent that needs none.
+    """
+
+    __slots__ = ("array", "backward", "gradient", "needs_gradient", "parents")
+
+    def __init__(self, array: np.ndarray, parents: tuple["Tensor", ...] = (), backward: Callable | None = None):
+        self.array = array
+        self.gradient = None
+        self.needs_gradient = any(parent.needs_gradient for parent in parents)
+        self.parents = parents if self.needs_gradient else ()
+        self.backward = backward if self.needs_gradient else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+
+class Parameter(Tensor):
+    """A Tensor that is trained: its array and its gradient are views into a network's flat vectors."""
+
+    __slots__ = ()
+
+    def __init__(self, array: np.ndarray, gradient: np.ndarray):
+        super().__init__(array)
+        self.gradient = gradient
+        self.needs_gradient = True
+
+
+def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
+    """Send the gradient with respect to `tensor` back; Parameters add it to what their gradient holds.
+
+    Raises
+    ------
+    ValueError
+        If a gradient has another shape or dtype than the array it belongs to.
+    """
+    pending = {id(tensor): gradient}
+    for node in reversed(_in_order(tensor)):
+        gradient = pending.pop(id(node))
+        if gradient.shape != node.shape or gradient.dtype != node.array.dtype:
+            raise ValueError(
+                f"gradient of shape {gradient.shape} and dtype {gradient.dtype} for an array of shape "
+                f"{node.shape} and dtype {node.array.dtype}"
+            )
+        if isinstance(node, Parameter):
+            node.gradient += gradient
+            continue
+        for parent, parent_gradient in zip(node.parents, node.backward(gradient), strict=True):
+            if parent.needs_gradient:
+                known = pending.get(id(parent))
+                pending[id(parent)] = parent_gradient if known is None else known + parent_gradient
+
+
+def _in_order(tensor: Tensor) -> list[Tensor]:
+    """The Tensors that need a gradient, parents before children."""
+    order, seen, stack = [], set(), [(tensor, False)]
+    while stack:
+        node, parents_done = stack.pop()
+        if parents_done:
+            order.append(node)
+        elif node.needs_gradient and id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack += [(parent, False) for parent in node.parents]
+    return order

@@ -1,0 +1,92 @@
+"""Recombination hotspot or not: simulated haplotypes around the middle of a short region (Chan et al. 2018, section 5).
+
+The numbers are those of the original defiNETti's example.
+"""
+
+import msprime
+import numpy as np
+
+HAPLOTYPES = 198  # the size of the 1000 Genomes CEU sample
+SNPS = 24
+INPUT_SHAPE = (HAPLOTYPES, SNPS, 2)
+OUTPUT_SHAPE = (2,)
+NE = 1e4
+MUTATION_RATE = 1.1e-8  # per bp and generation, as the other rates
+MEAN_RECOMBINATION_RATE = 1.25e-8
+REGION = 52_000  # bp, long enough to hold 24 SNPs almost always
+HOTSPOT = 2_000  # bp, in the middle of the region
+HEAT = (10, 100)  # range of the hotspot's rate over the background
+
+
+def read_rates(path):
+    """Read a genetic map in the HapMap format; return its positive rates per bp and their shares of the length."""
+    genetic_map = msprime.RateMap.read_hapmap(path)
+    used = genetic_map.rate > 0  # neither zero nor unknown
+    lengths = genetic_map.span[used]
+    return genetic_map.rate[used], lengths / lengths.sum()
+
+
+def simulate_data(rates, probabilities, rng):
+    """Draw a dataset and its label.
+
+    Returns
+    -------
+    data : (198, 24, 2)
+        Channel 0 is 1 where a haplotype has the minor allele of a SNP, else 0. Channel 1 is the distance to the next
+        SNP times 4 Ne mu, 0 for the last one, the same for all haplotypes.
+    label : (2,)
+        One-hot: no hotspot, hotspot.
+    """
+    hotspot = rng.integers(2)
+    background = rng.choice(rates, p=probabilities)
+    heat = rng.uniform(*HEAT) * max(MEAN_RECOMBINATION_RATE / background, 1)
+    start, stop = (REGION - HOTSPOT) / 2, (REGION + HOTSPOT) / 2
+    recombination_map = msprime.RateMap(
+        position=[0, start, stop, REGION], rate=[background, background * heat if hotspot else background, background]
+    )
+    data = None
+    while data is None:
+        data = haplotypes_around_the_middle(simulate_haplotypes(recombination_map, rng))
+    return data, np.eye(2)[hotspot]
+
+
+def simulate_haplotypes(recombination_map, rng):
+    """Simulate the tree sequence of one sample, with two different seeds for ancestry and mutations."""
+    ancestry_seed, mutation_seed = rng.choice(2**31 - 1, size=2, replace=False, shuffle=False) + 1
+    ancestry = msprime.sim_ancestry(
+        HAPLOTYPES,
+        ploidy=1,
+        population_size=2 * NE,
+        recombination_rate=recombination_map,
+        discrete_genome=False,
+        random_seed=ancestry_seed,
+        record_provenance=False,
+    )
+    return msprime.sim_mutations(
+        ancestry,
+        rate=MUTATION_RATE,
+        model=msprime.BinaryMutationModel(),
+        discrete_genome=False,
+        random_seed=mutation_seed,
+        record_provenance=False,
+    )
+
+
+def haplotypes_around_the_middle(tree_sequence):
+    """Return the data (198, 24, 2) of the 12 SNPs on each side of the region's middle, or None if it is to be redrawn.
+
+    It is where a side has fewer than 12 SNPs, or the hotspot holds all 24.
+    """
+    positions = tree_sequence.tables.sites.position
+    middle = np.searchsorted(positions, REGION / 2)
+    first, last = middle - SNPS // 2, middle + SNPS // 2
+    in_hotspot = np.count_nonzero(abs(positions - REGION / 2) < HOTSPOT / 2)
+    if first < 0 or last > len(positions) or in_hotspot >= SNPS:
+        return None
+    data = np.zeros(INPUT_SHAPE)
+    variants = tree_sequence.variants(left=positions[first], right=np.nextafter(positions[last - 1], REGION))
+    for snp, variant in enumerate(variants):
+        derived = variant.genotypes
+        data[:, snp, 0] = derived if derived.sum() < HAPLOTYPES / 2 else 1 - derived
+    data[:, :-1, 1] = np.diff(positions[first:last]) * 4 * NE * MUTATION_RATE
+    return data

@@ -1,0 +1,1 @@
+"""Numba loop nests over plain arrays; import them as ``definetti_np.kernels``, never as ``kernels``."""

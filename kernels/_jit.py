@@ -1,0 +1,149 @@
+"""How every kernel is compiled, cached and run in parallel: the only file that knows Numba's options.
+
+A kernel computes one block of its output, and running it for all blocks, in any order and by any number of
+threads, writes the same bits. A ``prange`` over array arguments takes Numba seconds to compile for every
+function, so there is exactly one parallel loop, over integers: it calls a kernel, compiled as a C callback,
+through its address. The loop is compiled once; a kernel is then an ordinary function.
+"""
+
+import contextlib
+import functools
+import logging
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import event
+from numba.extending import intrinsic
+
+logger = logging.getLogger("definetti_np")
+
+# "contract" lets a product and a sum become one fused instruction; nothing is reordered.
+OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
+
+DTYPES = {np.dtype(name): getattr(types, name) for name in ("float32", "float64", "int32", "int64", "uint8")}
+
+
+class Kernel:
+    """A function ``(block, arguments)`` to be called as ``kernel(number_of_blocks, *arguments)``.
+
+    The arguments are C-contiguous arrays, ints and floats; the function unpacks them from ``arguments[0]``.
+    Each combination of array types is compiled once and kept in Numba's cache on disk.
+    """
+
+    def __init__(self, function):
+        self.function = function
+        self.name = function.__name__
+        self.__doc__ = function.__doc__
+        self._addresses = {}
+
+    def __call__(self, blocks: int, *arguments) -> None:
+        """Run blocks 0, ..., blocks - 1, in parallel on as many threads as `threads` allows."""
+        key = tuple([(a.dtype, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in arguments])
+        address = self._addresses.get(key)
+        if address is None:
+            address = self._addresses[key] = self._compile(arguments)
+        packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
+        _parallel_loop()(address, blocks, packed.ctypes.data)
+
+    def _compile(self, arguments) -> int:
+        unpacked = types.Tuple([_type_of(a) for a in arguments])
+        signature = types.void(types.int64, types.CPointer(unpacked))
+        with _announce_compilation():
+            return _with_cache(numba.cfunc, signature, self.function).address
+
+
+def jit(function):
+    """Compile a helper of the kernels in the same file (Numba's cache does not see changes in other files)."""
+    return numba.njit(**OPTIONS)(function)
+
+
+@contextlib.contextmanager
+def threads(number: int):
+    """Let kernels use `number` threads, at most the number that Numba was started with, inside a block."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def blocks_of(items: int, size: int) -> int:
+    """The number of blocks of `size` that cover `items`."""
+    return -(-items // size)
+
+
+def _type_of(argument):
+    if isinstance(argument, np.ndarray):
+        return types.Array(DTYPES[argument.dtype], argument.ndim, "C")
+    return types.float64 if isinstance(argument, float) else types.int64
+
+
+def _pack(arguments) -> np.ndarray:
+    """Lay the arguments out as Numba lays out a tuple of them: 8-byte fields, seven or more for an array."""
+    fields = []
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            if not argument.flags.c_contiguous:
+                raise ValueError("kernels take C-contiguous arrays")
+            address = argument.__array_interface__["data"][0]
+            fields += (0, 0, argument.size, argument.itemsize, address, *argument.shape, *argument.strides)
+        elif isinstance(argument, float):
+            fields.append(np.float64(argument).view(np.int64))
+        else:
+            fields.append(argument)
+    return np.array(fields, np.int64)
+
+
+def _with_cache(decorator, signature, function):
+    """Compile `function`, with Numba's cache on disk where there is a folder to write it to."""
+    try:
+        return decorator(signature, cache=True, **OPTIONS)(function)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        logger.warning("no folder for Numba's cache can be written to: set NUMBA_CACHE_DIR to keep compiled kernels")
+        return decorator(signature, **OPTIONS)(function)
+
+
+class _CompilationListener(event.Listener):
+    announced = False
+
+    def on_start(self, event):
+        if not _CompilationListener.announced:
+            _CompilationListener.announced = True
+            logger.info("compiling kernels: this takes some seconds, once on this machine; later runs load them")
+
+    def on_end(self, event):
+        pass
+
+
+def _announce_compilation():
+    return event.install_listener("numba:run_pass", _CompilationListener())
+
+
+@intrinsic
+def _call(typing_context, address, block, arguments):
+    """Call the C function ``void (int64 block, void *arguments)`` at an address."""
+
+    def generate(context, builder, signature, values):
+        int64 = ir.IntType(64)
+        function_type = ir.FunctionType(ir.VoidType(), [int64, int64])
+        builder.call(builder.inttoptr(values[0], function_type.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+def _loop(address, blocks, arguments):
+    for block in numba.prange(blocks):
+        _call(address, block, arguments)
+
+
+@functools.cache
+def _parallel_loop():
+    signature = types.void(types.int64, types.int64, types.int64)
+    with _announce_compilation():
+        return _with_cache(functools.partial(numba.njit, parallel=True, nogil=True), signature, _loop)

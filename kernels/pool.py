@@ -1,0 +1,179 @@
+"""Symmetric functions over the rows of each dataset.
+
+B    datasets; dataset b holds the distinct rows u in offsets[b], ..., offsets[b + 1] - 1
+U    distinct rows; row u counts counts[u] times
+P    positions; the feature of row u at position p is values[index[u, p]]
+C    channels
+K    pooled values of a feature
+"""
+
+import numpy as np
+
+from ._jit import Kernel, jit
+
+
+def max_forward(values, index, offsets, out, winners):
+    """Write each dataset's largest values to ``out`` and the rows of values they come from to ``winners``.
+
+    values (V, C), index (U, P) int32, offsets (B + 1,) int64, out (B, 1, P, C), winners (B, 1, P, C) int32.
+    Among equal values the first row wins.
+    """
+    _max_forward(len(out), values, index, offsets, out, winners)
+
+
+def top_k_forward(values, index, counts, offsets, out, winners):
+    """Write each dataset's K largest values, descending, and the rows of values they come from.
+
+    values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, out (B, K, P, C), winners
+    (B, K, P, C) int32. A row takes as many places as it counts; among equal values the first row leads.
+    """
+    _top_k_forward(len(out), values, index, counts, offsets, out, winners)
+
+
+def winners_backward(gradient, winners, out):
+    """Add ``gradient[b, k, p, c]`` to ``out[winners[b, k, p, c], c]``: the backward of max and top_k.
+
+    gradient (B, K, P, C), winners (B, K, P, C) int32, out (V, C). No two datasets share a row of values.
+    """
+    _winners_backward(len(gradient), gradient, winners, out)
+
+
+def moments_forward(values, index, counts, offsets, orders, out):
+    """Write the means of ``values ** orders[k]`` over each dataset's rows, with ``0 ** m = 0``.
+
+    values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, orders (K,) float64,
+    out (B, K, P, C).
+    """
+    _moments_forward(len(out), values, index, counts, offsets, orders, out)
+
+
+def moments_backward(gradient, values, index, counts, offsets, orders, out):
+    """Add the gradient of `moments_forward` to ``out``; it is 0 where a value is 0.
+
+    gradient (B, K, P, C), out (V, C), the rest as in `moments_forward`.
+    """
+    _moments_backward(len(gradient), gradient, values, index, counts, offsets, orders, out)
+
+
+@Kernel
+def _max_forward(b, arguments):
+    values, index, offsets, out, winners = arguments[0]
+    for p in range(index.shape[1]):
+        first = index[offsets[b], p]
+        for c in range(values.shape[1]):
+            out[b, 0, p, c] = values[first, c]
+            winners[b, 0, p, c] = first
+        for u in range(offsets[b] + 1, offsets[b + 1]):
+            v = index[u, p]
+            for c in range(values.shape[1]):
+                larger = values[v, c] > out[b, 0, p, c]
+                out[b, 0, p, c] = values[v, c] if larger else out[b, 0, p, c]
+                winners[b, 0, p, c] = v if larger else winners[b, 0, p, c]
+
+
+@jit
+def _sift_down(heap_values, heap_rows, root, size):
+    """Restore a heap whose smallest value, on a tie the last row, is on top, below `root`."""
+    value, row = heap_values[root], heap_rows[root]
+    child = 2 * root + 1
+    while child < size:
+        right = child + 1
+        if right < size and _before(heap_values[child], heap_rows[child], heap_values[right], heap_rows[right]):
+            child = right
+        if _before(heap_values[child], heap_rows[child], value, row):
+            break
+        heap_values[root], heap_rows[root] = heap_values[child], heap_rows[child]
+        root, child = child, 2 * child + 1
+    heap_values[root], heap_rows[root] = value, row
+
+
+@jit
+def _before(value, row, other_value, other_row):
+    """Whether the first pair leads the second one in descending order."""
+    return value > other_value or (value == other_value and row < other_row)
+
+
+@Kernel
+def _top_k_forward(b, arguments):
+    values, index, counts, offsets, out, winners = arguments[0]
+    start, stop, k = offsets[b], offsets[b + 1], out.shape[1]
+    size = min(k, stop - start)  # every distinct row counts at least once
+    heap_values = np.empty(size, values.dtype)
+    heap_rows = np.empty(size, np.int64)
+    for p in range(index.shape[1]):
+        for c in range(values.shape[1]):
+            for i in range(size):
+                heap_values[i], heap_rows[i] = values[index[start + i, p], c], start + i
+            for root in range(size // 2 - 1, -1, -1):
+                _sift_down(heap_values, heap_rows, root, size)
+            for u in range(start + size, stop):
+                value = values[index[u, p], c]
+                if value > heap_values[0]:  # on a tie the earlier row stays
+                    heap_values[0], heap_rows[0] = value, u
+                    _sift_down(heap_values, heap_rows, 0, size)
+            for last in range(size - 1, 0, -1):  # the smallest goes to the end: descending order
+                heap_values[0], heap_values[last] = heap_values[last], heap_values[0]
+                heap_rows[0], heap_rows[last] = heap_rows[last], heap_rows[0]
+                _sift_down(heap_values, heap_rows, 0, last)
+            filled = 0
+            for i in range(size):
+                for _ in range(min(counts[heap_rows[i]], k - filled)):
+                    out[b, filled, p, c] = heap_values[i]
+                    winners[b, filled, p, c] = index[heap_rows[i], p]
+                    filled += 1
+
+
+@Kernel
+def _winners_backward(b, arguments):
+    gradient, winners, out = arguments[0]
+    _, number, positions, channels = winners.shape
+    for k in range(number):
+        for p in range(positions):
+            for c in range(channels):
+                out[winners[b, k, p, c], c] += gradient[b, k, p, c]
+
+
+@jit
+def _power(x, order):
+    """``x ** order`` with ``0 ** order = 0``."""
+    if order == 1:
+        return x
+    if order == 2:
+        return x * x
+    return x**order if x != 0 else x
+
+
+@Kernel
+def _moments_forward(b, arguments):
+    values, index, counts, offsets, orders, out = arguments[0]
+    rows = 0
+    for u in range(offsets[b], offsets[b + 1]):
+        rows += counts[u]
+    for k in range(len(orders)):
+        for p in range(index.shape[1]):
+            for c in range(values.shape[1]):
+                out[b, k, p, c] = 0
+            for u in range(offsets[b], offsets[b + 1]):
+                v = index[u, p]
+                for c in range(values.shape[1]):
+                    out[b, k, p, c] += counts[u] * _power(values[v, c], orders[k])
+            for c in range(values.shape[1]):
+                out[b, k, p, c] /= rows
+
+
+@Kernel
+def _moments_backward(b, arguments):
+    gradient, values, index, counts, offsets, orders, out = arguments[0]
+    rows = 0
+    for u in range(offsets[b], offsets[b + 1]):
+        rows += counts[u]
+    for k in range(len(orders)):
+        for u in range(offsets[b], offsets[b + 1]):
+            scale = orders[k] * counts[u] / rows
+            for p in range(index.shape[1]):
+                v = index[u, p]
+                for c in range(values.shape[1]):
+                    x = values[v, c]
+                    slope = 1.0 if orders[k] == 1 else x if orders[k] == 2 else x ** (orders[k] - 1)
+                    if x != 0:
+                        out[v, c] += scale * gradient[b, k, p, c] * slope
