@@ -9,7 +9,6 @@ import json
 import os
 import tempfile
 import zipfile
-import zlib
 from importlib import metadata
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from .errors import ModelFileError
 FORMAT = "definetti_np model"
 FORMAT_VERSION = 1
 HEADER_NAME = "header"
-_READING_ERRORS = (ValueError, KeyError, EOFError, OSError, NotImplementedError, RuntimeError, MemoryError)
 _PACKAGES = ("definetti_np", "numpy", "numba")
 
 
@@ -76,18 +74,18 @@ def read_model(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     if not path.is_file():
         raise ModelFileError(f"{path}: there is no such model file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if HEADER_NAME not in file.files:
+        with zipfile.ZipFile(path) as archive:
+            if f"{HEADER_NAME}.npy" not in archive.namelist():
                 raise ModelFileError(f"{path}: not a definetti_np model, it has no header")
-            header = json.loads(file[HEADER_NAME].tobytes())
+            header = json.loads(_read_array(archive, HEADER_NAME).tobytes())
             _check_header(path, header)
-            names = [HEADER_NAME, *header["weights"]]
-            if sorted(file.files) != sorted(names):
-                raise ModelFileError(f"{path}: the file holds {sorted(file.files)}, its header lists {sorted(names)}")
-            weights = {name: file[name] for name in header["weights"]}
+            expected = [f"{name}.npy" for name in (HEADER_NAME, *header["weights"])]
+            if sorted(archive.namelist()) != sorted(expected):
+                raise ModelFileError(f"{path}: it holds {archive.namelist()}, its header lists {expected}")
+            weights = {name: _read_array(archive, name) for name in header["weights"]}
     except ModelFileError:
         raise
-    except (*_READING_ERRORS, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a damaged file makes zipfile, zlib, json and NumPy raise nine classes of errors
         raise ModelFileError(f"{path}: not a readable definetti_np model: {error}") from error
     for name, array in weights.items():
         if _fingerprint(array) != header["weights"][name]:
@@ -95,6 +93,11 @@ def read_model(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         if not np.isfinite(array).all():
             raise ModelFileError(f"{path}: {name} holds values that are not finite")
     return header, weights
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _check_header(path: Path, header) -> None:

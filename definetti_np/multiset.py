@@ -42,11 +42,13 @@ class MultisetBatch:
     @classmethod
     def from_datasets(cls, datasets: Iterable[np.ndarray], dtype=np.float32) -> "MultisetBatch":
         """Find the distinct rows of datasets of shape (n, W) or (n, W, C); n may differ between them."""
-        return cls.from_distinct([distinct_rows(as_rows(d, "data", dtype)) for d in datasets])
+        return cls.from_distinct([distinct_rows(as_rows(d, f"data[{i}]", dtype)) for i, d in enumerate(datasets)])
 
     @classmethod
     def from_distinct(cls, datasets: Sequence[tuple[np.ndarray, np.ndarray]]) -> "MultisetBatch":
         """Put (rows, counts) pairs of `distinct_rows` together."""
+        if not datasets:
+            raise ValueError("a MultisetBatch needs at least one dataset")
         offsets = np.zeros(len(datasets) + 1, np.int64)
         np.cumsum([len(counts) for _, counts in datasets], out=offsets[1:])
         rows = np.concatenate([rows for rows, _ in datasets])

@@ -100,9 +100,9 @@ def network_spec(input_shape, output_shape, phi_net, g, h_net) -> NetworkSpec:
     output_shape = check_output_shape(output_shape)
     phi_net = _check_list(phi_net, "phi_net")
     h_net = _check_list(h_net, "h_net")
-    if not h_net or h_net[-1][0] not in FINAL_LAYERS:
-        last = h_net[-1] if h_net else "no layer"
-        raise ValueError(f"h_net must end in ('matmul',) or ('softmax',), got {last!r}")
+    if not h_net or h_net[-1][:1] not in [(kind,) for kind in FINAL_LAYERS]:
+        last = repr(h_net[-1]) if h_net else "no layer"
+        raise ValueError(f"h_net must end in ('matmul',) or ('softmax',), got {last}")
 
     dimensions = row_shape(input_shape)
     phi_layers, dimensions = _hidden_layers("phi", phi_net, dimensions)

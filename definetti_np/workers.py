@@ -66,6 +66,7 @@ class WorkerStream:
         self._closing = False
         self._changed = threading.Condition()
         self._workers: list[_Worker] = []
+        self._receiver: threading.Thread | None = None
         if start_method is None and "fork" in multiprocessing.get_all_start_methods():
             start_method = "fork"
         context = multiprocessing.get_context(start_method)
@@ -138,17 +139,18 @@ class WorkerStream:
         return False
 
     def close(self) -> None:
-        """Ask the workers to stop, wait a moment, and end those that go on."""
+        """Ask the workers to stop, wait a moment, and end those that go on; closing again does nothing."""
         self._closing = True
         for worker in self._workers:
             worker.ask_to_stop()
         deadline = time.monotonic() + GRACE
         for worker in self._workers:
             worker.end(max(0.0, deadline - time.monotonic()))
-        if hasattr(self, "_receiver"):
+        if self._receiver is not None:
             self._receiver.join()
         for worker in self._workers:
-            worker.connection.close()
+            worker.release()
+        self._workers = []
 
     def __enter__(self):
         return self
@@ -209,6 +211,11 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
+
+    def release(self) -> None:
+        """Close the files of a process that has ended."""
+        self.connection.close()
+        self.process.close()
 
     def obituary(self, seed: int) -> str:
         """Say how the process ended, and at which example."""

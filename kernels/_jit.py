@@ -104,8 +104,13 @@ def _with_cache(decorator, signature, function):
     except RuntimeError as error:
         if "no locator available" not in str(error):
             raise
-        logger.warning("no folder for Numba's cache can be written to: set NUMBA_CACHE_DIR to keep compiled kernels")
+        _warn_of_no_cache()
         return decorator(signature, **OPTIONS)(function)
+
+
+@functools.cache  # once a process
+def _warn_of_no_cache():
+    logger.warning("no folder for Numba's cache can be written to: set NUMBA_CACHE_DIR to keep compiled kernels")
 
 
 class _CompilationListener(event.Listener):

@@ -1,0 +1,169 @@
+"""The slow version of every kernel: float64, one loop per index, written to be obviously right.
+
+Each function has the name of its kernel and the kernel's inputs, and returns what the kernel writes.
+
+B datasets, U distinct rows, P positions, C channels, V rows of values, D windows, N outputs, K pooled values.
+"""
+
+import math
+
+import numpy as np
+
+
+def conv_forward(values, windows, weight, bias, floor):
+    width, depth, channels = weight.shape
+    out = np.zeros((len(windows), channels))
+    for d in range(len(windows)):
+        for n in range(channels):
+            total = float(bias[n])
+            for j in range(width):
+                for c in range(depth):
+                    total += float(values[windows[d, j], c]) * float(weight[j, c, n])
+            out[d, n] = max(floor, total)
+    return out
+
+
+def mask_gradient(gradient, out, floor):
+    masked = np.where(out > floor, gradient, 0)
+    return masked, np.array([row.any() for row in masked])
+
+
+def conv_backward_values(gradient, active, offsets, windows, weight_transposed, out):
+    width, channels, depth = weight_transposed.shape
+    out = out.astype(np.float64)
+    for d in active:
+        for j in range(width):
+            for n in range(channels):
+                for c in range(depth):
+                    out[windows[d, j], c] += float(gradient[d, n]) * float(weight_transposed[j, n, c])
+    return out
+
+
+def conv_backward_weight(gradient, active, values, windows):
+    width, depth, channels = windows.shape[1], values.shape[1], gradient.shape[1]
+    weight, bias = np.zeros((width, depth, channels)), np.zeros(channels)
+    for d in active:
+        for n in range(channels):
+            bias[n] += gradient[d, n]
+            for j in range(width):
+                for c in range(depth):
+                    weight[j, c, n] += float(values[windows[d, j], c]) * float(gradient[d, n])
+    return weight, bias
+
+
+def max_forward(values, index, offsets):
+    ones = np.ones(len(index), int)
+    return top_k_forward(values, index, ones, offsets, 1)
+
+
+def top_k_forward(values, index, counts, offsets, k):
+    out = np.zeros((len(offsets) - 1, k, index.shape[1], values.shape[1]))
+    winners = np.zeros(out.shape, int)
+    for b in range(len(offsets) - 1):
+        for p in range(index.shape[1]):
+            for c in range(values.shape[1]):
+                rows = [u for u in range(offsets[b], offsets[b + 1]) for _ in range(counts[u])]
+                rows.sort(key=lambda u: (-values[index[u, p], c], u))
+                for place, u in enumerate(rows[:k]):
+                    out[b, place, p, c] = values[index[u, p], c]
+                    winners[b, place, p, c] = index[u, p]
+    return out, winners
+
+
+def winners_backward(gradient, winners, out):
+    out = out.astype(np.float64)
+    for b, k, p, c in np.ndindex(winners.shape):
+        out[winners[b, k, p, c], c] += gradient[b, k, p, c]
+    return out
+
+
+def moments_forward(values, index, counts, offsets, orders):
+    out = np.zeros((len(offsets) - 1, len(orders), index.shape[1], values.shape[1]))
+    for b, k, p, c in np.ndindex(out.shape):
+        rows = range(offsets[b], offsets[b + 1])
+        powers = [counts[u] * _power(float(values[index[u, p], c]), orders[k]) for u in rows]
+        out[b, k, p, c] = sum(powers) / sum(counts[u] for u in rows)
+    return out
+
+
+def moments_backward(gradient, values, index, counts, offsets, orders, out):
+    out = out.astype(np.float64)
+    for b, k, p, c in np.ndindex(gradient.shape):
+        rows = range(offsets[b], offsets[b + 1])
+        for u in rows:
+            x = float(values[index[u, p], c])
+            if x != 0:
+                share = counts[u] / sum(counts[v] for v in rows)
+                out[index[u, p], c] += gradient[b, k, p, c] * share * orders[k] * x ** (orders[k] - 1)
+    return out
+
+
+def _power(x, order):
+    return x**order if x != 0 else 0.0
+
+
+def log_softmax_forward(logits):
+    return np.array([[x - math.log(sum(math.exp(y) for y in row)) for x in row] for row in logits.tolist()])
+
+
+def log_softmax_backward(gradient, log_probabilities):
+    return gradient - np.exp(log_probabilities) * gradient.sum(axis=1, keepdims=True)
+
+
+def cross_entropy_forward(log_probabilities, labels):
+    return -(labels * log_probabilities).sum(axis=1)
+
+
+def cross_entropy_backward(gradient, labels):
+    return -gradient[:, None] * labels
+
+
+def squared_error_forward(estimates, labels):
+    return ((estimates - labels) ** 2).sum(axis=1)
+
+
+def squared_error_backward(gradient, estimates, labels):
+    return 2 * gradient[:, None] * (estimates - labels)
+
+
+def adam_update(weights, gradients, first_moments, second_moments, rate, beta1, beta2, epsilon):
+    first = beta1 * first_moments + (1 - beta1) * gradients
+    second = beta2 * second_moments + (1 - beta2) * gradients**2
+    return weights - rate * first / (np.sqrt(second) + epsilon), first, second
+
+
+def network(spec, parameters, data):
+    """Log-probabilities or estimates (B, N) of a list of dense datasets (n, W[, C]), in float64."""
+    return np.array([_network_of_dataset(spec, parameters, dataset.astype(np.float64)) for dataset in data])
+
+
+def _network_of_dataset(spec, parameters, dataset):
+    rows = dataset.reshape(len(dataset), *spec.row_shape)
+    for layer in spec.phi_layers:
+        rows = np.array([_layer(layer, parameters, row) for row in rows])
+    features = _pool(spec.pooling, rows)
+    for layer in spec.h_layers:
+        features = _layer(layer, parameters, features)
+    out = features.reshape(-1)
+    return out - np.log(np.exp(out).sum()) if spec.ends_in_softmax else out
+
+
+def _layer(layer, parameters, features):
+    """Apply a layer to the features (P, C) of one row."""
+    weight, bias = parameters[f"{layer.name}.weight"], parameters[f"{layer.name}.bias"]
+    if layer.kind == "conv":
+        width = len(weight)
+        windows = [features[p : p + width] for p in range(len(features) - width + 1)]
+        return np.maximum([np.tensordot(window, weight, axes=2) + bias for window in windows], 0)
+    out = features.reshape(-1) @ weight + bias
+    return np.maximum(out, 0)[:, None] if layer.kind == "fc" else out
+
+
+def _pool(pooling, rows):
+    """Pool the features (n, P, C) of the rows of a dataset to (P, K * C)."""
+    if pooling.kind == "moments":
+        nonzero = np.where(rows == 0, 1, rows)
+        pooled = np.array([np.where(rows == 0, 0, nonzero**m).mean(axis=0) for m in pooling.orders])
+    else:
+        pooled = -np.sort(-rows, axis=0)[: pooling.k]
+    return np.array([pooled[:, p].reshape(-1) for p in range(rows.shape[1])])

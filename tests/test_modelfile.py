@@ -1,0 +1,172 @@
+"""Model files: whole, readable by nobody's code but ours, and refused when anything is wrong with them."""
+
+import json
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from definetti_np import Model, ModelFileError, Network, load
+from definetti_np import test as predict_with
+
+
+def model_of(seed=1, **changes):
+    arguments = {"phi_net": [("conv", 2, 3), ("fc", 4)], "g": ("moments", 1, 2.5), "h_net": [("fc", 3), ("softmax",)]}
+    network = Network((None, 4, 2), (2,), **{**arguments, **changes}, seed=seed)
+    return Model(network, loss="cross-ent", seed=seed, batches_trained=7)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model_of().save(tmp_path / "weights")
+    return tmp_path / "weights.npz"
+
+
+def rewrite(path, change):
+    """Change the header (a dict) and the arrays of a model file."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(arrays.pop("header").tobytes())
+    change(header, arrays)
+    np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+
+
+def test_load__gives_the_model_that_was_saved(tmp_path):
+    model = model_of(seed=2**70)
+    model.save(tmp_path / "weights")
+    for path in ("weights", "weights.npz"):
+        loaded = load(tmp_path / path)
+        assert (loaded.loss, loaded.seed, loaded.batches_trained) == ("cross-ent", 2**70, 7)
+        assert loaded.network.spec == model.network.spec
+        assert loaded.network.flat.weights.tobytes() == model.network.flat.weights.tobytes()
+        data = np.random.default_rng(1).standard_normal((3, 5, 4, 2))
+        np.testing.assert_array_equal(loaded.predict(data), model.predict(data))
+        np.testing.assert_array_equal(predict_with(list(data), tmp_path / path), model.predict(data))
+
+
+def test_save__same_model_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        model_of().save(tmp_path / name)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_save__expands_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model_of().save("~/weights.v2")
+    assert (tmp_path / "weights.v2.npz").exists()
+    load("~/weights.v2")
+
+
+def test_save__header_is_canonical_json(saved):
+    with np.load(saved, allow_pickle=False) as file:
+        text = file["header"].tobytes().decode()
+    header = json.loads(text)
+    assert text == json.dumps(header, sort_keys=True, separators=(",", ":"))
+    assert header["format_version"] == 1
+    assert header["network"]["input_shape"] == [None, 4, 2]
+    assert set(header["packages"]) == {"definetti_np", "numba", "numpy"}
+
+
+@pytest.mark.parametrize("stage", ["savez", "fsync", "replace"])
+def test_save__a_failure_leaves_the_old_file_and_nothing_else(saved, monkeypatch, stage):
+    before = saved.read_bytes()
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(*((np, stage) if stage == "savez" else (os, stage)), fail)
+    with pytest.raises(OSError, match="disk full"):
+        model_of(seed=2).save(saved)
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == ["weights.npz"]
+
+
+def test_save__folder_must_exist(tmp_path):
+    with pytest.raises(ValueError, match="path: the folder .*no' does not exist; create it first"):
+        model_of().save(tmp_path / "no" / "weights")
+
+
+def test_load__no_file(tmp_path):
+    with pytest.raises(ModelFileError, match=r"weights\.npz: there is no such model file"):
+        load(tmp_path / "weights")
+    with pytest.raises(ModelFileError, match="there is no such model file"):
+        predict_with([], tmp_path / "weights")
+
+
+def test_load__every_truncation(saved):
+    whole = saved.read_bytes()
+    for length in [*range(0, len(whole), 37), len(whole) - 1]:
+        saved.write_bytes(whole[:length])
+        with pytest.raises(ModelFileError, match=r"weights\.npz"):
+            load(saved)
+
+
+def test_load__flipped_bits_are_refused_or_harmless(saved):
+    whole = saved.read_bytes()
+    weights = load(saved).network.flat.weights.tobytes()
+    refused = 0
+    for position in range(0, len(whole), 11):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        saved.write_bytes(damaged)
+        try:
+            assert load(saved).network.flat.weights.tobytes() == weights
+        except ModelFileError:
+            refused += 1
+    assert refused > 100
+
+
+class Canary:
+    def __reduce__(self):
+        return (os.mkdir, ("canary",))
+
+
+def test_load__runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", header=np.array([Canary()], object))
+    (tmp_path / "b.npz").write_bytes(pickle.dumps(Canary()))
+    for name in ("a", "b"):
+        with pytest.raises(ModelFileError, match="not a readable definetti_np model"):
+            load(name)
+    assert not (tmp_path / "canary").exists()
+
+
+CHANGES = {
+    "other format": (lambda h, a: h.update(format="x"), "its header is of another kind"),
+    "future version": (lambda h, a: h.update(format_version=99), "version 99, this definetti_np reads version 1"),
+    "no seed": (lambda h, a: h.pop("seed"), "the header describes no network: 'seed'"),
+    "another loss": (lambda h, a: h.update(loss="l2"), "loss 'l2' needs an h_net"),
+    "another network": (lambda h, a: h["network"].update(g=["max"]), "h.0.weight is"),
+    "unknown layer": (lambda h, a: h["network"].update(phi_net=[["cnov"]]), "unknown layer 'cnov'"),
+    "an array too many": (lambda h, a: a.update(extra=np.zeros(1)), "its header lists"),
+    "an array missing": (lambda h, a: a.pop("h.0.bias"), "its header lists"),
+    "another array": (lambda h, a: a.update({"h.0.bias": a["h.0.bias"] + 1}), "h.0.bias is damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_load__a_file_that_does_not_add_up(saved, change):
+    function, message = CHANGES[change]
+    rewrite(saved, function)
+    with pytest.raises(ModelFileError, match=message):
+        load(saved)
+
+
+def test_load__weights_that_are_not_finite(tmp_path):
+    model = model_of()
+    model.network.parameters["h.0.bias"][0] = np.nan
+    model.save(tmp_path / "weights")
+    with pytest.raises(ModelFileError, match=r"h\.0\.bias holds values that are not finite"):
+        load(tmp_path / "weights")
+
+
+def test_load__other_files(tmp_path):
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
+    with pytest.raises(ModelFileError, match="not a definetti_np model, it has no header"):
+        load(tmp_path / "arrays")
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as file:
+        file.writestr("header.npy", "hello")
+    with pytest.raises(ModelFileError, match="not a readable definetti_np model"):
+        load(tmp_path / "text")
