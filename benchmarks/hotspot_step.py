@@ -113,8 +113,8 @@ def compare(data, multisets, labels, threads: int, rounds: int, seed: int) -> No
 
     print(f"\n{threads} thread(s)")
     check_equal(predictions | torch_predictions)
-    losses = check_equal(steps | torch_steps)  # moves the weights: after the predictions
-    print("the loss of the first batch: " + ", ".join(f"{name} {loss:.7f}" for name, loss in losses.items()))
+    losses = list(check_equal(steps | torch_steps).values())  # moves the weights: after the predictions
+    print(f"loss of the first batch: {losses[0]:.7f}, and in PyTorch {min(losses[2:]):.7f} to {max(losses[2:]):.7f}")
     for title, ours, theirs in (("training step", steps, torch_steps), ("prediction", predictions, torch_predictions)):
         print(title)
         trial = interleave(theirs, TRIALS, len(data))

@@ -117,6 +117,7 @@ def network_spec(input_shape, output_shape, phi_net, g, h_net) -> NetworkSpec:
 
 
 def check_input_shape(input_shape) -> tuple:
+    """Return ``(n, W)`` or ``(n, W, C)`` with ints, n perhaps None, or raise an error."""
     shape = _as_tuple(input_shape, "input_shape")
     if len(shape) not in (2, 3):
         raise ValueError(f"input_shape must be (rows, width) or (rows, width, channels), got {shape!r}")
@@ -125,6 +126,7 @@ def check_input_shape(input_shape) -> tuple:
 
 
 def check_output_shape(output_shape) -> tuple[int]:
+    """Return ``(N,)`` with an int, or raise an error."""
     shape = _as_tuple(output_shape, "output_shape")
     if len(shape) != 1:
         raise ValueError(f"output_shape must have one dimension, such as (2,), got {shape!r}")

@@ -1,0 +1,137 @@
+"""The example: its simulator keeps the facts of the original's experiment, and the script runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msprime
+import numpy as np
+import pytest
+import simulator_example
+
+EXAMPLE = Path(simulator_example.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return simulator_example.read_rates(EXAMPLE / "genetic_map.txt")
+
+
+@pytest.fixture(scope="module")
+def examples(prior):
+    rng = np.random.default_rng(1)
+    return [simulator_example.simulate_data(*prior, rng) for _ in range(60)]
+
+
+def test_map__quantiles_of_its_rates(prior):
+    rates, probabilities = prior
+    assert (rates > 0).all()
+    assert probabilities.sum() == pytest.approx(1)
+    order = np.argsort(rates)
+    wanted = {0.01: 0.26, 0.05: 0.41, 0.1: 0.52, 0.25: 2.1, 0.5: 2.9, 0.75: 3.35, 0.95: 3.4, 0.99: 4.3}
+    positions = np.searchsorted(np.cumsum(probabilities[order]), list(wanted))
+    np.testing.assert_allclose(rates[order][positions] * 1e8, list(wanted.values()), rtol=0.06)
+
+
+def test_map__zero_and_unknown_rates_are_dropped(tmp_path):
+    path = tmp_path / "map.txt"
+    path.write_text(
+        "Chromosome Position(bp) Rate(cM/Mb) Map(cM)\n1 1000 2 0\n1 2000 0 0.002\n1 5000 4 0.002\n1 6000 0 0.006\n"
+    )
+    rates, probabilities = simulator_example.read_rates(path)
+    np.testing.assert_allclose(rates, [2e-8, 4e-8])
+    np.testing.assert_allclose(probabilities, [0.5, 0.5])
+
+
+def test_map__is_what_its_script_makes(tmp_path):
+    script = tmp_path / "make_genetic_map.py"
+    script.write_text((EXAMPLE / "make_genetic_map.py").read_text())
+    subprocess.run([sys.executable, script], check=True, timeout=60)
+    assert (tmp_path / "genetic_map.txt").read_text() == (EXAMPLE / "genetic_map.txt").read_text()
+
+
+def test_simulator__shapes_channels_and_labels(examples):
+    for data, label in examples:
+        assert data.shape == (198, 24, 2)
+        assert label.tolist() in ([1, 0], [0, 1])
+        genotypes, distances = data[:, :, 0], data[:, :, 1]
+        assert set(np.unique(genotypes)) == {0, 1}
+        minor = genotypes.sum(axis=0)
+        assert ((minor >= 1) & (minor <= 99)).all(), "folded to the minor allele"
+        assert (distances == distances[0]).all(), "the same in every row"
+        assert (distances[0, :-1] > 0).all()
+        assert distances[0, -1] == 0
+        span = distances[0].sum() / (4 * 1e4 * 1.1e-8)
+        assert 1000 < span < 52_000, "in bp"
+    labels = np.array([label for _, label in examples])
+    assert 15 < labels[:, 1].sum() < 45
+
+
+def test_simulator__is_a_function_of_its_generator(prior):
+    twins = [simulator_example.simulate_data(*prior, np.random.default_rng(3)) for _ in range(2)]
+    np.testing.assert_array_equal(twins[0][0], twins[1][0])
+
+
+def test_simulator__two_different_seeds_for_ancestry_and_mutations(prior, monkeypatch):
+    seeds = []
+    for name in ("sim_ancestry", "sim_mutations"):
+        function = getattr(msprime, name)
+        monkeypatch.setattr(msprime, name, lambda *a, f=function, **k: (seeds.append(k["random_seed"]), f(*a, **k))[1])
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        simulator_example.simulate_data(*prior, rng)
+    assert len(set(seeds)) == len(seeds) >= 10
+    assert all(1 <= seed < 2**31 for seed in seeds)
+
+
+def tree_sequence_with_sites(positions):
+    tables = msprime.sim_ancestry(
+        198, ploidy=1, population_size=2e4, sequence_length=52_000, discrete_genome=False, random_seed=1
+    ).dump_tables()
+    for node, position in enumerate(positions):
+        site = tables.sites.add_row(position=position, ancestral_state="0")
+        tables.mutations.add_row(site=site, node=node % 198, derived_state="1")
+    return tables.tree_sequence()
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "kept"), [(12, 12, True), (11, 30, False), (30, 11, False), (12, 13, True), (200, 200, True)]
+)
+def test_simulator__needs_twelve_snps_on_each_side(left, right, kept):
+    positions = [*np.linspace(100, 24_000, left), *np.linspace(28_000, 51_000, right)]
+    data = simulator_example.haplotypes_around_the_middle(tree_sequence_with_sites(positions))
+    assert (data is not None) == kept
+    if kept:
+        chosen = positions[left - 12 : left + 12]
+        np.testing.assert_allclose(data[0, :-1, 1], np.diff(chosen) * 4 * 1e4 * 1.1e-8)
+        np.testing.assert_array_equal(data[:, :, 0].argmax(axis=0), np.arange(left - 12, left + 12) % 198)
+
+
+@pytest.mark.parametrize(("in_hotspot", "kept"), [(23, True), (24, False), (40, False)])
+def test_simulator__redraws_where_the_hotspot_holds_all_snps(in_hotspot, kept):
+    positions = [
+        *np.linspace(100, 24_000, 20),
+        *np.linspace(25_100, 26_900, in_hotspot),
+        *np.linspace(28_000, 51_000, 20),
+    ]
+    assert (simulator_example.haplotypes_around_the_middle(tree_sequence_with_sites(positions)) is not None) == kept
+
+
+def test_run_example__from_training_to_predictions(tmp_path):
+    command = [sys.executable, EXAMPLE / "run_example.py", "--num-batches", "3", "--output", tmp_path / "out"]
+    done = subprocess.run(
+        [*command, "--seed", "1", "--map", EXAMPLE / "genetic_map.txt", "--sim-threads", "2"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Accuracy on 500 fresh simulations: 0." in done.stdout
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"weights.npz", "summary.txt", "test_predictions.txt"} <= files
+    assert ("roc.png" in files) != ('pip install "definetti_np[plot]"' in done.stdout)
+    predictions = np.loadtxt(tmp_path / "out" / "test_predictions.txt")
+    assert predictions.shape == (500, 2)
+    np.testing.assert_allclose(predictions.sum(axis=1), 1, rtol=1e-5)

@@ -1,0 +1,158 @@
+"""The house checks itself: rules of the code base that a reader relies on."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import reference
+
+import definetti_np
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "definetti_np").glob("*.py"))
+KERNELS = sorted((ROOT / "kernels").glob("[!_]*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in [*LIBRARY, *KERNELS, ROOT / "kernels" / "_jit.py"]}
+
+# Imports go from a layer to layers below it, or stay in it.
+LAYERS = [
+    ["training"],
+    ["model", "trainer"],
+    ["network", "optimizers"],
+    ["operations"],
+    ["features", "parameters", "workers", "kernels"],
+    ["simulation", "tensor", "modelfile", "logs"],
+    ["losses", "multiset", "seeds"],
+    ["specs"],
+    ["checks", "errors", "cores"],
+]
+LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+WITHOUT_NUMBA = {"simulation", "workers", "specs", "modelfile", "multiset", "losses", "seeds", "logs", "training"}
+
+
+def imports_of(path):
+    """(module, whether it is imported at the top) for the project's modules that a file imports."""
+    found = []
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found += [(name.split(".")[0], node in TREES[path].body) for name in names]
+    return found
+
+
+def public_functions(path):
+    return [n.name for n in TREES[path].body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_library__imports_go_down(path):
+    if path.stem == "__init__":
+        assert imports_of(path) == []
+        return
+    assert path.stem in LEVEL, "a new module needs its layer"
+    for module, _ in imports_of(path):
+        assert LEVEL[module] >= LEVEL[path.stem], f"{path.stem} imports {module}, which is above it"
+
+
+def reachable(module):
+    seen, todo = set(), [module]
+    while todo:
+        current = todo.pop()
+        seen.add(current)
+        if current != "kernels":
+            top = [name for name, at_top in imports_of(ROOT / "definetti_np" / f"{current}.py") if at_top]
+            todo += [name for name in top if name not in seen]
+    return seen
+
+
+@pytest.mark.parametrize("module", sorted(WITHOUT_NUMBA))
+def test_simulation_side__reaches_no_kernel(module):
+    assert "kernels" not in reachable(module)
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
+def test_kernels__import_numpy_and_the_compile_policy_alone(path):
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            assert [alias.name for alias in node.names] == ["numpy"]
+        if isinstance(node, ast.ImportFrom):
+            assert (node.level, node.module) == (1, "_jit")
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
+def test_kernels__jitted_functions_go_through_the_compile_policy(path):
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.FunctionDef):
+            decorators = [ast.unparse(d) for d in node.decorator_list]
+            assert decorators in ([], ["Kernel"], ["jit"])
+            assert bool(decorators) == node.name.startswith("_"), "compiled functions are private, contracts public"
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
+def test_kernels__have_a_legend_a_twin_and_a_backward(path):
+    assert re.search(r"^[A-Z]    ", ast.get_docstring(TREES[path]), re.MULTILINE), "an axis legend"
+    tests = (ROOT / "tests" / "test_kernels.py").read_text()
+    gradients = ast.unparse(TREES[ROOT / "definetti_np" / "operations.py"])
+    for name in public_functions(path):
+        twin = getattr(reference, name)
+        arguments = [a.arg for node in TREES[path].body if getattr(node, "name", "") == name for a in node.args.args]
+        assert len(arguments) <= 8
+        shared = [a for a in arguments if a in inspect.signature(twin).parameters]
+        assert shared == list(inspect.signature(twin).parameters)[: len(shared)], "the twin takes the kernel's inputs"
+        assert f".{name}(" in tests
+        if name.endswith("_forward"):
+            backwards = [f for f in public_functions(path) if "_backward" in f and f.startswith(name.split("_")[0])]
+            assert backwards or "winners_backward" in public_functions(path)
+            assert name in gradients, "it is part of an operation, whose gradient is checked"
+
+
+def test_operations__each_has_a_gradient_test():
+    tests = (ROOT / "tests" / "test_gradients.py").read_text()
+    for name in public_functions(ROOT / "definetti_np" / "operations.py"):
+        assert f"operations.{name}" in tests
+
+
+@pytest.mark.parametrize("path", TREES, ids=lambda path: path.stem)
+def test_library__says_nothing_and_imports_nothing_forbidden(path):
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) != "print", "use the logger"
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & {"kernels", "pickle"}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level or node.module.split(".")[0] not in ("kernels", "pickle", "definetti_np")
+        assert not isinstance(node, ast.Assert), "raise an error that the user can act on"
+
+
+def documented_parameters(docstring):
+    section = re.search(r"\nParameters\n-+\n(.*?)(\n\n[A-Z][a-z]+\n-+\n|$)", inspect.cleandoc(docstring), re.DOTALL)
+    if section is None:
+        return None
+    names = re.findall(r"^(\S.*?)$", section[1], re.MULTILINE)
+    return [name for line in names for name in line.split(", ")]
+
+
+def test_docstrings__name_the_parameters_of_the_signature():
+    checked = 0
+    for name in definetti_np.__all__:
+        thing = getattr(definetti_np, name)
+        functions = [
+            thing,
+            *(f for _, f in inspect.getmembers(thing, inspect.isfunction) if not f.__name__.startswith("_")),
+        ]
+        for function in functions:
+            documented = documented_parameters(function.__doc__ or "")
+            if documented is not None:
+                parameters = [p for p in inspect.signature(function).parameters if p != "self"]
+                assert documented == parameters, function
+                checked += 1
+    assert checked >= 5
+
+
+@pytest.mark.parametrize("path", [p for p in TREES if p.stem != "__init__"], ids=lambda path: path.stem)
+def test_library__everything_public_has_a_docstring(path):
+    assert ast.get_docstring(TREES[path])
+    for node in TREES[path].body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} in {path.name}"
