@@ -1,6 +1,9 @@
 """Checks of arguments that several public functions share."""
 
+import numbers
 import operator
+
+import numpy as np
 
 
 def as_integer(value, name: str, *, minimum: int) -> int:
@@ -18,7 +21,7 @@ def as_integer(value, name: str, *, minimum: int) -> int:
 
 def as_positive_number(value, name: str) -> float:
     """Return `value` as a positive, finite float, or raise an error that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.number)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not 0 < float(value) < float("inf"):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")

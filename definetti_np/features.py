@@ -55,6 +55,10 @@ class RowFeatures:
         """The index (U, P) int32, written out where it is the identity."""
         if self.index is not None:
             return self.index
+        if len(self.counts) * self.positions > np.iinfo(np.int32).max:
+            raise ValueError(
+                f"a batch of {len(self.counts)} rows of {self.positions} positions is too large; divide it"
+            )
         return np.arange(len(self.counts) * self.positions, dtype=np.int32).reshape(-1, self.positions)
 
     def windows(self, width: int) -> np.ndarray:

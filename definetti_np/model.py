@@ -1,7 +1,7 @@
 """Trained models: predict with them, save them, load them."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -12,9 +12,12 @@ from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
 from .modelfile import check_parent, model_path, read_model, write_model
 from .multiset import MultisetBatch
-from .network import Network
+from .network import Network, check_datasets
+from .specs import network_spec
 
-PREDICTED_AT_ONCE = 64  # datasets; a result does not depend on which others it is computed with
+# What is predicted at once; a result does not depend on which others it is computed with.
+DATASETS_AT_ONCE = 64
+FEATURES_AT_ONCE = 2**25  # 128 MiB of float32
 
 
 class Model:
@@ -59,20 +62,25 @@ class Model:
             If the data does not fit the network.
         """
         threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
-        if not isinstance(data, (Sequence, np.ndarray, MultisetBatch)):
-            data = list(data)
-        predictions = [np.empty((0, *self.network.spec.output_shape), self.network.dtype)]
+        spec = self.network.spec
+        if isinstance(data, MultisetBatch):
+            sizes = np.diff(data.offsets)
+        else:
+            data = check_datasets(data, spec.input_shape)  # all of it, before the first is computed
+            sizes = [len(dataset) for dataset in data]
+        predictions = [np.empty((0, *spec.output_shape), self.network.dtype)]
         with kernel_threads(threads):
-            for start in range(0, len(data), PREDICTED_AT_ONCE):
-                stop = min(start + PREDICTED_AT_ONCE, len(data))
+            for start, stop in _parts(sizes, FEATURES_AT_ONCE // spec.features_per_row):
                 part = data.slice(start, stop) if isinstance(data, MultisetBatch) else data[start:stop]
-                predictions.append(self.network(part))
+                predictions.append(self.network.predict_batch(self.network.as_batch(part, first=start)))
         return np.concatenate(predictions)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to `path`, with ``.npz`` added where it is missing, whole or not at all."""
-        path = model_path(path)
+        path = model_path(path, "path")
         check_parent(path, "path")
+        if self.network.dtype != np.float32 or not np.isfinite(self.network.flat.weights).all():
+            raise ValueError("only float32 networks with finite weights can be saved")
         description = {
             "network": self.network.spec.as_dict(),
             "loss": self.loss,
@@ -80,6 +88,18 @@ class Model:
             "batches_trained": self.batches_trained,
         }
         write_model(path, description, dict(self.network.parameters))
+
+
+def _parts(sizes, rows_at_once: int):
+    """Yield ranges of datasets that hold at most so many rows together, or one dataset."""
+    start = rows = 0
+    for i, size in enumerate(sizes):
+        if i > start and (rows + size > rows_at_once or i - start == DATASETS_AT_ONCE):
+            yield start, i
+            start, rows = i, 0
+        rows += size
+    if len(sizes):
+        yield start, len(sizes)
 
 
 def load(path: str | os.PathLike) -> Model:
@@ -90,23 +110,22 @@ def load(path: str | os.PathLike) -> Model:
     ModelFileError
         If the file is missing, damaged, or not a model; the message names file and reason.
     """
-    path = model_path(path)
+    path = model_path(path, "path")
     header, weights = read_model(path)
     try:
-        network = Network(**header["network"], seed=header["seed"])
+        seed = as_integer(header["seed"], "seed", minimum=0)
+        spec = network_spec(**header["network"])
+        shapes = {name: shape for layer in spec.layers for name, shape in layer.parameter_shapes()}
+        if {name: array.shape for name, array in weights.items()} != shapes:
+            raise ValueError(f"the network has weights of other names or shapes: {shapes}")
+        network = Network(**spec.as_dict(), seed=seed)
         model = Model(
             network,
             loss=check_loss(header["loss"], network.spec),
-            seed=header["seed"],
+            seed=seed,
             batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
         )
-        if set(weights) != set(network.parameters):
-            raise ValueError(f"weights {sorted(weights)}, the network has {sorted(network.parameters)}")
         for name, array in network.parameters.items():
-            if weights[name].shape != array.shape or weights[name].dtype != array.dtype:
-                raise ValueError(
-                    f"{name} is {weights[name].dtype} {weights[name].shape}, not {array.dtype} {array.shape}"
-                )
             array[...] = weights[name]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the header describes no network: {error}") from error

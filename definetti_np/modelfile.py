@@ -22,16 +22,20 @@ HEADER_NAME = "header"
 _PACKAGES = ("definetti_np", "numpy", "numba")
 
 
-def model_path(path: str | os.PathLike) -> Path:
-    """The file of a base name: ``~`` is expanded and ``.npz`` added where it is missing."""
-    path = Path(path).expanduser()
-    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+def model_path(path: str | os.PathLike, argument: str) -> Path:
+    """The absolute path of a base name's file: ``~`` is expanded and ``.npz`` added where it is missing."""
+    text = os.fspath(path)
+    if os.path.basename(text) in ("", ".", ".."):
+        raise ValueError(f"{argument} must name a file, got {text!r}")
+    return Path(text if text.endswith(".npz") else f"{text}.npz").expanduser().absolute()
 
 
 def check_parent(path: Path, name: str) -> None:
     """Raise a ValueError if a file cannot be created at `path` because of its folder."""
     if not path.parent.is_dir():
         raise ValueError(f"{name}: the folder {str(path.parent)!r} does not exist; create it first")
+    if len(os.fsencode(path.name)) > 255:
+        raise ValueError(f"{name}: the file name {path.name!r} is longer than 255 bytes")
     if path.is_dir():
         raise ValueError(f"{name}: {str(path)!r} is a folder")
     if not os.access(path.parent, os.W_OK):
@@ -49,10 +53,10 @@ def write_model(path: Path, description: dict, weights: dict[str, np.ndarray]) -
     }
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
     arrays = {HEADER_NAME: np.frombuffer(text.encode(), np.uint8), **weights}
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".definetti_np-", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -83,15 +87,15 @@ def read_model(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
             if sorted(archive.namelist()) != sorted(expected):
                 raise ModelFileError(f"{path}: it holds {archive.namelist()}, its header lists {expected}")
             weights = {name: _read_array(archive, name) for name in header["weights"]}
+            for name, array in weights.items():
+                if _fingerprint(array) != header["weights"][name]:
+                    raise ModelFileError(f"{path}: {name} is damaged: it differs from its checksum")
+                if array.dtype != np.float32 or not np.isfinite(array).all():
+                    raise ModelFileError(f"{path}: {name} holds values that are not finite float32 numbers")
     except ModelFileError:
         raise
     except Exception as error:  # a damaged file makes zipfile, zlib, json and NumPy raise nine classes of errors
         raise ModelFileError(f"{path}: not a readable definetti_np model: {error}") from error
-    for name, array in weights.items():
-        if _fingerprint(array) != header["weights"][name]:
-            raise ModelFileError(f"{path}: {name} is damaged: it differs from its checksum")
-        if not np.isfinite(array).all():
-            raise ModelFileError(f"{path}: {name} holds values that are not finite")
     return header, weights
 
 
@@ -104,7 +108,7 @@ def _check_header(path: Path, header) -> None:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelFileError(f"{path}: not a definetti_np model, its header is of another kind")
     version = header.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise ModelFileError(
             f"{path}: format version {version}, this definetti_np reads version {FORMAT_VERSION}; "
             "install a newer definetti_np"

@@ -30,6 +30,9 @@ class MultisetBatch:
     offsets: np.ndarray
 
     def __post_init__(self):
+        object.__setattr__(self, "rows", np.ascontiguousarray(self.rows))
+        object.__setattr__(self, "counts", np.ascontiguousarray(self.counts, np.int64))
+        object.__setattr__(self, "offsets", np.ascontiguousarray(self.offsets, np.int64))
         u = len(self.rows)
         if self.rows.ndim != 3 or self.counts.shape != (u,) or self.offsets.ndim != 1:
             shapes = self.rows.shape, self.counts.shape, self.offsets.shape
@@ -40,9 +43,13 @@ class MultisetBatch:
             raise ValueError("MultisetBatch: every count must be at least 1")
 
     @classmethod
-    def from_datasets(cls, datasets: Iterable[np.ndarray], dtype=np.float32) -> "MultisetBatch":
-        """Find the distinct rows of datasets of shape (n, W) or (n, W, C); n may differ between them."""
-        return cls.from_distinct([distinct_rows(as_rows(d, f"data[{i}]", dtype)) for i, d in enumerate(datasets)])
+    def from_datasets(cls, datasets: Iterable[np.ndarray], dtype=np.float32, *, first: int = 0) -> "MultisetBatch":
+        """Find the distinct rows of datasets of shape (n, W) or (n, W, C); n may differ between them.
+
+        Errors name the datasets ``data[first]``, ``data[first + 1]``, ...
+        """
+        named = enumerate(datasets, first)
+        return cls.from_distinct([distinct_rows(as_rows(dataset, f"data[{i}]", dtype)) for i, dataset in named])
 
     @classmethod
     def from_distinct(cls, datasets: Sequence[tuple[np.ndarray, np.ndarray]]) -> "MultisetBatch":
@@ -86,10 +93,12 @@ def as_rows(dataset, name: str, dtype=np.float32) -> np.ndarray:
 
 def as_floats(array, name: str, dtype=np.float32) -> np.ndarray:
     """Return an array of numbers as a fresh, finite array of `dtype`, or raise an error that names it."""
+    if np.ma.isMaskedArray(array):
+        raise TypeError(f"{name} is a masked array; fill the masked values first")
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         kind = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{name} must be a NumPy array of numbers, got {kind}")
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         floats = np.ascontiguousarray(np.add(array, 0.0, dtype=dtype, casting="unsafe"))
     if not np.isfinite(floats).all():
         bad = np.argwhere(~np.isfinite(floats))[0].tolist()

@@ -65,8 +65,12 @@ class Network:
         `data` is an array (B, n, W[, C]), a sequence of arrays (n, W[, C]), or a MultisetBatch. All of it is computed
         at once; `Model.predict` bounds the memory.
         """
+        return self.predict_batch(self.as_batch(data))
+
+    def predict_batch(self, batch: MultisetBatch) -> np.ndarray:
+        """Predict from a batch that `as_batch` has made, (B, N)."""
         constants = {name: Tensor(parameter.array) for name, parameter in self.flat.by_name.items()}
-        prediction = self._apply(self.as_batch(data), constants).array
+        prediction = self._apply(batch, constants).array
         return np.exp(prediction) if self.spec.ends_in_softmax else prediction
 
     def forward(self, batch: MultisetBatch) -> Tensor:
@@ -86,16 +90,18 @@ class Network:
             features = _apply_layer(layer, features, parameters)
         return operations.log_softmax(features.values) if self.spec.ends_in_softmax else features.values
 
-    def as_batch(self, data) -> MultisetBatch:
-        """Turn data into the batch the network computes on, or say what is wrong with it."""
+    def as_batch(self, data, *, first: int = 0) -> MultisetBatch:
+        """Turn data into the batch the network computes on, or say what is wrong with it.
+
+        Errors name the datasets ``data[first]``, ``data[first + 1]``, ...
+        """
         if isinstance(data, MultisetBatch):
             batch = data
             if batch.rows.dtype != self.dtype:
                 batch = MultisetBatch(batch.rows.astype(self.dtype), batch.counts, batch.offsets)
-            self._check_batch(batch)
-            return batch
-        datasets = check_datasets(data, self.spec.input_shape)
-        batch = MultisetBatch.from_datasets(datasets, self.dtype)
+        else:
+            datasets = check_datasets(data, self.spec.input_shape, first=first)
+            batch = MultisetBatch.from_datasets(datasets, self.dtype, first=first)
         self._check_batch(batch)
         return batch
 
@@ -104,6 +110,8 @@ class Network:
             raise ValueError(
                 f"data: rows of shape {batch.rows.shape[1:]}, the network takes rows of shape {self.spec.row_shape}"
             )
+        if not np.isfinite(batch.rows).all():
+            raise ValueError("data: rows must be finite")
         sizes = batch.dataset_sizes()
         rows = self.spec.input_shape[0]
         if rows is not None and (sizes != rows).any():
@@ -117,13 +125,13 @@ class Network:
             )
 
 
-def check_datasets(data, input_shape: tuple) -> Sequence[np.ndarray]:
+def check_datasets(data, input_shape: tuple, *, first: int = 0) -> Sequence[np.ndarray]:
     """Return data as a sequence of arrays that each fit `input_shape`, or raise an error that says which does not."""
     if isinstance(data, np.ndarray) and data.ndim != len(input_shape) + 1:
         wanted = ", ".join(["datasets", *("any" if d is None else str(d) for d in input_shape)])
         raise ValueError(f"data: an array of shape {data.shape}, the network takes ({wanted})")
     datasets = data if isinstance(data, (list, tuple, np.ndarray)) else list(data)
-    for i, dataset in enumerate(datasets):
+    for i, dataset in enumerate(datasets, first):
         if not isinstance(dataset, np.ndarray):
             raise TypeError(f"data[{i}] must be a NumPy array, got {type(dataset).__name__}")
         if not shape_fits(dataset.shape, input_shape):

@@ -16,10 +16,8 @@ class Parameters:
     """Flat vectors ``weights`` and ``gradients`` (N,), and a Parameter of each name that views them."""
 
     def __init__(self, layers: Iterable[LayerSpec], dtype=np.float32):
-        shapes = {}
-        for layer in layers:
-            shapes[f"{layer.name}.weight"] = layer.weight_shape
-            shapes[f"{layer.name}.bias"] = layer.bias_shape
+        self._layers = tuple(layers)
+        shapes = dict(pair for layer in self._layers for pair in layer.parameter_shapes())
         size = sum(math.prod(shape) for shape in shapes.values())
         self.weights = np.zeros(size, dtype)
         self.gradients = np.zeros(size, dtype)
@@ -30,6 +28,15 @@ class Parameters:
             views = (flat[start:stop].reshape(shape) for flat in (self.weights, self.gradients))
             self.by_name[name] = Parameter(*views)
             start = stop
+
+    def __getstate__(self):
+        return self._layers, self.weights, self.gradients
+
+    def __setstate__(self, state):
+        """Build the views anew: a copy's Parameters must view the copy's vectors."""
+        layers, weights, gradients = state
+        self.__init__(layers, weights.dtype)
+        self.weights[:], self.gradients[:] = weights, gradients
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw weights from a truncated normal distribution and set biases, as the original does."""

@@ -5,13 +5,16 @@ A stream gives batches of consecutive examples, in order. `SerialStream` simulat
 """
 
 import inspect
+import multiprocessing
 import random
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from .checks import as_integer
 from .errors import SimulatorError
 from .losses import check_labels
 from .multiset import MultisetBatch, as_floats, as_rows, distinct_rows
@@ -34,17 +37,29 @@ def simulate_example(simulator: Callable, *, seed: int, index: int):
     A simulator that takes an argument receives a `numpy.random.Generator`. For one that takes none, `numpy.random` and
     `random` are seeded, and put back afterwards.
     """
+    seed, index = as_integer(seed, "seed", minimum=0), as_integer(index, "index", minimum=0)
     if takes_generator(simulator):
         return simulator(np.random.default_rng(example_seed(seed, index)))
-    numpy_state, python_state = np.random.get_state(), random.getstate()
     words = example_seed(seed, index).generate_state(4)
-    np.random.seed(words)
-    random.seed(words.tobytes())
-    try:
-        return simulator()
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
+    with _global_generators:
+        numpy_state, python_state = np.random.get_state(), random.getstate()
+        np.random.seed(words)
+        random.seed(words.tobytes())
+        try:
+            return simulator()
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+_global_generators = threading.RLock()
+
+
+def forget_locks_of_other_threads() -> None:
+    """In a forked process: replace locks that another thread may have held at the fork and will never release."""
+    global _global_generators
+    _global_generators = threading.RLock()
+    np.random.set_bit_generator(np.random.MT19937())
 
 
 def takes_generator(simulator: Callable) -> bool:
@@ -91,12 +106,14 @@ class ExampleSource:
         """
         try:
             result = simulate_example(self.simulator, seed=self.seed, index=index)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
+                raise  # it is the user's, not the simulator's
             shown = traceback.format_exception(error)
             raise SimulatorError(self._failure(index, f"failed:\n\n{''.join(shown)}")) from None
         try:
             return self._checked(result)
-        except (ValueError, TypeError) as error:
+        except Exception as error:
             raise SimulatorError(self._failure(index, f"returned something unusable: {error}\n")) from None
 
     def _failure(self, index: int, what: str) -> str:

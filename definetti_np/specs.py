@@ -7,7 +7,7 @@ symmetric function ``g``, and ``("matmul",)`` or ``("softmax",)`` at the end. Se
 import math
 from dataclasses import dataclass
 
-from .checks import as_integer
+from .checks import as_integer, as_positive_number
 
 HIDDEN_LAYERS = {"conv": ("width", "depth"), "fc": ("nodes",)}
 FINAL_LAYERS = ("matmul", "softmax")
@@ -25,9 +25,9 @@ class LayerSpec:
     kind: str
     weight_shape: tuple[int, ...]
 
-    @property
-    def bias_shape(self) -> tuple[int]:
-        return self.weight_shape[-1:]
+    def parameter_shapes(self):
+        """Pairs of the name and the shape of its parameters."""
+        return (f"{self.name}.weight", self.weight_shape), (f"{self.name}.bias", self.weight_shape[-1:])
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class PoolingSpec:
     kind: str
     k: int | None = None
     orders: tuple[float, ...] = ()
+
+    def as_tuple(self) -> tuple:
+        """The way the user writes it."""
+        return (self.kind, *{"top_k": (self.k,), "moments": self.orders}.get(self.kind, ()))
 
     @property
     def values_per_feature(self) -> int:
@@ -62,6 +66,16 @@ class NetworkSpec:
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
         return self.phi_layers + self.h_layers
+
+    @property
+    def features_per_row(self) -> int:
+        """The number of values that Phi computes of one row, the row itself included."""
+        positions, depth = self.row_shape
+        total = positions * depth
+        for layer in self.phi_layers:
+            positions = positions - layer.weight_shape[0] + 1 if layer.kind == "conv" else 1
+            total += positions * layer.weight_shape[-1]
+        return total
 
     @property
     def ends_in_softmax(self) -> bool:
@@ -98,21 +112,19 @@ def network_spec(input_shape, output_shape, phi_net, g, h_net) -> NetworkSpec:
     """
     input_shape = check_input_shape(input_shape)
     output_shape = check_output_shape(output_shape)
-    phi_net = _check_list(phi_net, "phi_net")
-    h_net = _check_list(h_net, "h_net")
-    if not h_net or h_net[-1][:1] not in [(kind,) for kind in FINAL_LAYERS]:
+    phi_net = _check_list(phi_net, "phi_net", HIDDEN_LAYERS)
+    h_net = _check_list(h_net, "h_net", HIDDEN_LAYERS | {kind: () for kind in FINAL_LAYERS})
+    if not h_net or h_net[-1][0] not in FINAL_LAYERS:
         last = repr(h_net[-1]) if h_net else "no layer"
         raise ValueError(f"h_net must end in ('matmul',) or ('softmax',), got {last}")
-
     dimensions = row_shape(input_shape)
     phi_layers, dimensions = _hidden_layers("phi", phi_net, dimensions)
     pooling = _pooling(g, input_shape[0])
     dimensions = (dimensions[0], dimensions[1] * pooling.values_per_feature)
     h_layers, dimensions = _hidden_layers("h", h_net[:-1], dimensions)
-    kind = _checked_layer(h_net[-1], f"h_net[{len(h_net) - 1}]", {name: () for name in FINAL_LAYERS})[0]
-    final = LayerSpec(f"h.{len(h_net) - 1}", kind, (math.prod(dimensions), output_shape[0]))
+    final = LayerSpec(f"h.{len(h_net) - 1}", h_net[-1][0], (math.prod(dimensions), output_shape[0]))
     return NetworkSpec(
-        input_shape, output_shape, phi_net, _as_tuple(g, "g"), h_net, phi_layers, pooling, (*h_layers, final)
+        input_shape, output_shape, phi_net, pooling.as_tuple(), h_net, phi_layers, pooling, (*h_layers, final)
     )
 
 
@@ -144,21 +156,27 @@ def shape_fits(shape: tuple, wanted: tuple) -> bool:
 
 
 def _as_tuple(value, name: str) -> tuple:
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
+    if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple, got {value!r}")
     return tuple(value)
 
 
-def _check_list(layers, name: str) -> tuple[tuple, ...]:
-    return tuple(_as_tuple(layer, f"{name}[{i}]") for i, layer in enumerate(_as_tuple(layers, name)))
+def _check_list(layers, name: str, allowed: dict[str, tuple[str, ...]]) -> tuple[tuple, ...]:
+    """Return layers ``(kind, size, ...)`` with the sizes as ints, or raise an error that says where one is wrong."""
+    layers = _as_tuple(layers, name)
+    checked = tuple(_checked_layer(layer, f"{name}[{i}]", allowed) for i, layer in enumerate(layers))
+    for i, (kind, *_) in enumerate(checked):
+        if kind in FINAL_LAYERS and i < len(checked) - 1:
+            raise ValueError(f"{name}[{i}]: {kind!r} can only be the last layer of h_net")
+    return checked
 
 
-def _checked_layer(layer: tuple, where: str, allowed: dict[str, tuple[str, ...]]) -> tuple:
-    """Return ``(kind, size, ...)`` with the sizes as ints, or raise an error that says where it is wrong."""
+def _checked_layer(layer, where: str, allowed: dict[str, tuple[str, ...]]) -> tuple:
+    layer = _as_tuple(layer, where)
     kind = layer[0] if layer else None
     if kind in FINAL_LAYERS and kind not in allowed:
         raise ValueError(f"{where}: {kind!r} can only be the last layer of h_net")
-    if kind not in allowed:
+    if not isinstance(kind, str) or kind not in allowed:
         raise ValueError(f"{where}: unknown layer {kind!r}; choose from {', '.join(map(repr, allowed))}")
     names = allowed[kind]
     if len(layer) != 1 + len(names):
@@ -170,14 +188,14 @@ def _checked_layer(layer: tuple, where: str, allowed: dict[str, tuple[str, ...]]
 def _hidden_layers(net: str, layers, dimensions: tuple[int, int]):
     """Return the LayerSpecs of conv and fc layers, and the (positions, depth) of what they compute."""
     specs = []
-    for i, layer in enumerate(layers):
-        kind, *sizes = _checked_layer(layer, f"{net}_net[{i}]", HIDDEN_LAYERS)
+    for i, (kind, *sizes) in enumerate(layers):
         positions, depth = dimensions
         if kind == "conv":
             width, channels = sizes
             if width > positions:
                 raise ValueError(
-                    f"{net}_net[{i}]: the width of {layer!r} is larger than the {positions} positions it slides over"
+                    f"{net}_net[{i}]: the width of {layers[i]!r} is larger than the {positions} positions "
+                    "it slides over"
                 )
             weight_shape = (width, depth, channels)
             dimensions = (positions - width + 1, channels)
@@ -190,7 +208,7 @@ def _hidden_layers(net: str, layers, dimensions: tuple[int, int]):
 
 def _pooling(g, rows: int | None) -> PoolingSpec:
     kind, *arguments = _as_tuple(g, "g") or (None,)
-    if kind not in POOLINGS:
+    if not isinstance(kind, str) or kind not in POOLINGS:
         raise ValueError(f"g: unknown function {kind!r}; choose from {', '.join(map(repr, POOLINGS))}")
     if kind in ("max", "sort") and arguments:
         raise ValueError(f"g: {g!r} must be ({kind!r},)")
@@ -213,8 +231,4 @@ def _pooling(g, rows: int | None) -> PoolingSpec:
 
 
 def _order(m, g) -> float:
-    if isinstance(m, bool) or not isinstance(m, (int, float)) and not hasattr(m, "__float__"):
-        raise TypeError(f"g: the orders of moments must be numbers, got {m!r} in {g!r}")
-    if not 0 < float(m) < math.inf:
-        raise ValueError(f"g: the orders of moments must be positive and finite, got {m!r} in {g!r}")
-    return float(m)
+    return as_positive_number(m, f"g: the orders of moments in {g!r}")

@@ -1,5 +1,7 @@
 """Training steps on batches that the caller supplies."""
 
+import math
+
 import numpy as np
 
 from . import operations
@@ -58,12 +60,22 @@ class Trainer:
             Array (B, n, W[, C]), sequence of arrays (n, W[, C]), or MultisetBatch.
         labels
             Array (B, N).
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is NaN or infinite.
         """
         with kernel_threads(self.threads):
             batch = self.network.as_batch(data)
             labels = self._check_labels(labels, len(batch))
             prediction = self.network.forward(batch)
             loss = LOSS_OPERATIONS[self.loss](prediction, labels)
+            if not math.isfinite(loss.array):
+                raise FloatingPointError(
+                    f"the loss is {loss.array}; the network is as it was before this step. Try a smaller learning "
+                    "rate, or data and labels of a size near 1"
+                )
             self.network.flat.gradients[:] = 0
             backpropagate(loss, np.ones_like(loss.array))
             self.optimizer.step()

@@ -104,6 +104,8 @@ def train(
         If an argument is wrong, before anything is simulated.
     SimulatorError
         If the simulator fails, or returns something that does not fit; with the example's index and seed.
+    FloatingPointError
+        If the loss becomes NaN or infinite.
     """
     if network_function is not None:
         raise NotImplementedError("network_function: networks of your own are not supported yet; use phi_net, g, h_net")
@@ -126,9 +128,10 @@ def train(
     as_positive_number(learning_rate, "learning_rate")
     seed = check_seed(seed)
     if save_path is not None:
-        check_parent(model_path(save_path), "save_path")
+        save_path = model_path(save_path, "save_path")
+        check_parent(save_path, "save_path")
     if training_summary is not None:
-        training_summary = Path(training_summary).expanduser()
+        training_summary = Path(training_summary).expanduser().absolute()
         check_parent(training_summary, "training_summary")
     if logfile not in (None, "."):
         check_parent(Path(logfile).expanduser(), "logfile")
@@ -150,7 +153,7 @@ def train(
         model = Model(network, loss=loss, seed=seed, batches_trained=num_batches)
         if save_path is not None:
             model.save(save_path)
-            logger.info("saved the model as %s", model_path(save_path))
+            logger.info("saved the model as %s", save_path)
     return model
 
 
@@ -169,7 +172,11 @@ def _run(trainer, stream, num_batches, batch_size, verbosity, training_summary, 
             start = time.monotonic()
             data, labels = stream.next_batch(batch_size)
             waited = time.monotonic() - start
-            loss, accuracy = trainer.step(data, labels)
+            try:
+                loss, accuracy = trainer.step(data, labels)
+            except FloatingPointError as error:
+                examples = f"examples {batch * batch_size} to {(batch + 1) * batch_size - 1}"
+                raise FloatingPointError(f"batch {batch} ({examples}): {error}") from None
             summary.update(batch, loss, accuracy)
             report.update(batch, loss, accuracy, waited)
     finally:

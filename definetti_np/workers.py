@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 import numpy as np
 
 from .errors import SimulatorError
-from .simulation import Example, ExampleSource, assemble
+from .simulation import Example, ExampleSource, assemble, forget_locks_of_other_threads
 
 EXAMPLE, FAILURE = 0, 1
 HEADER = struct.Struct("<qqq")  # EXAMPLE, index, number of distinct rows; or FAILURE, index, 0
@@ -87,8 +87,15 @@ class WorkerStream:
         ------
         SimulatorError
             If one of these examples failed, or a worker died.
+        ValueError
+            If the examples are more than the queue holds, more than are left, or the stream is closed.
         """
         start, end = self._taken, self._taken + size
+        if size > self._capacity or end > self._stop or self._closing:
+            raise ValueError(
+                f"no examples {start} to {end - 1}: the queue holds {self._capacity}, the last example is "
+                f"{self._stop - 1}, and the stream is {'closed' if self._closing else 'open'}"
+            )
         with self._changed:
             self._changed.wait_for(lambda: self._error or all(index in self._messages for index in range(start, end)))
             if self._error:
@@ -109,7 +116,13 @@ class WorkerStream:
             self._assigned += 1
 
     def _receive(self) -> None:
-        """Receive messages for as long as a worker lives; runs in a thread."""
+        """Receive messages for as long as a worker lives, and let no error pass unseen; runs in a thread."""
+        try:
+            self._receive_while_workers_live()
+        except BaseException as error:
+            self._fail(f"the receiver of simulations failed: {error!r}", error)
+
+    def _receive_while_workers_live(self) -> None:
         living = list(self._workers)
         while living:
             ready = wait([waitable for worker in living for waitable in worker.waitables], TICK)
@@ -132,11 +145,17 @@ class WorkerStream:
                 return True
         except (EOFError, OSError):
             pass
-        with self._changed:
-            if not self._closing and self._error is None:
-                self._error = SimulatorError(worker.obituary(self._source.seed))
-                self._changed.notify_all()
+        if not self._closing:
+            self._fail(worker.obituary(self._source.seed))
         return False
+
+    def _fail(self, message: str, cause: BaseException | None = None) -> None:
+        """Let `next_batch` raise an error, the first one that there is."""
+        with self._changed:
+            if self._error is None:
+                self._error = SimulatorError(message)
+                self._error.__cause__ = cause
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Ask the workers to stop, wait a moment, and end those that go on; closing again does nothing."""
@@ -181,7 +200,10 @@ class _Worker:
                 # Python 3.12 warns of any fork in a process with threads; ours touches nothing but the simulator.
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
                 self.process.start()
-        except (AttributeError, TypeError, ValueError) as error:
+        except OSError:
+            self.connection.close()
+            raise
+        except Exception as error:  # pickling raises errors of many classes
             self.connection.close()
             raise TypeError(
                 f"simulator: {error}; with start method {context.get_start_method()!r} it must be a function that "
@@ -222,7 +244,8 @@ class _Worker:
         self.process.join(GRACE)
         code = self.process.exitcode
         if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
+            names = {number.value: number.name for number in signal.Signals}
+            how = f"was killed by {names.get(-code, f'signal {-code}')}"
         else:
             how = f"ended with exit code {code}"
         task = f"while it simulated example {self.tasks[0]} of seed {seed}" if self.tasks else "while it was idle"
@@ -241,6 +264,8 @@ def _work(source: ExampleSource, connection: Connection, inherited: list[Connect
     """Simulate the examples that the trainer asks for, until it says stop or is gone; runs in a worker process."""
     for other in inherited:
         other.close()
+    os.register_at_fork(after_in_child=connection.close)  # a simulator's own children must not keep the pipe open
+    forget_locks_of_other_threads()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the trainer stops its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -257,7 +282,7 @@ def _work(source: ExampleSource, connection: Connection, inherited: list[Connect
             try:
                 message = encode(index, source.example(index))
             except SimulatorError as error:
-                message = HEADER.pack(FAILURE, index, 0) + str(error).encode()
+                message = HEADER.pack(FAILURE, index, 0) + str(error).encode(errors="backslashreplace")
             connection.send_bytes(message)
 
 

@@ -8,7 +8,11 @@ through its address. The loop is compiled once; a kernel is then an ordinary fun
 
 import contextlib
 import functools
+import hashlib
 import logging
+import os
+import threading
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -22,6 +26,8 @@ logger = logging.getLogger("definetti_np")
 # "contract" lets a product and a sum become one fused instruction; nothing is reordered.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
+SPIN_COUNT = "10000"
+
 DTYPES = {np.dtype(name): getattr(types, name) for name in ("float32", "float64", "int32", "int64", "uint8")}
 
 
@@ -33,8 +39,8 @@ class Kernel:
     """
 
     def __init__(self, function):
+        function.__qualname__ += f"-{_sources_stamp()}"  # Numba caches by this name, and by no other file
         self.function = function
-        self.name = function.__name__
         self.__doc__ = function.__doc__
         self._addresses = {}
 
@@ -45,13 +51,24 @@ class Kernel:
         if address is None:
             address = self._addresses[key] = self._compile(arguments)
         packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
-        _parallel_loop()(address, blocks, packed.ctypes.data)
+        with _one_at_a_time:
+            _parallel_loop()(address, blocks, packed.ctypes.data)
 
     def _compile(self, arguments) -> int:
         unpacked = types.Tuple([_type_of(a) for a in arguments])
         signature = types.void(types.int64, types.CPointer(unpacked))
         with _announce_compilation():
             return _with_cache(numba.cfunc, signature, self.function).address
+
+
+_one_at_a_time = threading.Lock()  # not every threading layer of Numba can run two parallel loops
+
+
+@functools.cache
+def _sources_stamp() -> str:
+    """A digest of this folder's sources: a change in any of them makes Numba compile all kernels again."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 
 def jit(function):
@@ -149,6 +166,9 @@ def _loop(address, blocks, arguments):
 
 @functools.cache
 def _parallel_loop():
+    # GNU OpenMP's threads spin for milliseconds after a loop, and take the cores from simulators. It reads this
+    # variable when it is loaded, which is when Numba compiles the first parallel loop.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     signature = types.void(types.int64, types.int64, types.int64)
     with _announce_compilation():
         return _with_cache(functools.partial(numba.njit, parallel=True, nogil=True), signature, _loop)

@@ -23,9 +23,9 @@ def conv_forward(values, windows, weight, bias, floor, out):
 
 
 def mask_gradient(gradient, out, floor, masked, active):
-    """Write ``gradient`` where ``out > floor``, else 0, to ``masked``, and to ``active`` which rows are not all 0.
+    """Write 0 where ``out <= floor``, else ``gradient``, to ``masked``, and to ``active`` which rows are not all 0.
 
-    gradient, out, masked (D, N), active (D,) uint8.
+    gradient, out, masked (D, N), active (D,) uint8. NaN is kept.
     """
     _mask_gradient(blocks_of(len(out), WINDOWS), gradient, out, float(floor), masked, active)
 
@@ -81,7 +81,7 @@ def _mask_gradient(block, arguments):
     for d in range(block * WINDOWS, min((block + 1) * WINDOWS, out.shape[0])):
         nonzero = 0
         for n in range(out.shape[1]):
-            masked[d, n] = gradient[d, n] if out[d, n] > floor else 0
+            masked[d, n] = 0 if out[d, n] <= floor else gradient[d, n]
             nonzero += masked[d, n] != 0
         active[d] = nonzero > 0
 

@@ -1,21 +1,12 @@
 """Settings of the test suite."""
 
-import faulthandler
 import os
 
 # Numba reads this when it is imported; with it, 3 and 4 threads are real ones on a machine with fewer cores.
 os.environ["NUMBA_NUM_THREADS"] = "4"
 
-import pytest
 from hypothesis import settings
 
 # The first example may compile kernels; a failing example is printed, and found again without a database.
 settings.register_profile("definetti_np", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("definetti_np")
-
-
-@pytest.fixture(autouse=True)
-def _no_test_hangs():
-    faulthandler.dump_traceback_later(300, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()

@@ -24,7 +24,7 @@ def conv_forward(values, windows, weight, bias, floor):
 
 
 def mask_gradient(gradient, out, floor):
-    masked = np.where(out > floor, gradient, 0)
+    masked = np.where(out <= floor, 0, gradient)
     return masked, np.array([row.any() for row in masked])
 
 

@@ -1,5 +1,7 @@
 """Every kernel against its float64 twin in reference.py, over shapes that hypothesis draws."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import reference
@@ -196,6 +198,29 @@ def test_adam_update__matches_reference(seed, number, dtype):
 def test_kernel__refuses_arrays_that_are_not_contiguous():
     with pytest.raises(ValueError, match="C-contiguous"):
         _pack([np.zeros((4, 4))[:, ::2]])
+
+
+def test_mask_gradient__keeps_nan():
+    nan = np.full((1, 2), np.nan, np.float32)
+    masked, active = np.zeros_like(nan), np.zeros(1, np.uint8)
+    conv.mask_gradient(np.ones_like(nan), nan, 0.0, masked, active)
+    conv.mask_gradient(nan, nan, 0.0, masked, active)
+    assert np.isnan(masked).all()
+    assert active[0]
+
+
+def test_kernel__two_threads_at_once():
+    rng = np.random.default_rng(1)
+    windows = np.arange(500, dtype=np.int32).reshape(-1, 1)
+    values, weight = normal(rng, (500, 30), np.float32), normal(rng, (1, 30, 20), np.float32)
+
+    def compute(_):
+        out = np.empty((500, 20), np.float32)
+        conv.conv_forward(values, windows, weight, np.zeros(20, np.float32), 0.0, out)
+        return out.tobytes()
+
+    with ThreadPoolExecutor(4) as pool_of_threads:
+        assert len(set(pool_of_threads.map(compute, range(50)))) == 1
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])

@@ -10,6 +10,7 @@ import pytest
 
 from definetti_np import Model, ModelFileError, Network, load
 from definetti_np import test as predict_with
+from definetti_np.modelfile import write_model
 
 
 def model_of(seed=1, **changes):
@@ -136,9 +137,13 @@ def test_load__runs_no_code(tmp_path, monkeypatch):
 CHANGES = {
     "other format": (lambda h, a: h.update(format="x"), "its header is of another kind"),
     "future version": (lambda h, a: h.update(format_version=99), "version 99, this definetti_np reads version 1"),
+    "version a bool": (lambda h, a: h.update(format_version=True), "format version True"),
+    "seed null": (lambda h, a: h.update(seed=None), "seed must be an integer, got None"),
+    "weights a list": (lambda h, a: h.update(weights=[]), "not a readable definetti_np model|it holds"),
+    "dtype in network": (lambda h, a: h["network"].update(dtype="float64"), "the header describes no network"),
     "no seed": (lambda h, a: h.pop("seed"), "the header describes no network: 'seed'"),
     "another loss": (lambda h, a: h.update(loss="l2"), "loss 'l2' needs an h_net"),
-    "another network": (lambda h, a: h["network"].update(g=["max"]), "h.0.weight is"),
+    "another network": (lambda h, a: h["network"].update(g=["max"]), "weights of other names or shapes"),
     "unknown layer": (lambda h, a: h["network"].update(phi_net=[["cnov"]]), "unknown layer 'cnov'"),
     "an array too many": (lambda h, a: a.update(extra=np.zeros(1)), "its header lists"),
     "an array missing": (lambda h, a: a.pop("h.0.bias"), "its header lists"),
@@ -157,7 +162,10 @@ def test_load__a_file_that_does_not_add_up(saved, change):
 def test_load__weights_that_are_not_finite(tmp_path):
     model = model_of()
     model.network.parameters["h.0.bias"][0] = np.nan
-    model.save(tmp_path / "weights")
+    with pytest.raises(ValueError, match="only float32 networks with finite weights can be saved"):
+        model.save(tmp_path / "weights")
+    description = {"network": model.network.spec.as_dict(), "loss": "cross-ent", "seed": 1, "batches_trained": 1}
+    write_model(tmp_path / "weights.npz", description, dict(model.network.parameters))
     with pytest.raises(ModelFileError, match=r"h\.0\.bias holds values that are not finite"):
         load(tmp_path / "weights")
 

@@ -1,5 +1,8 @@
 """Networks: their function, and that it depends on the multiset of rows alone, to the last bit."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import reference
@@ -7,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from definetti_np import Model, MultisetBatch, Network, Trainer
+from definetti_np.model import _parts
 
 G = st.sampled_from([("max",), ("top_k", 1), ("top_k", 2), ("sort",), ("moments", 1, 2), ("moments", 0.5, 1, 3.5)])
 LAYERS = st.lists(
@@ -197,6 +201,48 @@ def test_trainer__learns_a_function_of_the_multiset():
     data, labels = draw(500)
     assert np.mean(network(data).argmax(axis=1) == labels.argmax(axis=1)) > 0.95
     assert np.mean(losses[-10:]) < 0.3 < losses[0]
+
+
+def test_predict__names_the_dataset_that_does_not_fit():
+    network = Network((5, 4), (2,), [("fc", 3)], ("max",), [("softmax",)], seed=1)
+    model = Model(network, loss="cross-ent", seed=1, batches_trained=0)
+    good = [np.zeros((5, 4))] * 100
+    with pytest.raises(ValueError, match=r"data\[100\] has shape \(5, 3\)"):
+        model.predict([*good, np.zeros((5, 3))])
+    with pytest.raises(ValueError, match=r"data\[100\] must be finite"):
+        model.predict([*good, np.full((5, 4), np.inf)])
+
+
+def test_predict__parts_are_bounded_by_rows():
+    assert list(_parts([5, 5, 5, 100, 1], 12)) == [(0, 2), (2, 3), (3, 4), (4, 5)]
+    assert list(_parts([1] * 130, 10**9)) == [(0, 64), (64, 128), (128, 130)]
+    assert list(_parts([], 12)) == []
+
+
+def test_network__masked_arrays_are_refused():
+    network = Network((5, 4), (2,), [("fc", 3)], ("max",), [("softmax",)], seed=1)
+    with pytest.raises(TypeError, match=r"data\[0\] is a masked array; fill the masked values first"):
+        network([np.ma.masked_array(np.zeros((5, 4)), mask=True)])
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_network__a_copy_trains_apart(copy_of):
+    network = Network((5, 4), (2,), [("fc", 3)], ("max",), [("softmax",)], seed=1)
+    before = network.flat.weights.copy()
+    twin = copy_of(network)
+    trainer = Trainer(twin, learning_rate=0.1)
+    data = np.random.default_rng(1).standard_normal((4, 5, 4))
+    losses = [trainer.step(data, np.eye(2)[[0, 1, 0, 0]])[0] for _ in range(5)]
+    assert losses[-1] < losses[0]
+    np.testing.assert_array_equal(network.flat.weights, before)
+
+
+def test_trainer__a_loss_that_is_not_finite_stops_before_the_step():
+    network = Network((5, 4), (2,), [], ("moments", 0.5), [("softmax",)], seed=1)
+    before = network.flat.weights.copy()
+    with pytest.raises(FloatingPointError, match="the loss is nan; the network is as it was"):
+        Trainer(network).step(np.full((2, 5, 4), -1.0), np.eye(2))
+    np.testing.assert_array_equal(network.flat.weights, before)
 
 
 def test_trainer__accuracy_none_is_the_loss():

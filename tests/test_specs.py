@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 import definetti_np
@@ -28,9 +29,18 @@ def test_network_spec__a_convolution_after_a_dense_layer_slides_over_its_nodes()
     assert [layer.weight_shape for layer in spec.layers] == [(4, 8), (3, 1, 5), (2, 10, 3), (15, 1)]
 
 
+def test_network_spec__numpy_numbers_and_lists_become_plain():
+    spec = network_spec(
+        [np.int64(9), 4], [np.int32(1)], [["fc", np.int64(3)]], ["moments", np.float32(0.5), 2], [["matmul"]]
+    )
+    text = "{'input_shape': (9, 4), 'output_shape': (1,), 'phi_net': (('fc', 3),), 'g': ('moments', 0.5, 2.0), "
+    assert repr(spec.as_dict()) == text + "'h_net': (('matmul',),)}"
+
+
 BAD = {
     "unknown layer": ({"phi_net": [("conv", 5, 3), ("cnov", 5, 3)]}, r"phi_net\[1\]: unknown layer 'cnov'; choose from 'conv', 'fc'"),
     "unknown layer in h": ({"h_net": [("max",), ("softmax",)]}, r"h_net\[0\]: unknown layer 'max'"),
+    "kind a list": ({"phi_net": [[["conv"], 5]]}, r"phi_net\[0\]: unknown layer \['conv'\]"),
     "empty layer": ({"phi_net": [()]}, r"phi_net\[0\]: unknown layer None"),
     "conv without depth": ({"phi_net": [("conv", 5)]}, r"phi_net\[0\]: \('conv', 5\) must be \('conv', width, depth\)"),
     "fc with two sizes": ({"h_net": [("fc", 5, 5), ("softmax",)]}, r"h_net\[0\]: \('fc', 5, 5\) must be \('fc', nodes\)"),
@@ -51,8 +61,8 @@ BAD = {
     "top_k without k": ({"g": ("top_k",)}, r"g: \('top_k',\) must be \('top_k', k\)"),
     "max with k": ({"g": ("max", 3)}, r"g: \('max', 3\) must be \('max',\)"),
     "moments without orders": ({"g": ("moments",)}, r"g: \('moments',\) must be \('moments', m1, m2, \.\.\.\)"),
-    "moment zero": ({"g": ("moments", 1, 0)}, r"g: the orders of moments must be positive and finite, got 0"),
-    "moment infinite": ({"g": ("moments", math.inf)}, "g: the orders of moments must be positive and finite, got inf"),
+    "moment zero": ({"g": ("moments", 1, 0)}, r"g: the orders of moments in \('moments', 1, 0\) must be positive and finite, got 0"),
+    "moment infinite": ({"g": ("moments", math.inf)}, "g: the orders of moments in .* must be positive and finite, got inf"),
     "sort of any number": ({"g": ("sort",), "input_shape": (None, 24, 2)}, "g: sort needs a fixed number of rows"),
     "one dimension": ({"input_shape": (5,)}, r"input_shape must be \(rows, width\) or \(rows, width, channels\), got \(5,\)"),
     "no rows": ({"input_shape": (0, 5)}, r"input_shape\[0\] must be at least 1, got 0"),
@@ -71,19 +81,22 @@ BAD = {
     "negative workers": ({"sim_threads": -1}, "sim_threads must be at least 0, got -1"),
     "negative seed": ({"seed": -1}, "seed must be at least 0, got -1"),
     "zero learning rate": ({"learning_rate": 0}, "learning_rate must be positive and finite, got 0"),
-    "folder of model missing": ({"save_path": "no/such/weights"}, "save_path: the folder 'no/such' does not exist; create it first"),
-    "folder of summary missing": ({"training_summary": "no/such/summary.txt"}, "training_summary: the folder 'no/such' does not exist"),
+    "folder of model missing": ({"save_path": "no/such/weights"}, "save_path: the folder '.*no/such' does not exist; create it first"),
+    "model a folder": ({"save_path": "tests/"}, "save_path must name a file, got 'tests/'"),
+    "name of model too long": ({"save_path": "x" * 252}, "save_path: the file name .* is longer than 255 bytes"),
+    "folder of summary missing": ({"training_summary": "no/such/summary.txt"}, "training_summary: the folder '.*no/such' does not exist"),
     "folder of log missing": ({"logfile": "no/such/log"}, "logfile: the folder 'no/such' does not exist"),
 }  # fmt: skip
 
 BAD_TYPES = {
     "shape no tuple": ({"input_shape": 5}, "input_shape must be a tuple, got 5"),
+    "shape a set": ({"input_shape": {5, 24}}, "input_shape must be a tuple, got {"),
     "shape of floats": ({"input_shape": (5.0, 24)}, r"input_shape\[0\] must be an integer, got 5\.0"),
     "layer no tuple": ({"phi_net": ["conv", 5, 3]}, r"phi_net\[0\] must be a tuple, got 'conv'"),
     "layers no list": ({"phi_net": "conv"}, "phi_net must be a tuple, got 'conv'"),
     "size a float": ({"phi_net": [("fc", 2.5)]}, r"phi_net\[0\]: nodes of \('fc', 2\.5\) must be an integer, got 2\.5"),
     "size a bool": ({"phi_net": [("fc", True)]}, r"phi_net\[0\]: nodes .* must be an integer, got True"),
-    "moment a string": ({"g": ("moments", "1")}, "g: the orders of moments must be numbers, got '1'"),
+    "moment a string": ({"g": ("moments", "1")}, "g: the orders of moments in .* must be a number, got '1'"),
     "simulator no function": ({"simulator": 3}, "simulator must be a function, got 3"),
     "simulator of two arguments": ({"simulator": lambda a, b: None}, "it requires a, b: fix the others with a lambda"),
     "seed a string": ({"seed": "1"}, "seed must be an integer, got '1'"),

@@ -158,6 +158,13 @@ def test_train__a_failing_simulator_leaves_nothing_running(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_train__a_loss_that_is_not_finite_stops_training(tmp_path):
+    options = {**SMALL, "phi_net": [], "g": ("moments", 0.5), "h_net": [("softmax",)]}
+    with pytest.raises(FloatingPointError, match=r"batch 0 \(examples 0 to 9\): the loss is nan"):
+        train(simulator=simulator, **options, save_path=tmp_path / "weights")
+    assert os.listdir(tmp_path) == []
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -1,10 +1,12 @@
 """Simulator processes: the same examples as in process, and an end to everything that goes wrong."""
 
+import faulthandler
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -128,11 +130,12 @@ def test_worker_stream__a_failing_simulator_stops_at_its_example():
     ("function", "how"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by SIGKILL {}; if nobody killed it, it may have"),
-        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "was killed by SIGSEGV {}"),
+        (lambda: (faulthandler.disable(), os.kill(os.getpid(), signal.SIGSEGV)), "was killed by SIGSEGV {}"),
+        (lambda: os.kill(os.getpid(), signal.SIGRTMIN + 1), f"was killed by signal {signal.SIGRTMIN + 1} {{}}"),
         (lambda: os._exit(0), "ended with exit code 0 {}"),
         (lambda: os._exit(3), "ended with exit code 3 {}"),
     ],
-    ids=["SIGKILL", "SIGSEGV", "exit 0", "exit 3"],
+    ids=["SIGKILL", "SIGSEGV", "real-time signal", "exit 0", "exit 3"],
 )
 @pytest.mark.parametrize("workers", [1, 3])
 def test_worker_stream__a_dying_worker_is_named(function, how, workers):
@@ -168,6 +171,82 @@ def test_worker_stream__a_dead_worker_whose_child_lives_on():
     ):
         stream.next_batch(5)
     assert time.monotonic() - start < 20
+
+
+def test_worker_stream__killed_in_the_middle_of_a_message_while_its_child_lives_on():
+    def simulate(rng):
+        if os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+        return rng.random((500_000, 3)), LABEL
+
+    start = time.monotonic()
+    with open_stream(simulate, workers=1, capacity=8) as stream:
+        stream.next_batch(1)
+        os.kill(stream._workers[0].process.pid, signal.SIGKILL)
+        with pytest.raises(SimulatorError, match="was killed by SIGKILL"):
+            stream.next_batch(8)
+    assert time.monotonic() - start < 20
+
+
+def test_worker_stream__a_fork_while_another_thread_draws_random_numbers():
+    stop = threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            np.random.standard_normal(300_000)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        for _ in range(3):
+            with open_stream(lambda: (np.random.random((2, 3)), LABEL)) as stream:
+                stream.next_batch(5)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def raise_text_that_is_no_unicode():
+    raise ValueError("no file \udcff")
+
+
+def raise_keyboard_interrupt():
+    raise KeyboardInterrupt("not by the user")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [(raise_text_that_is_no_unicode, r"ValueError: no file \\udcff"), (raise_keyboard_interrupt, "not by the user")],
+)
+def test_worker_stream__any_error_arrives_with_its_traceback(function, message):
+    with open_stream(failing_at(2, function)) as stream, pytest.raises(SimulatorError, match=message) as caught:
+        stream.next_batch(5)
+    assert f"in {function.__name__}" in str(caught.value)
+
+
+def test_worker_stream__an_error_of_the_receiver_is_raised(monkeypatch):
+    def fail(self, worker):
+        raise MemoryError("out of it")
+
+    monkeypatch.setattr(WorkerStream, "_receive_from", fail)
+    with (
+        open_stream(simulator) as stream,
+        pytest.raises(SimulatorError, match=r"receiver .* MemoryError\('out of it'\)"),
+    ):
+        stream.next_batch(5)
+
+
+def test_worker_stream__no_more_examples_than_there_are():
+    stream = open_stream(simulator, capacity=20, stop=30)
+    with stream:
+        with pytest.raises(ValueError, match="no examples 0 to 20: the queue holds 20"):
+            stream.next_batch(21)
+        stream.next_batch(20)
+        with pytest.raises(ValueError, match="no examples 20 to 30: .* the last example is 29"):
+            stream.next_batch(11)
+    with pytest.raises(ValueError, match="the stream is closed"):
+        stream.next_batch(1)
 
 
 def test_worker_stream__closes_at_once_while_workers_simulate_or_send():
