@@ -4,8 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .kernels import windows as kernels
 from .multiset import MultisetBatch
 from .tensor import Tensor
+from .workspace import empty
+
+GIVE_UP = 0.75  # the share of distinct windows of the first dataset from which on a search does not pay
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,34 +22,42 @@ class RowFeatures:
     ----------
     values
         Tensor (V, C); no two datasets share a row of it.
-    index
-        (U, P) int32, or None for the identity ``index[u, p] = u * P + p``.
     positions
         P.
     counts, offsets
         (U,) and (B + 1,), as in `MultisetBatch`.
+    index
+        (U, P) int32, or None for the identity ``index[u, p] = u * P + p``.
+    value_offsets
+        (B + 1,) int64, the rows of values of each dataset.
+    is_data
+        Whether these are the rows themselves: then equal values have not been looked for.
     dense
         Whether the one position of depth C stands for C positions of depth 1, as a dense layer leaves it.
     """
 
     values: Tensor
-    index: np.ndarray | None
     positions: int
     counts: np.ndarray
     offsets: np.ndarray
+    index: np.ndarray | None
+    value_offsets: np.ndarray
+    is_data: bool = False
     dense: bool = False
 
     @classmethod
     def from_batch(cls, batch: MultisetBatch) -> "RowFeatures":
         """The rows themselves as features: W positions of depth C."""
         _, positions, depth = batch.rows.shape
-        return cls(Tensor(batch.rows.reshape(-1, depth)), None, positions, batch.counts, batch.offsets)
+        values = Tensor(batch.rows.reshape(-1, depth))
+        return cls(values, positions, batch.counts, batch.offsets, None, batch.offsets * positions, is_data=True)
 
     @classmethod
     def of_datasets(cls, values: Tensor, positions: int) -> "RowFeatures":
         """Features with one row per dataset; values (B * P, C)."""
         datasets = values.shape[0] // positions
-        return cls(values, None, positions, np.ones(datasets, np.int64), np.arange(datasets + 1))
+        offsets = np.arange(datasets + 1)
+        return cls(values, positions, np.ones(datasets, np.int64), offsets, None, offsets * positions)
 
     @property
     def depth(self) -> int:
@@ -61,26 +73,72 @@ class RowFeatures:
             )
         return np.arange(len(self.counts) * self.positions, dtype=np.int32).reshape(-1, self.positions)
 
-    def windows(self, width: int) -> np.ndarray:
-        """The rows of values under each window, (U * (P - width + 1), width) int32."""
+    def slide(self, width: int) -> "Windows":
+        """Find the distinct windows of `width` positions in each dataset."""
         index = self.rows_of_values()
-        return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(index, width, axis=1).reshape(-1, width))
+        positions = self.positions - width + 1
+        # Distinct rows have distinct windows of full width, and the identity has been searched before.
+        if positions > 1 and (self.index is not None or self.is_data):
+            words, step = self.index, 1
+            if self.is_data:
+                words = self.values.array.reshape(len(self.counts), -1).view(np.int32)
+                step = words.shape[1] // self.positions
+            windows = _distinct_windows(words, step, index, self.offsets, width, may_give_up=self.is_data)
+            if windows is not None:
+                return windows
+        rows = np.lib.stride_tricks.sliding_window_view(index, width, axis=1).reshape(-1, width)
+        return Windows(np.ascontiguousarray(rows), None, self.offsets * positions)
 
     def spread(self) -> "RowFeatures":
         """Turn the one position of depth C that a dense layer leaves into C positions of depth 1."""
         if not self.dense:
             return self
-        index = None
-        if self.index is not None:
-            index = self.index * np.int32(self.depth) + np.arange(self.depth, dtype=np.int32)
-        return replace(self, values=_reshape(self.values, (-1, 1)), index=index, positions=self.depth, dense=False)
+        values, offsets = _reshape(self.values, (-1, 1)), self.value_offsets * self.depth
+        return replace(self, values=values, positions=self.depth, value_offsets=offsets, dense=False)
 
     def merged(self) -> "RowFeatures":
         """Turn P positions of depth C into one position of depth P * C, where the index is the identity."""
         if self.index is not None or self.positions == 1:
             return self
         values = _reshape(self.values, (-1, self.positions * self.depth))
-        return replace(self, values=values, positions=1)
+        return replace(self, values=values, positions=1, value_offsets=self.offsets)
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The windows that a layer computes: each distinct one of a dataset once, or all of them.
+
+    Attributes
+    ----------
+    rows
+        (D, width) int32, the rows of values under each window.
+    index
+        (U, P) int32, the window of each row at each position, or None for the identity.
+    offsets
+        (B + 1,) int64, the windows of each dataset.
+    """
+
+    rows: np.ndarray
+    index: np.ndarray | None
+    offsets: np.ndarray
+
+
+def _distinct_windows(words, step, index, offsets, width, *, may_give_up) -> Windows | None:
+    """Windows of `width` cells of `step` words, or None if hardly any repeats in the first dataset."""
+    cells = words.shape[1] // step
+    numbers = empty((len(words), cells - width + 1), np.int32)
+    firsts = empty((numbers.size,), np.int64)
+    counts = np.empty(len(offsets) - 1, np.int64)
+    if may_give_up:
+        kernels.find_windows(words, offsets[:2], width * step, step, numbers, firsts, counts[:1])
+        if counts[0] > GIVE_UP * offsets[1] * numbers.shape[1]:
+            return None
+    kernels.find_windows(words, offsets, width * step, step, numbers, firsts, counts)
+    window_offsets = np.zeros(len(offsets), np.int64)
+    np.cumsum(counts, out=window_offsets[1:])
+    rows = empty((window_offsets[-1], width), np.int32)
+    kernels.gather_windows(index.reshape(-1), offsets, firsts, window_offsets, numbers, rows)
+    return Windows(rows, numbers, window_offsets)
 
 
 def _reshape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -14,6 +14,7 @@ from .modelfile import check_parent, model_path, read_model, write_model
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
 from .specs import network_spec
+from .workspace import Workspace
 
 # What is predicted at once; a result does not depend on which others it is computed with.
 DATASETS_AT_ONCE = 64
@@ -69,10 +70,13 @@ class Model:
             data = check_datasets(data, spec.input_shape)  # all of it, before the first is computed
             sizes = [len(dataset) for dataset in data]
         predictions = [np.empty((0, *spec.output_shape), self.network.dtype)]
+        workspace = Workspace()
         with kernel_threads(threads):
             for start, stop in _parts(sizes, FEATURES_AT_ONCE // spec.features_per_row):
                 part = data.slice(start, stop) if isinstance(data, MultisetBatch) else data[start:stop]
-                predictions.append(self.network.predict_batch(self.network.as_batch(part, first=start)))
+                with workspace.used():
+                    batch = self.network.as_batch(part, first=start)
+                    predictions.append(self.network.predict_batch(batch).copy())
         return np.concatenate(predictions)
 
     def save(self, path: str | os.PathLike) -> None:

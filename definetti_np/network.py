@@ -6,6 +6,7 @@ from types import MappingProxyType
 import numpy as np
 
 from . import operations
+from .assembly import assemble_datasets
 from .features import RowFeatures
 from .multiset import MultisetBatch
 from .parameters import Parameters
@@ -101,7 +102,7 @@ class Network:
                 batch = MultisetBatch(batch.rows.astype(self.dtype), batch.counts, batch.offsets)
         else:
             datasets = check_datasets(data, self.spec.input_shape, first=first)
-            batch = MultisetBatch.from_datasets(datasets, self.dtype, first=first)
+            batch = assemble_datasets(datasets, self.dtype, first=first)
         self._check_batch(batch)
         return batch
 

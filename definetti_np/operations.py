@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from .features import RowFeatures
-from .kernels import conv as conv_kernels
+from .kernels import conv as kernels
 from .kernels import loss as loss_kernels
 from .kernels import pool as pool_kernels
 from .tensor import Tensor
+from .workspace import empty, empty_like
 
 RELU = 0.0
 LINEAR = -np.inf
+
+SPARSE = 0.1  # below this share of values with a gradient, going through them one by one beats the matrix product
 
 
 def conv(features: RowFeatures, weight: Tensor, bias: Tensor, *, floor: float = RELU) -> RowFeatures:
@@ -36,29 +39,59 @@ def dense(features: RowFeatures, weight: Tensor, bias: Tensor, *, floor: float =
 
 
 def _slide(features: RowFeatures, width: int, weight: Tensor, bias: Tensor, floor: float) -> RowFeatures:
-    """Multiply each window of `width` positions with a weight that can be shaped (width, C, N)."""
-    values = features.values
-    windows = features.windows(width)
-    positions = features.positions - width + 1
-    kernel = weight.array.reshape(width, features.depth, -1)
-    out = np.empty((len(windows), kernel.shape[2]), values.array.dtype)
-    conv_kernels.conv_forward(values.array, windows, kernel, bias.array, floor, out)
+    """Multiply each distinct window of `width` positions with a weight that can be shaped (width * C, N)."""
+    values, dtype = features.values, features.values.array.dtype
+    windows = features.slide(width)
+    matrix = weight.array.reshape(width * features.depth, -1)
+    out = empty((len(windows.rows), matrix.shape[1]), dtype)
+    kernels.conv_forward(values.array, windows.rows, _panels(matrix), bias.array, floor, out)
 
     def backward(gradient):
-        masked, active = np.empty_like(out), np.empty(len(out), np.uint8)
-        conv_kernels.mask_gradient(np.ascontiguousarray(gradient), out, floor, masked, active)
-        active = np.flatnonzero(active)
-        weight_gradient, bias_gradient = np.empty_like(kernel), np.empty_like(bias.array)
-        conv_kernels.conv_backward_weight(masked, active, values.array, windows, weight_gradient, bias_gradient)
+        masked, places, nonzero = empty_like(out), empty(out.shape, np.int32), empty((len(out),), np.int64)
+        sums = empty((kernels.mask_blocks(len(out)), out.shape[1]), dtype)
+        kernels.mask_gradient(np.ascontiguousarray(gradient), out, floor, masked, places, nonzero, sums)
+        sparse = nonzero.sum() < SPARSE * out.size
+        weight_gradient = empty((width, features.depth, out.shape[1]), dtype)
+        if sparse:
+            kernels.sparse_backward_weight(masked, places, nonzero, values.array, windows.rows, weight_gradient)
+        else:
+            active = np.flatnonzero(nonzero)
+            kernels.backward_weight(_panels(masked, active), active, values.array, windows.rows, weight_gradient)
         values_gradient = None
         if values.needs_gradient:
-            offsets = np.searchsorted(active, features.offsets * positions)
-            transposed = np.ascontiguousarray(kernel.transpose(0, 2, 1))
-            values_gradient = np.zeros_like(values.array)
-            conv_kernels.conv_backward_values(masked, active, offsets, windows, transposed, values_gradient)
-        return values_gradient, weight_gradient.reshape(weight.shape), bias_gradient
+            transposed = empty(matrix.shape[::-1], dtype)
+            kernels.transpose(matrix, transposed)
+            values_gradient = empty_like(values.array)
+            if sparse:
+                per_channel = transposed.reshape(-1, width, features.depth)
+                where = places, nonzero, windows.offsets, windows.rows
+                kernels.sparse_backward_values(masked, *where, per_channel, features.value_offsets, values_gradient)
+            else:
+                where = active, np.searchsorted(active, windows.offsets), windows.rows
+                product = empty((len(active), width, features.depth), dtype)
+                rows, zeros = active.astype(np.int32).reshape(-1, 1), np.zeros(len(matrix), dtype)
+                flat = product.reshape(len(active), -1)
+                kernels.conv_forward(masked, rows, _panels(transposed), zeros, LINEAR, flat)
+                kernels.scatter_windows(product, *where, features.value_offsets, values_gradient)
+        return values_gradient, weight_gradient.reshape(weight.shape), sums.sum(axis=0)
 
-    return replace(features, values=Tensor(out, (values, weight, bias), backward), index=None, positions=positions)
+    return replace(
+        features,
+        values=Tensor(out, (values, weight, bias), backward),
+        positions=features.positions - width + 1,
+        index=windows.index,
+        value_offsets=windows.offsets,
+        is_data=False,
+    )
+
+
+def _panels(matrix: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """The chosen rows of a matrix, or all, cut into panels of columns for the micro-kernel."""
+    rows = np.arange(len(matrix)) if rows is None else rows
+    width = kernels.panel_columns(matrix.shape[1], matrix.dtype)
+    panels = empty((-(-matrix.shape[1] // width), len(rows), width), matrix.dtype)
+    kernels.pack(matrix, rows, panels)
+    return panels
 
 
 def top_k(features: RowFeatures, k: int) -> RowFeatures:
@@ -68,16 +101,16 @@ def top_k(features: RowFeatures, k: int) -> RowFeatures:
     to the rows that the values come from; among equal values to the first in canonical order.
     """
     values, index, offsets = features.values, features.rows_of_values(), features.offsets
-    out = np.empty((len(offsets) - 1, k, *_feature_shape(features)), values.array.dtype)
-    winners = np.empty(out.shape, np.int32)
+    out = empty((len(offsets) - 1, k, *_feature_shape(features)), values.array.dtype)
+    winners = empty(out.shape, np.int32)
     if k == 1:
         pool_kernels.max_forward(values.array, index, offsets, out, winners)
     else:
         pool_kernels.top_k_forward(values.array, index, features.counts, offsets, out, winners)
 
     def backward(gradient):
-        values_gradient = np.zeros_like(values.array)
-        pool_kernels.winners_backward(gradient, winners, values_gradient)
+        values_gradient = empty_like(values.array)
+        pool_kernels.winners_backward(gradient, winners, features.value_offsets, values_gradient)
         return (values_gradient,)
 
     return _pooled(features, out, backward)
@@ -87,12 +120,12 @@ def moments(features: RowFeatures, orders: tuple[float, ...]) -> RowFeatures:
     """The means of ``x ** m`` over the rows of each dataset, for each order m; ``0 ** m = 0`` with gradient 0."""
     values, index = features.values, features.rows_of_values()
     rows = index, features.counts, features.offsets, np.array(orders, np.float64)
-    out = np.empty((len(features.offsets) - 1, len(orders), *_feature_shape(features)), values.array.dtype)
+    out = empty((len(features.offsets) - 1, len(orders), *_feature_shape(features)), values.array.dtype)
     pool_kernels.moments_forward(values.array, *rows, out)
 
     def backward(gradient):
-        values_gradient = np.zeros_like(values.array)
-        pool_kernels.moments_backward(gradient, values.array, *rows, values_gradient)
+        values_gradient = empty_like(values.array)
+        pool_kernels.moments_backward(gradient, values.array, *rows, features.value_offsets, values_gradient)
         return (values_gradient,)
 
     return _pooled(features, out, backward)

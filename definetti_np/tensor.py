@@ -38,7 +38,7 @@ class Parameter(Tensor):
 
 
 def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
-    """Send the gradient with respect to `tensor` back; Parameters add it to what their gradient holds.
+    """Send the gradient with respect to `tensor` back, and write it to every Parameter on the way.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
                 f"{node.shape} and dtype {node.array.dtype}"
             )
         if isinstance(node, Parameter):
-            node.gradient += gradient
+            node.gradient[...] = gradient
             continue
         for parent, parent_gradient in zip(node.parents, node.backward(gradient), strict=True):
             if parent.needs_gradient:

@@ -13,6 +13,7 @@ from .multiset import as_floats
 from .network import Network
 from .optimizers import Adam
 from .tensor import backpropagate
+from .workspace import Workspace
 
 LOSS_OPERATIONS = {"cross-ent": operations.cross_entropy, "l2": operations.squared_error}
 
@@ -47,6 +48,7 @@ class Trainer:
         self.loss = check_loss(loss, network.spec)
         self.accuracy = check_accuracy(accuracy)
         self.threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
+        self._workspace = Workspace()
         flat = network.flat
         rate = as_positive_number(learning_rate, "learning_rate")
         self.optimizer = Adam(flat.weights, flat.gradients, learning_rate=rate)
@@ -66,7 +68,7 @@ class Trainer:
         FloatingPointError
             If the loss is NaN or infinite.
         """
-        with kernel_threads(self.threads):
+        with kernel_threads(self.threads), self._workspace.used():
             batch = self.network.as_batch(data)
             labels = self._check_labels(labels, len(batch))
             prediction = self.network.forward(batch)
@@ -76,7 +78,6 @@ class Trainer:
                     f"the loss is {loss.array}; the network is as it was before this step. Try a smaller learning "
                     "rate, or data and labels of a size near 1"
                 )
-            self.network.flat.gradients[:] = 0
             backpropagate(loss, np.ones_like(loss.array))
             self.optimizer.step()
         loss_value = float(loss.array)

@@ -30,12 +30,13 @@ def top_k_forward(values, index, counts, offsets, out, winners):
     _top_k_forward(len(out), values, index, counts, offsets, out, winners)
 
 
-def winners_backward(gradient, winners, out):
-    """Add ``gradient[b, k, p, c]`` to ``out[winners[b, k, p, c], c]``: the backward of max and top_k.
+def winners_backward(gradient, winners, value_offsets, out):
+    """Set ``out`` to 0 and add ``gradient[b, k, p, c]`` to ``out[winners[b, k, p, c], c]``: of max and top_k.
 
-    gradient (B, K, P, C), winners (B, K, P, C) int32, out (V, C). No two datasets share a row of values.
+    gradient (B, K, P, C), winners (B, K, P, C) int32, value_offsets (B + 1,) int64, the rows of out of each dataset,
+    out (V, C).
     """
-    _winners_backward(len(gradient), gradient, winners, out)
+    _winners_backward(len(gradient), gradient, winners, value_offsets, out)
 
 
 def moments_forward(values, index, counts, offsets, orders, out):
@@ -47,12 +48,13 @@ def moments_forward(values, index, counts, offsets, orders, out):
     _moments_forward(len(out), values, index, counts, offsets, orders, out)
 
 
-def moments_backward(gradient, values, index, counts, offsets, orders, out):
-    """Add the gradient of `moments_forward` to ``out``; it is 0 where a value is 0.
+def moments_backward(gradient, values, index, counts, offsets, orders, value_offsets, out):
+    """Write the gradient of `moments_forward` to ``out``; it is 0 where a value is 0.
 
-    gradient (B, K, P, C), out (V, C), the rest as in `moments_forward`.
+    gradient (B, K, P, C), value_offsets (B + 1,) int64, the rows of out of each dataset, out (V, C), the rest as in
+    `moments_forward`.
     """
-    _moments_backward(len(gradient), gradient, values, index, counts, offsets, orders, out)
+    _moments_backward(len(gradient), gradient, values, index, counts, offsets, orders, value_offsets, out)
 
 
 @Kernel
@@ -125,8 +127,11 @@ def _top_k_forward(b, arguments):
 
 @Kernel
 def _winners_backward(b, arguments):
-    gradient, winners, out = arguments[0]
+    gradient, winners, value_offsets, out = arguments[0]
     _, number, positions, channels = winners.shape
+    for v in range(value_offsets[b], value_offsets[b + 1]):
+        for c in range(channels):
+            out[v, c] = 0
     for k in range(number):
         for p in range(positions):
             for c in range(channels):
@@ -163,7 +168,10 @@ def _moments_forward(b, arguments):
 
 @Kernel
 def _moments_backward(b, arguments):
-    gradient, values, index, counts, offsets, orders, out = arguments[0]
+    gradient, values, index, counts, offsets, orders, value_offsets, out = arguments[0]
+    for v in range(value_offsets[b], value_offsets[b + 1]):
+        for c in range(out.shape[1]):
+            out[v, c] = 0
     rows = 0
     for u in range(offsets[b], offsets[b + 1]):
         rows += counts[u]

@@ -10,6 +10,16 @@ import math
 import numpy as np
 
 
+def pack(matrix, rows, width):
+    chosen = matrix[rows].astype(np.float64)
+    filled = np.pad(chosen, [(0, 0), (0, -chosen.shape[1] % width)])
+    return np.array([filled[:, left : left + width] for left in range(0, filled.shape[1], width)])
+
+
+def transpose(matrix):
+    return np.array([[row[n] for row in matrix] for n in range(matrix.shape[1])])
+
+
 def conv_forward(values, windows, weight, bias, floor):
     width, depth, channels = weight.shape
     out = np.zeros((len(windows), channels))
@@ -25,30 +35,68 @@ def conv_forward(values, windows, weight, bias, floor):
 
 def mask_gradient(gradient, out, floor):
     masked = np.where(out <= floor, 0, gradient)
-    return masked, np.array([row.any() for row in masked])
+    return masked, [np.flatnonzero(row).tolist() for row in masked]
 
 
-def conv_backward_values(gradient, active, offsets, windows, weight_transposed, out):
-    width, channels, depth = weight_transposed.shape
-    out = out.astype(np.float64)
-    for d in active:
-        for j in range(width):
-            for n in range(channels):
-                for c in range(depth):
-                    out[windows[d, j], c] += float(gradient[d, n]) * float(weight_transposed[j, n, c])
+def scatter_windows(gradient, active, windows, out):
+    out = np.zeros(out.shape)
+    for a, d in enumerate(active):
+        for j in range(windows.shape[1]):
+            for c in range(out.shape[1]):
+                out[windows[d, j], c] += gradient[a, j, c]
     return out
 
 
-def conv_backward_weight(gradient, active, values, windows):
-    width, depth, channels = windows.shape[1], values.shape[1], gradient.shape[1]
-    weight, bias = np.zeros((width, depth, channels)), np.zeros(channels)
-    for d in active:
-        for n in range(channels):
-            bias[n] += gradient[d, n]
-            for j in range(width):
+def sparse_backward_values(gradient, windows, weight, out):
+    channels, width, depth = weight.shape
+    out = np.zeros(out.shape)
+    for d in range(len(windows)):
+        for j in range(width):
+            for n in range(channels):
                 for c in range(depth):
+                    out[windows[d, j], c] += float(gradient[d, n]) * float(weight[n, j, c])
+    return out
+
+
+def backward_weight(gradient, values, windows):
+    width, depth, channels = windows.shape[1], values.shape[1], gradient.shape[1]
+    weight = np.zeros((width, depth, channels))
+    for d in range(len(windows)):
+        for j in range(width):
+            for c in range(depth):
+                for n in range(channels):
                     weight[j, c, n] += float(values[windows[d, j], c]) * float(gradient[d, n])
-    return weight, bias
+    return weight
+
+
+sparse_backward_weight = backward_weight
+
+
+def find_windows(words, offsets, length, step):
+    """The distinct windows of each dataset, as tuples, position by position."""
+    found = []
+    for b in range(len(offsets) - 1):
+        windows = []
+        for begin in range(0, words.shape[1] - length + 1, step):
+            for u in range(offsets[b], offsets[b + 1]):
+                window = tuple(words[u, begin : begin + length])
+                if window not in windows:
+                    windows.append(window)
+        found.append(windows)
+    return found
+
+
+def convert_rows(data):
+    return data + 0.0, np.isfinite(data).all()
+
+
+def find_rows(words, starts):
+    """The distinct rows of each dataset, as bytes in ascending order, with how often each occurs."""
+    found = []
+    for b in range(len(starts) - 1):
+        rows = [row.tobytes() for row in words[starts[b] : starts[b + 1]]]
+        found.append([(row, rows.count(row)) for row in sorted(set(rows))])
+    return found
 
 
 def max_forward(values, index, offsets):

@@ -15,7 +15,8 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 def features_of(values: Tensor, positions: int, sizes, counts=None) -> RowFeatures:
     counts = np.ones(sum(sizes), np.int64) if counts is None else np.asarray(counts)
-    return RowFeatures(values, None, positions, counts, np.concatenate([[0], np.cumsum(sizes)]))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    return RowFeatures(values, positions, counts, offsets, None, offsets * positions)
 
 
 @st.composite

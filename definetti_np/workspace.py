@@ -1,0 +1,56 @@
+"""Memory that training steps use again: asking the system for new pages takes longer than many a kernel."""
+
+import contextlib
+import math
+import threading
+
+import numpy as np
+
+ALIGNMENT = 64  # bytes, of a cache line and of the widest vectors
+
+
+class Workspace:
+    """Gives out uninitialised arrays; all of them end, together, when the workspace is used the next time.
+
+    Inside ``with workspace.used():`` the module's `empty` takes its arrays from it, in the thread that entered.
+    """
+
+    def __init__(self):
+        self._memory = np.empty(0, np.uint8)
+        self._taken = 0  # bytes asked for, also those that did not fit
+
+    @contextlib.contextmanager
+    def used(self):
+        """Begin anew: arrays given out before may be written over."""
+        if self._taken > len(self._memory):
+            self._memory = np.empty(self._taken + self._taken // 4, np.uint8)
+        self._taken = 0
+        outer = getattr(_current, "workspace", None)
+        _current.workspace = self
+        try:
+            yield
+        finally:
+            _current.workspace = outer
+
+    def take(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        start = self._taken
+        self._taken += -(-size // ALIGNMENT) * ALIGNMENT
+        if self._taken > len(self._memory):
+            return np.empty(shape, dtype)
+        return self._memory[start : start + size].view(dtype).reshape(shape)
+
+
+_current = threading.local()
+
+
+def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An uninitialised array: of the workspace in use, or a new one."""
+    workspace = getattr(_current, "workspace", None)
+    return np.empty(shape, dtype) if workspace is None else workspace.take(shape, dtype)
+
+
+def empty_like(array: np.ndarray) -> np.ndarray:
+    """An uninitialised array of the same shape and dtype."""
+    return empty(array.shape, array.dtype)

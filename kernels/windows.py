@@ -1,0 +1,100 @@
+"""The distinct windows of each dataset: equal windows have equal features, which need computing once.
+
+B    datasets; dataset b holds the rows u in offsets[b], ..., offsets[b + 1] - 1
+U    rows
+M    cells of a row; a cell is `step` words of 32 bits: the number of a feature, or the bits of the data itself
+P    windows of a row, one beginning at each cell
+D    distinct windows of all datasets together
+"""
+
+import numpy as np
+
+from ._jit import Kernel, jit
+
+
+def find_windows(words, offsets, length, step, numbers, firsts, counts):
+    """Number the distinct windows of each dataset in the order in which they appear, position by position.
+
+    A window is `length` words, and two are equal if all of their words are. words (U, M * step) int32; offsets
+    (B + 1,) int64. Writes numbers (U, P) int32; firsts (U * P,) int64, from ``offsets[b] * P`` the cell ``u * M + p``
+    at which each window of dataset b first appears; counts (B,) int64, how many windows dataset b has.
+    """
+    _find_windows(len(counts), words, offsets, length, step, numbers, firsts, counts)
+
+
+def gather_windows(index, offsets, firsts, window_offsets, numbers, windows):
+    """Write the features under each distinct window, and count the windows' numbers on through all datasets.
+
+    index (U * M,) int32, the row of values of each cell; offsets, firsts, numbers as in `find_windows`;
+    window_offsets (B + 1,) int64, where each dataset's windows begin; windows (D, width) int32.
+    """
+    _gather_windows(len(offsets) - 1, index, offsets, firsts, window_offsets, numbers, windows)
+
+
+@jit
+def _insert(table, code, number):
+    slot = code & np.uint64(len(table) - 1)
+    while table[slot] >= 0:
+        slot = (slot + np.uint64(1)) & np.uint64(len(table) - 1)
+    table[slot] = number
+
+
+@Kernel
+def _find_windows(b, arguments):
+    words, offsets, length, step, numbers, firsts, counts = arguments[0]
+    positions, cells = numbers.shape[1], words.shape[1] // step
+    capacity = (offsets[b + 1] - offsets[b]) * positions
+    rows, begins, codes = np.empty(capacity, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.uint64)
+    table = np.full(256, -1, np.int32)  # open addressing; a slot holds the number of a window
+    factors = np.empty(length, np.uint64)
+    factor = np.uint64(0x9E3779B97F4A7C15)
+    for i in range(length):
+        factors[i] = factor
+        factor = factor * np.uint64(6364136223846793005) + np.uint64(2)  # stays odd
+    found = 0
+    for p in range(positions):
+        begin = p * step
+        for u in range(offsets[b], offsets[b + 1]):
+            code = np.uint64(0)
+            for i in range(length):
+                code += np.uint64(np.uint32(words[u, begin + i])) * factors[i]
+            code ^= code >> np.uint64(32)
+            slot = code & np.uint64(len(table) - 1)
+            while True:
+                number = table[slot]
+                if number < 0:
+                    number = found
+                    rows[found], begins[found], codes[found] = u, begin, code
+                    table[slot] = found
+                    found += 1
+                    break
+                if codes[number] == code:
+                    row, other = rows[number], begins[number]
+                    i = 0
+                    while i < length and words[row, other + i] == words[u, begin + i]:
+                        i += 1
+                    if i == length:
+                        break
+                slot = (slot + np.uint64(1)) & np.uint64(len(table) - 1)
+            numbers[u, p] = number
+            if 2 * found > len(table):
+                table = np.full(4 * len(table), -1, np.int32)
+                for number in range(found):
+                    _insert(table, codes[number], number)
+    counts[b] = found
+    for number in range(found):
+        firsts[offsets[b] * positions + number] = rows[number] * cells + begins[number] // step
+
+
+@Kernel
+def _gather_windows(b, arguments):
+    index, offsets, firsts, window_offsets, numbers, windows = arguments[0]
+    positions = numbers.shape[1]
+    first = window_offsets[b]
+    for d in range(first, window_offsets[b + 1]):
+        cell = firsts[offsets[b] * positions + d - first]
+        for j in range(windows.shape[1]):
+            windows[d, j] = index[cell + j]
+    for u in range(offsets[b], offsets[b + 1]):
+        for p in range(positions):
+            numbers[u, p] += first
