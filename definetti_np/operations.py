@@ -53,7 +53,9 @@ def _slide(features: RowFeatures, width: int, weight: Tensor, bias: Tensor, floo
         sparse = nonzero.sum() < SPARSE * out.size
         weight_gradient = empty((width, features.depth, out.shape[1]), dtype)
         if sparse:
-            kernels.sparse_backward_weight(masked, places, nonzero, values.array, windows.rows, weight_gradient)
+            parts = empty((kernels.sparse_parts(matrix.size), *matrix.shape[::-1]), dtype)
+            kernels.sparse_backward_weight(masked, places, nonzero, values.array, windows.rows, parts)
+            kernels.add_parts(parts, weight_gradient.reshape(matrix.shape))
         else:
             active = np.flatnonzero(nonzero)
             kernels.backward_weight(_panels(masked, active), active, values.array, windows.rows, weight_gradient)
@@ -63,9 +65,8 @@ def _slide(features: RowFeatures, width: int, weight: Tensor, bias: Tensor, floo
             kernels.transpose(matrix, transposed)
             values_gradient = empty_like(values.array)
             if sparse:
-                per_channel = transposed.reshape(-1, width, features.depth)
                 where = places, nonzero, windows.offsets, windows.rows
-                kernels.sparse_backward_values(masked, *where, per_channel, features.value_offsets, values_gradient)
+                kernels.sparse_backward_values(masked, *where, transposed, features.value_offsets, values_gradient)
             else:
                 where = active, np.searchsorted(active, windows.offsets), windows.rows
                 product = empty((len(active), width, features.depth), dtype)

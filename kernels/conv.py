@@ -6,18 +6,20 @@ N    output channels
 K    width * C, the terms of a sum
 A    windows with a gradient
 
-The products are of tiles of a few windows with panels of the weight: see _tile.py.
+The products are of tiles of a few windows with panels of the weight: see _tile.py. An index that Numba cannot see to
+be non-negative is cast to `numpy.uintp`: the check for negative ones would keep loops from being vectorised.
 """
 
 import numpy as np
 
-from ._jit import Kernel, blocks_of
+from ._jit import Kernel, blocks_of, jit
 from ._tile import NARROW, VECTOR_BYTES, WIDE, narrow_tile, panel_width, wide_tile
 
 WINDOWS = 96  # windows in a block: their values stay in cache while the panels pass
 WEIGHTS = 48  # rows of the weight gradient in a block
 TERMS = 512  # terms of a sum of the weight gradient that are packed at once
-CHANNELS = 32  # channels in a block of a sparse or transposed matrix
+SPARSE_TERMS = 160  # terms of a window in a block of the sparse weight gradient
+COLUMNS = 32  # columns in a block of a matrix to transpose
 ROWS = 64  # rows in a block of a simple pass
 
 WIDE_ROWS, NARROW_ROWS = WIDE[0], NARROW[0]
@@ -72,11 +74,11 @@ def scatter_windows(gradient, active, active_offsets, windows, value_offsets, ou
 
 
 def sparse_backward_values(gradient, places, nonzero, window_offsets, windows, weight, value_offsets, out):
-    """Set ``out`` to 0 and add ``sum_n gradient[d, n] * weight[n, j, c]`` to ``out[windows[d, j], c]``.
+    """Set ``out`` to 0 and add ``sum_n gradient[d, n] * weight[n, j * C + c]`` to ``out[windows[d, j], c]``.
 
     gradient (D, N), mostly 0, with places (D, N) and nonzero (D,) of `mask_gradient`; window_offsets (B + 1,) int64,
-    the windows of each dataset; windows (D, width) int32; weight (N, width, C); value_offsets (B + 1,) int64, the rows
-    of out of each dataset; out (V, C).
+    the windows of each dataset; windows (D, width) int32; weight (N, K); value_offsets (B + 1,) int64, the rows of out
+    of each dataset; out (V, C).
     """
     arguments = gradient, places, nonzero, window_offsets, windows, weight, value_offsets, out
     _sparse_backward_values(len(value_offsets) - 1, *arguments)
@@ -91,24 +93,40 @@ def backward_weight(panels, active, values, windows, out):
     _backward_weight(blocks_of(out.shape[0] * out.shape[1], WEIGHTS), panels, active, values, windows, out)
 
 
-def sparse_backward_weight(gradient, places, nonzero, values, windows, out):
-    """Write ``sum_d gradient[d, n] * values[windows[d, j], c]`` to ``out[j, c, n]``, where most terms are 0.
+def sparse_backward_weight(gradient, places, nonzero, values, windows, parts):
+    """Write to each of ``parts`` the sums of ``gradient[d, n] * values[windows[d, j], c]`` over a part of the windows.
 
-    gradient (D, N), places (D, N) and nonzero (D,) as in `sparse_backward_values`; the rest as in `backward_weight`.
+    gradient (D, N), places (D, N) and nonzero (D,) as in `sparse_backward_values`; values (V, C); windows (D, width)
+    int32; parts (`sparse_parts`, N, K).
     """
-    blocks = out.shape[0] * blocks_of(out.shape[1], CHANNELS)
-    _sparse_backward_weight(blocks, gradient, places, nonzero, values, windows, out)
+    blocks = len(parts) * blocks_of(parts.shape[2], SPARSE_TERMS)
+    _sparse_backward_weight(blocks, gradient, places, nonzero, values, windows, parts)
+
+
+def sparse_parts(weights: int) -> int:
+    """In how many parts a sparse gradient of so many weights is computed: one where memory would count."""
+    return 8 if weights <= 2**16 else 1
+
+
+def add_parts(parts, out):
+    """Write the sums of ``parts[:, n, k]`` to ``out[k, n]``. parts (number of parts, N, K), out (K, N)."""
+    _add_parts(blocks_of(out.shape[1], COLUMNS), parts, out)
 
 
 def transpose(matrix, out):
     """Write ``matrix[k, n]`` to ``out[n, k]``. matrix (K, N), out (N, K)."""
-    _transpose(blocks_of(len(out), CHANNELS), matrix, out)
+    _transpose(blocks_of(len(out), COLUMNS), matrix, out)
+
+
+@jit
+def _ceil_divide(a, b):
+    return (a + b - 1) // b
 
 
 @Kernel
 def _transpose(block, arguments):
     matrix, out = arguments[0]
-    first, last = block * CHANNELS, min((block + 1) * CHANNELS, out.shape[0])
+    first, last = block * COLUMNS, min((block + 1) * COLUMNS, out.shape[0])
     for k in range(out.shape[1]):
         for n in range(first, last):
             out[n, k] = matrix[k, n]
@@ -122,7 +140,7 @@ def _pack(block, arguments):
     columns = min(width, matrix.shape[1] - panel * width)
     for k in range(first, min(first + ROWS, len(rows))):
         for n in range(columns):
-            panels[panel, k, n] = matrix[rows[k], panel * width + n]
+            panels[panel, k, n] = matrix[rows[k], np.uintp(panel * width + n)]
         for n in range(columns, width):
             panels[panel, k, n] = 0
 
@@ -133,6 +151,7 @@ def _conv_forward(block, arguments):
     width, depth, itemsize, columns = windows.shape[1], values.shape[1], values.itemsize, panels.shape[2]
     wide = columns == WIDE[1] * VECTOR_BYTES // itemsize
     rows = WIDE_ROWS if wide else NARROW_ROWS
+    lowest = values.dtype.type(floor)
     sums = np.empty((rows, columns), values.dtype)
     table = np.empty((width, rows), np.int64)
     start, stop = block * WINDOWS, min((block + 1) * WINDOWS, windows.shape[0])
@@ -148,14 +167,14 @@ def _conv_forward(block, arguments):
                     table[j, r] = values.ctypes.data + windows[min(top + r, stop - 1), j] * depth * itemsize
             for r in range(rows):
                 for n in range(used):
-                    sums[r, n] = bias[left + n]
+                    sums[r, n] = bias[np.uintp(left + n)]
             if wide:
                 wide_tile(sums, table, depth, itemsize, panels[panel])
             else:
                 narrow_tile(sums, table, depth, itemsize, panels[panel])
             for r in range(min(rows, stop - top)):
                 for n in range(used):
-                    out[top + r, left + n] = floor if sums[r, n] < floor else sums[r, n]
+                    out[top + r, np.uintp(left + n)] = lowest if sums[r, n] < lowest else sums[r, n]
 
 
 @Kernel
@@ -190,17 +209,24 @@ def _scatter_windows(dataset, arguments):
 @Kernel
 def _sparse_backward_values(dataset, arguments):
     gradient, places, nonzero, window_offsets, windows, weight, value_offsets, out = arguments[0]
+    width, depth = windows.shape[1], out.shape[1]
     for v in range(value_offsets[dataset], value_offsets[dataset + 1]):
-        for c in range(out.shape[1]):
+        for c in range(depth):
             out[v, c] = 0
+    sums = np.empty(width * depth, out.dtype)  # of one window
     for d in range(window_offsets[dataset], window_offsets[dataset + 1]):
+        if nonzero[d] == 0:
+            continue
+        sums[:] = 0
         for place in range(nonzero[d]):
             n = places[d, place]
             g = gradient[d, n]
-            for j in range(windows.shape[1]):
-                v = windows[d, j]
-                for c in range(out.shape[1]):
-                    out[v, c] += g * weight[n, j, c]
+            for k in range(len(sums)):
+                sums[k] += g * weight[n, k]
+        for j in range(width):
+            v = windows[d, j]
+            for c in range(depth):
+                out[v, c] += sums[j * depth + c]
 
 
 @Kernel
@@ -218,12 +244,10 @@ def _backward_weight(block, arguments):
     for start in range(0, terms, TERMS):
         stop = min(start + TERMS, terms)
         for a in range(start, stop):
-            j, c = first // depth, first % depth
-            for k in range(last - first):
-                packed[a - start, k] = values[windows[active[a], j], c]
-                c += 1
-                if c == depth:
-                    j, c = j + 1, 0
+            for j in range(first // depth, _ceil_divide(last, depth)):
+                v = windows[active[a], j]
+                for k in range(max(first, j * depth), min(last, (j + 1) * depth)):
+                    packed[a - start, np.uintp(k - first)] = values[v, np.uintp(k - j * depth)]
         for panel in range(number):
             for top in range(0, last - first, rows):
                 for r in range(rows):
@@ -240,18 +264,35 @@ def _backward_weight(block, arguments):
 
 @Kernel
 def _sparse_backward_weight(block, arguments):
-    gradient, places, nonzero, values, windows, out = arguments[0]
-    width, depth, channels = out.shape
-    j, first = block % width, block // width * CHANNELS
-    used = min(CHANNELS, depth - first)
-    sums = np.zeros((channels, CHANNELS), values.dtype)
-    for d in range(len(nonzero)):
-        v = windows[d, j]
+    gradient, places, nonzero, values, windows, parts = arguments[0]
+    depth, windows_of_part = values.shape[1], -(-len(nonzero) // len(parts))
+    part, first = block % len(parts), block // len(parts) * SPARSE_TERMS
+    used = min(SPARSE_TERMS, parts.shape[2] - first)
+    sums, window = np.zeros((parts.shape[1], used), values.dtype), np.empty(used, values.dtype)
+    for d in range(part * windows_of_part, min((part + 1) * windows_of_part, len(nonzero))):
+        if nonzero[d] == 0:
+            continue
+        for j in range(first // depth, _ceil_divide(first + used, depth)):
+            v = windows[d, j]
+            for k in range(max(first, j * depth), min(first + used, (j + 1) * depth)):
+                window[np.uintp(k - first)] = values[v, np.uintp(k - j * depth)]
         for place in range(nonzero[d]):
             n = places[d, place]
             g = gradient[d, n]
-            for c in range(used):
-                sums[n, c] += g * values[v, first + c]
-    for c in range(used):
-        for n in range(channels):
-            out[j, first + c, n] = sums[n, c]
+            for i in range(used):
+                sums[n, i] += g * window[i]
+    for n in range(parts.shape[1]):
+        for i in range(used):
+            parts[part, n, first + i] = sums[n, i]
+
+
+@Kernel
+def _add_parts(block, arguments):
+    parts, out = arguments[0]
+    first, last = block * COLUMNS, min((block + 1) * COLUMNS, out.shape[1])
+    for k in range(out.shape[0]):
+        for n in range(first, last):
+            total = parts[0, n, k]
+            for part in range(1, len(parts)):
+                total += parts[part, n, k]
+            out[k, n] = total

@@ -46,18 +46,26 @@ def _find_windows(b, arguments):
     capacity = (offsets[b + 1] - offsets[b]) * positions
     rows, begins, codes = np.empty(capacity, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.uint64)
     table = np.full(256, -1, np.int32)  # open addressing; a slot holds the number of a window
-    factors = np.empty(length, np.uint64)
+    # Codes of all beginnings of a row give the code of any window with one product: a rolling hash.
     factor = np.uint64(0x9E3779B97F4A7C15)
-    for i in range(length):
-        factors[i] = factor
-        factor = factor * np.uint64(6364136223846793005) + np.uint64(2)  # stays odd
+    power = np.uint64(1)
+    for _ in range(length):
+        power *= factor
+    codes_before = np.empty((offsets[b + 1] - offsets[b], cells + 1), np.uint64)
+    for u in range(offsets[b], offsets[b + 1]):
+        code = np.uint64(0)
+        for cell in range(cells):
+            codes_before[u - offsets[b], cell] = code
+            for i in range(cell * step, (cell + 1) * step):
+                code = code * factor + np.uint64(np.uint32(words[u, i]))
+        codes_before[u - offsets[b], cells] = code
     found = 0
     for p in range(positions):
         begin = p * step
         for u in range(offsets[b], offsets[b + 1]):
-            code = np.uint64(0)
-            for i in range(length):
-                code += np.uint64(np.uint32(words[u, begin + i])) * factors[i]
+            beginnings = codes_before[u - offsets[b]]
+            code = beginnings[p + length // step] - beginnings[p] * power
+            code = (code ^ (code >> np.uint64(32))) * factor
             code ^= code >> np.uint64(32)
             slot = code & np.uint64(len(table) - 1)
             while True:

@@ -69,7 +69,12 @@ def backward_weight(gradient, values, windows):
     return weight
 
 
-sparse_backward_weight = backward_weight
+def sparse_backward_weight(gradient, values, windows):
+    return backward_weight(gradient, values, windows)
+
+
+def add_parts(parts):
+    return np.array([[sum(part[n, k] for part in parts) for n in range(parts.shape[1])] for k in range(parts.shape[2])])
 
 
 def find_windows(words, offsets, length, step):

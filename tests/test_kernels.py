@@ -134,7 +134,8 @@ def test_conv_backward__matches_reference(rows, width, depth, channels, dtype):
     masked, places, nonzero, _ = mask(gradient, np.ones_like(gradient), 0.0)
 
     out = np.full_like(values, np.nan)
-    conv.sparse_backward_values(masked, places, nonzero, window_offsets, windows, weight, value_offsets, out)
+    matrix = weight.reshape(channels, -1)
+    conv.sparse_backward_values(masked, places, nonzero, window_offsets, windows, matrix, value_offsets, out)
     np.testing.assert_allclose(
         out, reference.sparse_backward_values(gradient, windows, weight, out), **tolerance(dtype)
     )
@@ -145,9 +146,11 @@ def test_conv_backward__matches_reference(rows, width, depth, channels, dtype):
     np.testing.assert_allclose(out, reference.scatter_windows(product, active, windows, out), **tolerance(dtype))
 
     expected = reference.backward_weight(gradient, values, windows)
-    out = np.full((width, depth, channels), np.nan, dtype)
-    conv.sparse_backward_weight(masked, places, nonzero, values, windows, out)
-    np.testing.assert_allclose(out, expected, **tolerance(dtype))
+    for number in (1, 8):
+        parts, out = np.full((number, channels, width * depth), np.nan, dtype), np.full_like(expected, np.nan, dtype)
+        conv.sparse_backward_weight(masked, places, nonzero, values, windows, parts)
+        conv.add_parts(parts, out.reshape(-1, channels))
+        np.testing.assert_allclose(out, expected, **tolerance(dtype))
     out = np.full((width, depth, channels), np.nan, dtype)
     conv.backward_weight(panels_of(gradient, active), active, values, windows, out)
     np.testing.assert_allclose(out, expected, **tolerance(dtype))
