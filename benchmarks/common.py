@@ -90,3 +90,5 @@ def show_machine() -> None:
         except PackageNotFoundError:
             pass
     print(f"; load {os.getloadavg()[0]:.2f}")
+    if "GLIBC_TUNABLES" in os.environ:
+        print("GLIBC_TUNABLES=" + os.environ["GLIBC_TUNABLES"])

@@ -3,7 +3,10 @@
     python benchmarks/hotspot_step.py --threads 1 2
 
 Same data (msprime simulations), same initial weights, same number of threads, in the same process and in turn. Of
-the ways to write the network in PyTorch the fastest one is taken.
+several ways to write the network in PyTorch the fastest one is taken. PyTorch allocates tens of megabytes in each
+step, and is up to twice as fast if glibc keeps freed memory instead of returning it to the system; ours gains nothing:
+
+    export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592
 """
 
 import argparse
@@ -54,15 +57,17 @@ class TorchNetwork(torch.nn.Module):
 
 
 class TorchTrainer:
-    """Training steps and predictions in PyTorch, on data in the memory layout that suits it."""
+    """Training steps and predictions in PyTorch, with the data in one memory layout."""
 
-    def __init__(self, network: Network, data, labels, layout, pooling):
+    def __init__(self, network: Network, data, labels, threads: int, layout, pooling):
+        self.threads = threads
         self.network = TorchNetwork(network, pooling).to(memory_format=layout)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=0.001, fused=True)
         self.data = [torch.from_numpy(d).permute(0, 3, 1, 2).contiguous(memory_format=layout) for d in data]
         self.labels = [torch.from_numpy(y) for y in labels]
 
     def step(self, i: int) -> float:
+        torch.set_num_threads(self.threads)  # each time: Numba sets it too, when its threads start
         self.optimizer.zero_grad()
         loss = -(self.labels[i] * self.network(self.data[i])).sum(dim=1).mean()
         loss.backward()
@@ -70,6 +75,7 @@ class TorchTrainer:
         return loss.item()
 
     def predict(self, i: int) -> np.ndarray:
+        torch.set_num_threads(self.threads)
         with torch.no_grad():
             return self.network(self.data[i]).exp().numpy()
 
@@ -77,7 +83,7 @@ class TorchTrainer:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default 1 2)")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each candidate (default 15)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each candidate (default 10)")
     parser.add_argument("--batches", type=int, default=4, help="batches, and steps in a turn (default 4)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulations and weights (default 1)")
     options = parser.parse_args()
@@ -93,13 +99,12 @@ def main():
 
 
 def compare(data, multisets, labels, threads: int, rounds: int, seed: int) -> None:
-    torch.set_num_threads(threads)
     dense, multiset = (Trainer(Network(**HOTSPOT, seed=seed), threads=threads) for _ in range(2))
     model = Model(dense.network, loss="cross-ent", seed=seed, batches_trained=0)
-    peers = {
-        f"PyTorch, {layout}, {pooling}": TorchTrainer(dense.network, data, labels, LAYOUTS[layout], POOLINGS[pooling])
-        for layout, pooling in itertools.product(LAYOUTS, POOLINGS)
-    }
+    peers = {}
+    for layout, pooling in itertools.product(LAYOUTS, POOLINGS):
+        options = threads, LAYOUTS[layout], POOLINGS[pooling]
+        peers[f"PyTorch, {layout}, {pooling}"] = TorchTrainer(dense.network, data, labels, *options)
     predictions = {
         "ours, dense arrays": lambda i: model.predict(data[i], threads),
         "ours, MultisetBatch": lambda i: model.predict(multisets[i], threads),
