@@ -8,16 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from .features import RowFeatures
-from .kernels import conv as kernels
 from .kernels import loss as loss_kernels
 from .kernels import pool as pool_kernels
+from .products import WindowGradient, multiply_windows
 from .tensor import Tensor
 from .workspace import empty, empty_like
 
 RELU = 0.0
 LINEAR = -np.inf
-
-SPARSE = 0.1  # below this share of values with a gradient, going through them one by one beats the matrix product
 
 
 def conv(features: RowFeatures, weight: Tensor, bias: Tensor, *, floor: float = RELU) -> RowFeatures:
@@ -40,41 +38,15 @@ def dense(features: RowFeatures, weight: Tensor, bias: Tensor, *, floor: float =
 
 def _slide(features: RowFeatures, width: int, weight: Tensor, bias: Tensor, floor: float) -> RowFeatures:
     """Multiply each distinct window of `width` positions with a weight that can be shaped (width * C, N)."""
-    values, dtype = features.values, features.values.array.dtype
+    values = features.values
     windows = features.slide(width)
     matrix = weight.array.reshape(width * features.depth, -1)
-    out = empty((len(windows.rows), matrix.shape[1]), dtype)
-    kernels.conv_forward(values.array, windows.rows, _panels(matrix), bias.array, floor, out)
+    out = multiply_windows(values.array, windows, matrix, bias.array, floor)
 
     def backward(gradient):
-        masked, places, nonzero = empty_like(out), empty(out.shape, np.int32), empty((len(out),), np.int64)
-        sums = empty((kernels.mask_blocks(len(out)), out.shape[1]), dtype)
-        kernels.mask_gradient(np.ascontiguousarray(gradient), out, floor, masked, places, nonzero, sums)
-        sparse = nonzero.sum() < SPARSE * out.size
-        weight_gradient = empty((width, features.depth, out.shape[1]), dtype)
-        if sparse:
-            parts = empty((kernels.sparse_parts(matrix.size), *matrix.shape[::-1]), dtype)
-            kernels.sparse_backward_weight(masked, places, nonzero, values.array, windows.rows, parts)
-            kernels.add_parts(parts, weight_gradient.reshape(matrix.shape))
-        else:
-            active = np.flatnonzero(nonzero)
-            kernels.backward_weight(_panels(masked, active), active, values.array, windows.rows, weight_gradient)
-        values_gradient = None
-        if values.needs_gradient:
-            transposed = empty(matrix.shape[::-1], dtype)
-            kernels.transpose(matrix, transposed)
-            values_gradient = empty_like(values.array)
-            if sparse:
-                where = places, nonzero, windows.offsets, windows.rows
-                kernels.sparse_backward_values(masked, *where, transposed, features.value_offsets, values_gradient)
-            else:
-                where = active, np.searchsorted(active, windows.offsets), windows.rows
-                product = empty((len(active), width, features.depth), dtype)
-                rows, zeros = active.astype(np.int32).reshape(-1, 1), np.zeros(len(matrix), dtype)
-                flat = product.reshape(len(active), -1)
-                kernels.conv_forward(masked, rows, _panels(transposed), zeros, LINEAR, flat)
-                kernels.scatter_windows(product, *where, features.value_offsets, values_gradient)
-        return values_gradient, weight_gradient.reshape(weight.shape), sums.sum(axis=0)
+        gradient = WindowGradient.before_floor(gradient, out, floor)
+        to_values = gradient.to_values(matrix, windows, features.value_offsets) if values.needs_gradient else None
+        return to_values, gradient.to_matrix(values.array, windows).reshape(weight.shape), gradient.to_bias()
 
     return replace(
         features,
@@ -84,15 +56,6 @@ def _slide(features: RowFeatures, width: int, weight: Tensor, bias: Tensor, floo
         value_offsets=windows.offsets,
         is_data=False,
     )
-
-
-def _panels(matrix: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-    """The chosen rows of a matrix, or all, cut into panels of columns for the micro-kernel."""
-    rows = np.arange(len(matrix)) if rows is None else rows
-    width = kernels.panel_columns(matrix.shape[1], matrix.dtype)
-    panels = empty((-(-matrix.shape[1] // width), len(rows), width), matrix.dtype)
-    kernels.pack(matrix, rows, panels)
-    return panels
 
 
 def top_k(features: RowFeatures, k: int) -> RowFeatures:

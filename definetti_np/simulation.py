@@ -4,6 +4,7 @@ A stream gives batches of consecutive examples, in order. `SerialStream` simulat
 `definetti_np.workers.WorkerStream` has the same interface and simulates them ahead in processes of their own.
 """
 
+import functools
 import inspect
 import multiprocessing
 import random
@@ -38,7 +39,11 @@ def simulate_example(simulator: Callable, *, seed: int, index: int):
     `random` are seeded, and put back afterwards.
     """
     seed, index = as_integer(seed, "seed", minimum=0), as_integer(index, "index", minimum=0)
-    if takes_generator(simulator):
+    return _simulate(simulator, takes_generator(simulator), seed, index)
+
+
+def _simulate(simulator: Callable, with_generator: bool, seed: int, index: int):
+    if with_generator:
         return simulator(np.random.default_rng(example_seed(seed, index)))
     words = example_seed(seed, index).generate_state(4)
     with _global_generators:
@@ -96,6 +101,10 @@ class ExampleSource:
     spec: NetworkSpec
     loss: str
 
+    @functools.cached_property
+    def _with_generator(self) -> bool:
+        return takes_generator(self.simulator)
+
     def example(self, index: int) -> Example:
         """Simulate example `index`.
 
@@ -105,7 +114,7 @@ class ExampleSource:
             If the simulator raises, or returns anything but data and a label that fit the network.
         """
         try:
-            result = simulate_example(self.simulator, seed=self.seed, index=index)
+            result = _simulate(self.simulator, self._with_generator, self.seed, index)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
                 raise  # it is the user's, not the simulator's

@@ -62,6 +62,7 @@ class WorkerStream:
         self._stop = stop
         self._most_tasks = max(1, min(MOST_TASKS, capacity // (2 * workers)))
         self._messages: dict[int, bytes] = {}
+        self._wanted, self._missing = range(0), 0  # the batch that is waited for, and how many of it are missing
         self._error: SimulatorError | None = None
         self._closing = False
         self._changed = threading.Condition()
@@ -97,7 +98,9 @@ class WorkerStream:
                 f"{self._stop - 1}, and the stream is {'closed' if self._closing else 'open'}"
             )
         with self._changed:
-            self._changed.wait_for(lambda: self._error or all(index in self._messages for index in range(start, end)))
+            self._wanted = range(start, end)
+            self._missing = sum(index not in self._messages for index in self._wanted)
+            self._changed.wait_for(lambda: self._error or not self._missing)
             if self._error:
                 raise self._error
             messages = [self._messages.pop(index) for index in range(start, end)]
@@ -138,9 +141,12 @@ class WorkerStream:
             while worker.connection.poll():
                 message = worker.connection.recv_bytes()
                 with self._changed:
-                    self._messages[worker.tasks.popleft()] = message
+                    index = worker.tasks.popleft()
+                    self._messages[index] = message
                     self._assign()
-                    self._changed.notify_all()
+                    self._missing -= index in self._wanted
+                    if not self._missing:  # waking the trainer for every example would cost more than the example
+                        self._changed.notify_all()
             if worker.process.is_alive():
                 return True
         except (EOFError, OSError):

@@ -23,7 +23,7 @@ class Workspace:
     def used(self):
         """Begin anew: arrays given out before may be written over."""
         if self._taken > len(self._memory):
-            self._memory = np.empty(self._taken + self._taken // 4, np.uint8)
+            self._memory = _aligned(self._taken + self._taken // 4)
         self._taken = 0
         outer = getattr(_current, "workspace", None)
         _current.workspace = self
@@ -33,6 +33,7 @@ class Workspace:
             _current.workspace = outer
 
     def take(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """An array of the workspace's memory, or of new memory where that is full."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
         start = self._taken
@@ -40,6 +41,12 @@ class Workspace:
         if self._taken > len(self._memory):
             return np.empty(shape, dtype)
         return self._memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _aligned(size: int) -> np.ndarray:
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size]
 
 
 _current = threading.local()

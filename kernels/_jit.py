@@ -7,6 +7,7 @@ through its address. The loop is compiled once; a kernel is then an ordinary fun
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import logging
@@ -25,6 +26,8 @@ logger = logging.getLogger("definetti_np")
 
 # "contract" lets a product and a sum become one fused instruction; nothing is reordered.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
+
+_C_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
 
 SPIN_COUNT = "10000"
 
@@ -51,6 +54,9 @@ class Kernel:
         if address is None:
             address = self._addresses[key] = self._compile(arguments)
         packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
+        if blocks == 1:
+            _C_FUNCTION(address)(0, packed.ctypes.data)
+            return
         with _one_at_a_time:
             _parallel_loop()(address, blocks, packed.ctypes.data)
 

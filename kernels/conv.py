@@ -187,10 +187,14 @@ def _mask_gradient(block, arguments):
             masked[d, n] = 0 if out[d, n] <= floor else gradient[d, n]
             sums[block, n] += masked[d, n]
         number = 0
-        for n in range(out.shape[1]):  # no branch: where the next one is written over does not matter
-            places[d, number] = n
+        for n in range(out.shape[1]):
             number += masked[d, n] != 0
         nonzero[d] = number
+        n, found = 0, 0
+        while found < number:  # no branch inside: a place that is not one is written over by the next
+            places[d, np.uintp(found)] = n
+            found += masked[d, np.uintp(n)] != 0
+            n += 1
 
 
 @Kernel

@@ -42,56 +42,60 @@ def _insert(table, code, number):
 @Kernel
 def _find_windows(b, arguments):
     words, offsets, length, step, numbers, firsts, counts = arguments[0]
-    positions, cells = numbers.shape[1], words.shape[1] // step
-    capacity = (offsets[b + 1] - offsets[b]) * positions
-    rows, begins, codes = np.empty(capacity, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.uint64)
-    table = np.full(256, -1, np.int32)  # open addressing; a slot holds the number of a window
+    start, rows, positions = offsets[b], offsets[b + 1] - offsets[b], numbers.shape[1]
+    cells, width = words.shape[1] // step, length // step
     # Codes of all beginnings of a row give the code of any window with one product: a rolling hash.
     factor = np.uint64(0x9E3779B97F4A7C15)
     power = np.uint64(1)
     for _ in range(length):
         power *= factor
-    codes_before = np.empty((offsets[b + 1] - offsets[b], cells + 1), np.uint64)
-    for u in range(offsets[b], offsets[b + 1]):
+    codes_before = np.empty((cells + 1, rows), np.uint64)
+    for u in range(rows):
         code = np.uint64(0)
         for cell in range(cells):
-            codes_before[u - offsets[b], cell] = code
-            for i in range(cell * step, (cell + 1) * step):
-                code = code * factor + np.uint64(np.uint32(words[u, i]))
-        codes_before[u - offsets[b], cells] = code
+            codes_before[cell, u] = code
+            for i in range(step):
+                code = code * factor + np.uint64(np.uint32(words[np.uintp(start + u), np.uintp(cell * step + i)]))
+        codes_before[cells, u] = code
+
+    row_of, begin_of = np.empty(rows * positions, np.int64), np.empty(rows * positions, np.int64)
+    code_of = np.empty(rows * positions, np.uint64)
+    table = np.full(256, -1, np.int32)  # open addressing; a slot holds the number of a window
     found = 0
     for p in range(positions):
         begin = p * step
-        for u in range(offsets[b], offsets[b + 1]):
-            beginnings = codes_before[u - offsets[b]]
-            code = beginnings[p + length // step] - beginnings[p] * power
+        for u in range(rows):
+            code = codes_before[p + width, u] - codes_before[p, u] * power
             code = (code ^ (code >> np.uint64(32))) * factor
             code ^= code >> np.uint64(32)
             slot = code & np.uint64(len(table) - 1)
-            while True:
-                number = table[slot]
-                if number < 0:
-                    number = found
-                    rows[found], begins[found], codes[found] = u, begin, code
-                    table[slot] = found
-                    found += 1
-                    break
-                if codes[number] == code:
-                    row, other = rows[number], begins[number]
+            number = table[slot]
+            while number >= 0:
+                if code_of[np.uintp(number)] == code:
+                    row, other = row_of[np.uintp(number)], begin_of[np.uintp(number)]
                     i = 0
-                    while i < length and words[row, other + i] == words[u, begin + i]:
+                    while (
+                        i < length
+                        and words[np.uintp(row), np.uintp(other + i)] == words[np.uintp(start + u), np.uintp(begin + i)]
+                    ):
                         i += 1
                     if i == length:
                         break
                 slot = (slot + np.uint64(1)) & np.uint64(len(table) - 1)
-            numbers[u, p] = number
-            if 2 * found > len(table):
-                table = np.full(4 * len(table), -1, np.int32)
-                for number in range(found):
-                    _insert(table, codes[number], number)
+                number = table[slot]
+            if number < 0:
+                number = found
+                row_of[np.uintp(found)], begin_of[np.uintp(found)], code_of[np.uintp(found)] = start + u, begin, code
+                table[slot] = found
+                found += 1
+                if 2 * found > len(table):
+                    table = np.full(4 * len(table), -1, np.int32)
+                    for other in range(found):
+                        _insert(table, code_of[other], other)
+            numbers[np.uintp(start + u), p] = number
     counts[b] = found
     for number in range(found):
-        firsts[offsets[b] * positions + number] = rows[number] * cells + begins[number] // step
+        firsts[start * positions + number] = row_of[number] * cells + begin_of[number] // step
 
 
 @Kernel

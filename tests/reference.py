@@ -91,6 +91,14 @@ def find_windows(words, offsets, length, step):
     return found
 
 
+def gather_windows(index, cells, width):
+    return np.array([[index[cell + j] for j in range(width)] for cell in cells])
+
+
+def gather_rows(words, order):
+    return np.array([words[r] for r in order])
+
+
 def convert_rows(data):
     return data + 0.0, np.isfinite(data).all()
 

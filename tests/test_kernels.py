@@ -150,7 +150,8 @@ def test_conv_backward__matches_reference(rows, width, depth, channels, dtype):
         parts, out = np.full((number, channels, width * depth), np.nan, dtype), np.full_like(expected, np.nan, dtype)
         conv.sparse_backward_weight(masked, places, nonzero, values, windows, parts)
         conv.add_parts(parts, out.reshape(-1, channels))
-        np.testing.assert_allclose(out, expected, **tolerance(dtype))
+        np.testing.assert_allclose(out.reshape(-1, channels), reference.add_parts(parts), **tolerance(dtype))
+        np.testing.assert_allclose(out, reference.sparse_backward_weight(gradient, values, windows), **tolerance(dtype))
     out = np.full((width, depth, channels), np.nan, dtype)
     conv.backward_weight(panels_of(gradient, active), active, values, windows, out)
     np.testing.assert_allclose(out, expected, **tolerance(dtype))
@@ -182,6 +183,8 @@ def test_find_windows__matches_reference(rows, step, width, words):
     found = np.full((window_offsets[-1], width), -1, np.int32)
     index = np.arange(data.size // step, dtype=np.int32)
     window_kernels.gather_windows(index, offsets, firsts, window_offsets, numbers, found)
+    cells = np.concatenate([firsts[a * positions :][:n] for a, n in zip(offsets[:-1], counts, strict=True)])
+    np.testing.assert_array_equal(found, reference.gather_windows(index, cells, width))
     cell_words = data.reshape(-1, step)
     for b in range(len(offsets) - 1):
         of_dataset = found[window_offsets[b] : window_offsets[b + 1]]
@@ -215,6 +218,8 @@ def test_find_rows__match_reference(seed, sizes, length, words):
     offsets = np.concatenate([[0], np.cumsum(counts)])
     distinct, times = np.full((offsets[-1], length), -1, np.int32), np.full(offsets[-1], -1)
     row_kernels.gather_rows(data, starts, order, repeats, offsets, distinct, times)
+    chosen = np.concatenate([order[a:][:n] for a, n in zip(starts[:-1], counts, strict=True)])
+    np.testing.assert_array_equal(distinct, reference.gather_rows(data, chosen))
     found = [(row.tobytes(), count) for row, count in zip(distinct, times.tolist(), strict=True)]
     assert found == [pair for of_dataset in expected for pair in of_dataset]
 
