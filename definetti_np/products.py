@@ -1,5 +1,6 @@
 """Products of windows with a weight, and their gradients: of all values, or of the few that have one."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,14 +30,13 @@ class WindowGradient:
     ----------
     array
         (D, N).
-    places, nonzero
-        The first nonzero[d] entries of places[d] are the channels of window d that have a gradient: (D, N), (D,).
+    nonzero
+        (D,), how many channels of each window have a gradient.
     sums
         (number of blocks of windows, N), its sums over each block.
     """
 
     array: np.ndarray
-    places: np.ndarray
     nonzero: np.ndarray
     sums: np.ndarray
 
@@ -44,14 +44,19 @@ class WindowGradient:
     def before_floor(cls, gradient: np.ndarray, out: np.ndarray, floor: float) -> "WindowGradient":
         """Send the gradient with respect to ``out`` back through the floor."""
         blocks = kernels.mask_blocks(len(out))
-        array, places = empty_like(out), empty(out.shape, np.int32)
-        nonzero, sums = empty((len(out),), np.int64), empty((blocks, out.shape[1]), out.dtype)
-        kernels.mask_gradient(np.ascontiguousarray(gradient), out, floor, array, places, nonzero, sums)
-        return cls(array, places, nonzero, sums)
+        array, nonzero = empty_like(out), empty((len(out),), np.int64)
+        sums = empty((blocks, out.shape[1]), out.dtype)
+        kernels.mask_gradient(np.ascontiguousarray(gradient), out, floor, array, nonzero, sums)
+        return cls(array, nonzero, sums)
 
-    @property
-    def is_sparse(self) -> bool:
-        return self.nonzero.sum() < SPARSE * self.array.size
+    @functools.cached_property
+    def places(self) -> np.ndarray | None:
+        """(D, N) int32, first the channels of each window that have a gradient; None where these are many."""
+        if self.nonzero.sum() >= SPARSE * self.array.size:
+            return None
+        places = empty(self.array.shape, np.int32)
+        kernels.find_places(self.array, self.nonzero, places)
+        return places
 
     def to_bias(self) -> np.ndarray:
         return self.sums.sum(axis=0)
@@ -60,7 +65,7 @@ class WindowGradient:
         """The gradient with respect to the matrix, (width * C, N)."""
         width, depth, channels, dtype = windows.rows.shape[1], values.shape[1], self.array.shape[1], values.dtype
         out = empty((width, depth, channels), dtype)
-        if self.is_sparse:
+        if self.places is not None:
             parts = empty((kernels.sparse_parts(out.size), channels, width * depth), dtype)
             kernels.sparse_backward_weight(self.array, self.places, self.nonzero, values, windows.rows, parts)
             kernels.add_parts(parts, out.reshape(-1, channels))
@@ -75,7 +80,7 @@ class WindowGradient:
         transposed = empty(matrix.shape[::-1], dtype)
         kernels.transpose(matrix, transposed)
         out = empty((int(value_offsets[-1]), len(matrix) // width), dtype)
-        if self.is_sparse:
+        if self.places is not None:
             where = self.places, self.nonzero, windows.offsets, windows.rows
             kernels.sparse_backward_values(self.array, *where, transposed, value_offsets, out)
         else:

@@ -23,10 +23,13 @@ def adam_update(weights, gradients, first_moments, second_moments, rate, beta1, 
 
 @Kernel
 def _adam_update(block, arguments):
-    weights, gradients, first_moments, second_moments, constants = arguments[0]
+    all_weights, all_gradients, all_first_moments, all_second_moments, constants = arguments[0]
     rate, beta1, beta2, epsilon = constants[0], constants[1], constants[2], constants[3]
-    one = weights.dtype.type(1)
-    for i in range(block * PARAMETERS, min((block + 1) * PARAMETERS, len(weights))):
+    one = constants.dtype.type(1)
+    start, stop = block * PARAMETERS, min((block + 1) * PARAMETERS, len(all_weights))
+    weights, gradients = all_weights[start:stop], all_gradients[start:stop]
+    first_moments, second_moments = all_first_moments[start:stop], all_second_moments[start:stop]
+    for i in range(len(weights)):
         g = gradients[i]
         first_moments[i] = beta1 * first_moments[i] + (one - beta1) * g
         second_moments[i] = beta2 * second_moments[i] + (one - beta2) * g * g

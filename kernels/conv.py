@@ -46,22 +46,30 @@ def conv_forward(values, windows, panels, bias, floor, out):
     values (V, C); windows (D, width) int32; panels of the weight (K, N), see `pack`; bias (N,); out (D, N). A floor
     of 0 makes a ReLU, a floor of -inf a linear layer. NaN is kept.
     """
-    _conv_forward(blocks_of(len(out), WINDOWS), values, windows, panels, bias, float(floor), out)
+    blocks = blocks_of(len(out), WINDOWS) * len(panels)
+    _conv_forward(blocks, values, windows, panels, bias, float(floor), out)
 
 
-def mask_gradient(gradient, out, floor, masked, places, nonzero, sums):
-    """Write 0 where ``out <= floor``, else ``gradient``, to ``masked``; find what is not 0, and sum over windows.
+def mask_gradient(gradient, out, floor, masked, nonzero, sums):
+    """Write 0 where ``out <= floor``, else ``gradient``, to ``masked``; count what is not 0, and sum over windows.
 
-    gradient, out, masked (D, N). The first nonzero[d] entries of places[d] are the channels of window d that have a
-    gradient; nonzero (D,) int64, places (D, N) int32. sums (`mask_blocks`, N) has the sums over each block of windows.
-    NaN is kept.
+    gradient, out, masked (D, N); nonzero (D,) int64; sums (`mask_blocks`, N), the sums over each block of windows. NaN
+    is kept.
     """
-    _mask_gradient(mask_blocks(len(out)), gradient, out, float(floor), masked, places, nonzero, sums)
+    _mask_gradient(mask_blocks(len(out)), gradient, out, float(floor), masked, nonzero, sums)
 
 
 def mask_blocks(windows: int) -> int:
     """The number of blocks of `mask_gradient`."""
     return blocks_of(windows, ROWS)
+
+
+def find_places(masked, nonzero, places):
+    """Write the channels of window d that have a gradient to the first nonzero[d] entries of ``places[d]``.
+
+    masked (D, N) and nonzero (D,) of `mask_gradient`, places (D, N) int32.
+    """
+    _find_places(mask_blocks(len(masked)), masked, nonzero, places)
 
 
 def scatter_windows(gradient, active, active_offsets, windows, value_offsets, out):
@@ -76,7 +84,7 @@ def scatter_windows(gradient, active, active_offsets, windows, value_offsets, ou
 def sparse_backward_values(gradient, places, nonzero, window_offsets, windows, weight, value_offsets, out):
     """Set ``out`` to 0 and add ``sum_n gradient[d, n] * weight[n, j * C + c]`` to ``out[windows[d, j], c]``.
 
-    gradient (D, N), mostly 0, with places (D, N) and nonzero (D,) of `mask_gradient`; window_offsets (B + 1,) int64,
+    gradient (D, N), mostly 0, with places (D, N) and nonzero (D,) of `find_places`; window_offsets (B + 1,) int64,
     the windows of each dataset; windows (D, width) int32; weight (N, K); value_offsets (B + 1,) int64, the rows of out
     of each dataset; out (V, C).
     """
@@ -129,7 +137,7 @@ def _transpose(block, arguments):
     first, last = block * COLUMNS, min((block + 1) * COLUMNS, out.shape[0])
     for k in range(out.shape[1]):
         for n in range(first, last):
-            out[n, k] = matrix[k, n]
+            out[np.uintp(n), k] = matrix[k, np.uintp(n)]
 
 
 @Kernel
@@ -154,32 +162,32 @@ def _conv_forward(block, arguments):
     lowest = values.dtype.type(floor)
     sums = np.empty((rows, columns), values.dtype)
     table = np.empty((width, rows), np.int64)
-    start, stop = block * WINDOWS, min((block + 1) * WINDOWS, windows.shape[0])
-    for panel in range(panels.shape[0]):
-        left = panel * columns
-        used = min(columns, out.shape[1] - left)
+    row, panel = block // len(panels), block % len(panels)
+    start, stop = row * WINDOWS, min((row + 1) * WINDOWS, windows.shape[0])
+    left = panel * columns
+    used = min(columns, out.shape[1] - left)
+    for r in range(rows):
         for n in range(used, columns):
-            for r in range(rows):
-                sums[r, n] = 0
-        for top in range(start, stop, rows):
-            for j in range(width):
-                for r in range(rows):  # below the last window the tile repeats it
-                    table[j, r] = values.ctypes.data + windows[min(top + r, stop - 1), j] * depth * itemsize
-            for r in range(rows):
-                for n in range(used):
-                    sums[r, n] = bias[np.uintp(left + n)]
-            if wide:
-                wide_tile(sums, table, depth, itemsize, panels[panel])
-            else:
-                narrow_tile(sums, table, depth, itemsize, panels[panel])
-            for r in range(min(rows, stop - top)):
-                for n in range(used):
-                    out[top + r, np.uintp(left + n)] = lowest if sums[r, n] < lowest else sums[r, n]
+            sums[r, n] = 0
+    for top in range(start, stop, rows):
+        for j in range(width):
+            for r in range(rows):  # below the last window the tile repeats it
+                table[j, r] = values.ctypes.data + windows[min(top + r, stop - 1), j] * depth * itemsize
+        for r in range(rows):
+            for n in range(used):
+                sums[r, n] = bias[np.uintp(left + n)]
+        if wide:
+            wide_tile(sums, table, depth, itemsize, panels[panel])
+        else:
+            narrow_tile(sums, table, depth, itemsize, panels[panel])
+        for r in range(min(rows, stop - top)):
+            for n in range(used):
+                out[np.uintp(top + r), np.uintp(left + n)] = lowest if sums[r, n] < lowest else sums[r, n]
 
 
 @Kernel
 def _mask_gradient(block, arguments):
-    gradient, out, floor, masked, places, nonzero, sums = arguments[0]
+    gradient, out, floor, masked, nonzero, sums = arguments[0]
     for n in range(out.shape[1]):
         sums[block, n] = 0
     for d in range(block * ROWS, min((block + 1) * ROWS, out.shape[0])):
@@ -190,8 +198,14 @@ def _mask_gradient(block, arguments):
         for n in range(out.shape[1]):
             number += masked[d, n] != 0
         nonzero[d] = number
+
+
+@Kernel
+def _find_places(block, arguments):
+    masked, nonzero, places = arguments[0]
+    for d in range(block * ROWS, min((block + 1) * ROWS, len(masked))):
         n, found = 0, 0
-        while found < number:  # no branch inside: a place that is not one is written over by the next
+        while found < nonzero[d]:  # no branch inside: a place that is not one is written over by the next
             places[d, np.uintp(found)] = n
             found += masked[d, np.uintp(n)] != 0
             n += 1
@@ -242,7 +256,9 @@ def _backward_weight(block, arguments):
     wide = columns == WIDE[1] * VECTOR_BYTES // itemsize
     rows = WIDE_ROWS if wide else NARROW_ROWS
     first, last = block * WEIGHTS, min((block + 1) * WEIGHTS, width * depth)
-    packed = np.zeros((TERMS, WEIGHTS), values.dtype)  # the values that these rows of the weight are multiplied with
+    packed = np.zeros(
+        (min(terms, TERMS), WEIGHTS), values.dtype
+    )  # the values that these rows of the weight are multiplied with
     sums = np.zeros((number, WEIGHTS, columns), values.dtype)
     table = np.empty((1, rows), np.int64)
     for start in range(0, terms, TERMS):

@@ -47,12 +47,12 @@ def gather_rows(words, starts, order, repeats, offsets, words_out, repeats_out):
 @Kernel
 def _convert_rows(block, arguments):
     data, out, finite = arguments[0]
-    good = True
+    bad = 0
     for r in range(block * ROWS, min((block + 1) * ROWS, len(data))):
         for n in range(data.shape[1]):
-            out[r, n] = data[r, n] + 0.0
-            good &= abs(out[r, n]) < np.inf
-    finite[block] = good
+            out[r, n] = data[r, n] + data.dtype.type(0)
+            bad += not abs(out[r, n]) < out.dtype.type(np.inf)
+    finite[block] = bad == 0
 
 
 @jit
@@ -88,9 +88,10 @@ def _find_rows(b, arguments):
         factor = factor * np.uint64(6364136223846793005) + np.uint64(2)  # stays odd
     found = 0
     for r in range(start, start + number):
+        row = np.uintp(r)
         code = np.uint64(0)
         for i in range(words.shape[1]):
-            code += np.uint64(np.uint32(words[r, i])) * factors[i]
+            code += np.uint64(np.uint32(words[row, i])) * factors[i]
         code ^= code >> np.uint64(32)
         slot = code & np.uint64(size - 1)
         while True:
@@ -100,14 +101,14 @@ def _find_rows(b, arguments):
                 table[slot], rows[found], codes[found] = found, r, code
                 found += 1
                 break
-            if codes[place] == code:
-                i = 0
-                while i < words.shape[1] and words[rows[place], i] == words[r, i]:
-                    i += 1
-                if i == words.shape[1]:
+            if codes[np.uintp(place)] == code:
+                other, different = np.uintp(rows[np.uintp(place)]), np.int32(0)
+                for i in range(words.shape[1]):  # to the end: without a branch the loop is vectorised
+                    different |= words[other, i] ^ words[row, i]
+                if different == 0:
                     break
             slot = (slot + np.uint64(1)) & np.uint64(size - 1)
-        times[place] += 1
+        times[np.uintp(place)] += 1
 
     sorted_, merged = np.arange(found), np.empty(found, np.int64)  # places in `rows`, merge sort
     run = 1

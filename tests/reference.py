@@ -34,8 +34,11 @@ def conv_forward(values, windows, weight, bias, floor):
 
 
 def mask_gradient(gradient, out, floor):
-    masked = np.where(out <= floor, 0, gradient)
-    return masked, [np.flatnonzero(row).tolist() for row in masked]
+    return np.where(out <= floor, 0, gradient)
+
+
+def find_places(masked):
+    return [np.flatnonzero(row).tolist() for row in masked]
 
 
 def scatter_windows(gradient, active, windows, out):

@@ -101,10 +101,11 @@ def test_conv_forward__keeps_nan():
 
 
 def mask(gradient, out, floor):
-    """masked, places, nonzero and sums of `mask_gradient`."""
+    """What `mask_gradient` and `find_places` write: masked, places, nonzero and sums."""
     masked, sums = np.full_like(out, np.nan), np.full((conv.mask_blocks(len(out)), out.shape[1]), np.nan, out.dtype)
     places, nonzero = np.full(out.shape, -1, np.int32), np.full(len(out), -1)
-    conv.mask_gradient(gradient, out, floor, masked, places, nonzero, sums)
+    conv.mask_gradient(gradient, out, floor, masked, nonzero, sums)
+    conv.find_places(masked, nonzero, places)
     return masked, places, nonzero, sums
 
 
@@ -113,7 +114,7 @@ def test_mask_gradient__matches_reference(seed, channels, number, dtype, floor):
     rng = np.random.default_rng(seed)
     gradient, out = normal(rng, (number, channels), dtype), normal(rng, (number, channels), dtype)
     masked, places, nonzero, sums = mask(gradient, out, floor)
-    expected, expected_places = reference.mask_gradient(gradient, out, floor)
+    expected, expected_places = reference.mask_gradient(gradient, out, floor), reference.find_places(masked)
     np.testing.assert_array_equal(masked, expected)
     assert [row[:count].tolist() for row, count in zip(places, nonzero, strict=True)] == expected_places
     np.testing.assert_allclose(sums.sum(axis=0), expected.sum(axis=0, dtype=np.float64), **tolerance(dtype))
