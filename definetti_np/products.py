@@ -9,6 +9,7 @@ from .features import Windows
 from .kernels import conv as kernels
 from .workspace import empty, empty_like
 
+FEWEST_WINDOWS = 1  # per channel, for gradients to be treated as sparse
 SPARSE = 0.1  # below this share of values with a gradient, going through them one by one beats the matrix product
 
 
@@ -51,8 +52,12 @@ class WindowGradient:
 
     @functools.cached_property
     def places(self) -> np.ndarray | None:
-        """(D, N) int32, first the channels of each window that have a gradient; None where these are many."""
-        if self.nonzero.sum() >= SPARSE * self.array.size:
+        """(D, N) int32, first the channels of each window that have a gradient; None where a dense product is sooner.
+
+        That is where many have one, and where so few windows meet so many channels that only the weight's size counts.
+        """
+        windows, channels = self.array.shape
+        if windows <= FEWEST_WINDOWS * channels or self.nonzero.sum() >= SPARSE * self.array.size:
             return None
         places = empty(self.array.shape, np.int32)
         kernels.find_places(self.array, self.nonzero, places)
@@ -77,17 +82,19 @@ class WindowGradient:
     def to_values(self, matrix: np.ndarray, windows: Windows, value_offsets: np.ndarray) -> np.ndarray:
         """The gradient with respect to the values, (V, C); value_offsets (B + 1,), the values of each dataset."""
         dtype, width = self.array.dtype, windows.rows.shape[1]
-        transposed = empty(matrix.shape[::-1], dtype)
-        kernels.transpose(matrix, transposed)
         out = empty((int(value_offsets[-1]), len(matrix) // width), dtype)
         if self.places is not None:
+            transposed = empty(matrix.shape[::-1], dtype)
+            kernels.transpose(matrix, transposed)
             where = self.places, self.nonzero, windows.offsets, windows.rows
             kernels.sparse_backward_values(self.array, *where, transposed, value_offsets, out)
         else:
             active = np.flatnonzero(self.nonzero)
             product, zeros = empty((len(active), len(matrix)), dtype), np.zeros(len(matrix), dtype)
             rows = active.astype(np.int32).reshape(-1, 1)
-            kernels.conv_forward(self.array, rows, _panels(transposed), zeros, -np.inf, product)
+            panels = _empty_panels(matrix.shape[::-1], dtype)
+            kernels.pack_transposed(matrix, panels)
+            kernels.conv_forward(self.array, rows, panels, zeros, -np.inf, product)
             where = active, np.searchsorted(active, windows.offsets), windows.rows
             kernels.scatter_windows(product.reshape(-1, width, out.shape[1]), *where, value_offsets, out)
         return out
@@ -96,7 +103,12 @@ class WindowGradient:
 def _panels(matrix: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
     """The chosen rows of a matrix, or all, cut into panels of columns for the micro-kernel."""
     rows = np.arange(len(matrix)) if rows is None else rows
-    width = kernels.panel_columns(matrix.shape[1], matrix.dtype)
-    panels = empty((-(-matrix.shape[1] // width), len(rows), width), matrix.dtype)
+    panels = _empty_panels((len(rows), matrix.shape[1]), matrix.dtype)
     kernels.pack(matrix, rows, panels)
     return panels
+
+
+def _empty_panels(shape: tuple[int, int], dtype) -> np.ndarray:
+    terms, channels = shape
+    width = kernels.panel_columns(channels, dtype)
+    return empty((-(-channels // width), terms, width), dtype)

@@ -40,6 +40,14 @@ def pack(matrix, rows, panels):
     _pack(panels.shape[0] * blocks_of(len(rows), ROWS), matrix, rows, panels)
 
 
+def pack_transposed(matrix, panels):
+    """Cut the columns of a transposed matrix into panels, as `pack` does.
+
+    matrix (K, N), panels (ceil(K / width), N, width).
+    """
+    _pack_transposed(len(panels), matrix, panels)
+
+
 def conv_forward(values, windows, panels, bias, floor, out):
     """Write ``max(floor, bias + sum_jc values[windows[d, j], c] * weight[j, c])`` to ``out[d]``.
 
@@ -151,6 +159,21 @@ def _pack(block, arguments):
             panels[panel, k, n] = matrix[rows[k], np.uintp(panel * width + n)]
         for n in range(columns, width):
             panels[panel, k, n] = 0
+
+
+@Kernel
+def _pack_transposed(panel, arguments):
+    matrix, panels = arguments[0]
+    _, channels, width = panels.shape
+    rows = matrix[panel * width : min((panel + 1) * width, len(matrix))]
+    for first in range(0, channels, COLUMNS):  # a tile that stays in cache while it is written column by column
+        last = min(first + COLUMNS, channels)
+        for k in range(len(rows)):
+            for n in range(first, last):
+                panels[panel, n, k] = rows[k, n]
+        for k in range(len(rows), width):
+            for n in range(first, last):
+                panels[panel, n, k] = 0
 
 
 @Kernel

@@ -138,16 +138,6 @@ def _winners_backward(b, arguments):
                 out[winners[b, k, p, c], c] += gradient[b, k, p, c]
 
 
-@jit
-def _power(x, order):
-    """``x ** order`` with ``0 ** order = 0``."""
-    if order == 1:
-        return x
-    if order == 2:
-        return x * x
-    return x**order if x != 0 else x
-
-
 @Kernel
 def _moments_forward(b, arguments):
     values, index, counts, offsets, orders, out = arguments[0]
@@ -156,14 +146,23 @@ def _moments_forward(b, arguments):
         rows += counts[u]
     for k in range(len(orders)):
         for p in range(index.shape[1]):
-            for c in range(values.shape[1]):
-                out[b, k, p, c] = 0
+            sums = out[b, k, p]
+            for c in range(len(sums)):
+                sums[c] = 0
             for u in range(offsets[b], offsets[b + 1]):
-                v = index[u, p]
-                for c in range(values.shape[1]):
-                    out[b, k, p, c] += counts[u] * _power(values[v, c], orders[k])
-            for c in range(values.shape[1]):
-                out[b, k, p, c] /= rows
+                row, count = values[index[u, p]], out.dtype.type(counts[u])
+                if orders[k] == 1:  # the two common ones as loops of their own, which are vectorised
+                    for c in range(len(sums)):
+                        sums[c] += count * row[c]
+                elif orders[k] == 2:
+                    for c in range(len(sums)):
+                        sums[c] += count * (row[c] * row[c])
+                else:
+                    for c in range(len(sums)):
+                        if row[c] != 0:
+                            sums[c] += count * row[c] ** orders[k]
+            for c in range(len(sums)):
+                sums[c] /= rows
 
 
 @Kernel
@@ -177,7 +176,7 @@ def _moments_backward(b, arguments):
         rows += counts[u]
     for k in range(len(orders)):
         for u in range(offsets[b], offsets[b + 1]):
-            scale = orders[k] * counts[u] / rows
+            scale = out.dtype.type(orders[k] * counts[u] / rows)
             for p in range(index.shape[1]):
                 v = index[u, p]
                 for c in range(values.shape[1]):

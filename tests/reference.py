@@ -20,6 +20,10 @@ def transpose(matrix):
     return np.array([[row[n] for row in matrix] for n in range(matrix.shape[1])])
 
 
+def pack_transposed(matrix, width):
+    return pack(matrix.T, np.arange(matrix.shape[1]), width)
+
+
 def conv_forward(values, windows, weight, bias, floor):
     width, depth, channels = weight.shape
     out = np.zeros((len(windows), channels))

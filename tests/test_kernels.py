@@ -58,6 +58,9 @@ def test_pack_and_transpose__match_reference(seed, number, channels, dtype):
     out = np.full((channels, number), np.nan, dtype)
     conv.transpose(matrix, out)
     np.testing.assert_array_equal(out, reference.transpose(matrix))
+    panels = np.full_like(panels_of(out), np.nan)
+    conv.pack_transposed(matrix, panels)
+    np.testing.assert_array_equal(panels, reference.pack_transposed(matrix, panels.shape[2]))
 
 
 @given(SEEDS, SMALL, CHANNELS, MANY_CHANNELS, st.integers(1, 150), DTYPES, st.sampled_from([0.0, -np.inf]))
