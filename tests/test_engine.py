@@ -1,5 +1,9 @@
 """What makes it fast changes nothing: distinct windows, sparse gradients, assembly by kernels, used memory."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +11,7 @@ from hypothesis import strategies as st
 
 from definetti_np import MultisetBatch, Network, Trainer, features, products
 from definetti_np.assembly import assemble_datasets
+from definetti_np.kernels._tile import VECTOR_BYTES
 from definetti_np.workspace import Workspace, empty
 
 NETWORKS = {
@@ -143,3 +148,39 @@ def test_trainer__memory_does_not_grow_with_the_number_of_steps():
     for _ in range(5):
         trainer.step(data, np.eye(2)[[0, 1, 1, 0]])
     assert trainer._workspace._memory is memory
+
+
+PROGRAM = """
+import hashlib, numpy as np
+from definetti_np import Network, Trainer
+data = np.random.default_rng(1).integers(0, 2, (6, 20, 12, 2)).astype(np.float32)
+network = Network((20, 12, 2), (3,), [("conv", 5, 32), ("conv", 3, 70)], ("top_k", 2), [("fc", 40), ("matmul",)], seed=1)
+trainer = Trainer(network, loss="l2")
+for _ in range(3):
+    trainer.step(data, np.ones((6, 3), np.float32))
+print(hashlib.sha256(network.flat.weights.tobytes()).hexdigest())
+"""
+AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2"
+
+
+def trained_weights(tmp_path, **environment):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment, timeout=200
+    )
+    return done.stdout
+
+
+def test_bits__do_not_depend_on_the_threading_layer(tmp_path):
+    layers = {trained_weights(tmp_path, NUMBA_THREADING_LAYER=layer) for layer in ("default", "workqueue")}
+    assert len(layers) == 1
+
+
+@pytest.mark.skipif(VECTOR_BYTES < 64, reason="compares AVX-512 with AVX2")
+def test_bits__do_not_depend_on_the_width_of_vectors(tmp_path):
+    narrow = trained_weights(tmp_path, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=AVX2)
+    assert narrow == trained_weights(tmp_path)
+
+
+def test_kernels__without_vector_extensions(tmp_path):
+    assert len(trained_weights(tmp_path, NUMBA_CPU_NAME="generic")) == 65
