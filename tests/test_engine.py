@@ -154,7 +154,8 @@ PROGRAM = """
 import hashlib, numpy as np
 from definetti_np import Network, Trainer
 data = np.random.default_rng(1).integers(0, 2, (6, 20, 12, 2)).astype(np.float32)
-network = Network((20, 12, 2), (3,), [("conv", 5, 32), ("conv", 3, 70)], ("top_k", 2), [("fc", 40), ("matmul",)], seed=1)
+phi_net, h_net = [("conv", 5, 32), ("conv", 3, 70)], [("fc", 40), ("matmul",)]
+network = Network((20, 12, 2), (3,), phi_net, ("top_k", 2), h_net, seed=1)
 trainer = Trainer(network, loss="l2")
 for _ in range(3):
     trainer.step(data, np.ones((6, 3), np.float32))
