@@ -215,7 +215,7 @@ def test_train__tells_when_it_compiles_and_not_when_it_need_not(tmp_path):
     program = (
         "import numpy as np, definetti_np\n"
         "definetti_np.train((4, 2), (1,), lambda: (np.ones((4, 2)), np.ones(1)), phi_net=[('fc', 2)],\n"
-        "    h_net=[('matmul',)], loss='l2', num_batches=1, sim_threads=0)\n"
+        "    h_net=[('matmul',)], loss='l2', num_batches=1, sim_threads=0, seed=1)\n"
     )
     logs = [run_python(program, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
     assert [done.returncode for done in logs] == [0, 0], logs[0].stderr
