@@ -29,7 +29,7 @@ OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 _C_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
 
-SPIN_COUNT = "10000"
+SPIN_COUNT = "10000"  # of OpenMP's threads after a loop: some 0.1 ms
 
 DTYPES = {np.dtype(name): getattr(types, name) for name in ("float32", "float64", "int32", "int64", "uint8")}
 
@@ -45,14 +45,15 @@ class Kernel:
         function.__qualname__ += f"-{_sources_stamp()}"  # Numba caches by this name, and by no other file
         self.function = function
         self.__doc__ = function.__doc__
-        self._addresses = {}
+        self._callbacks = {}  # they own the compiled code
 
     def __call__(self, blocks: int, *arguments) -> None:
         """Run blocks 0, ..., blocks - 1, in parallel on as many threads as `threads` allows."""
         key = tuple([(a.dtype, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in arguments])
-        address = self._addresses.get(key)
-        if address is None:
-            address = self._addresses[key] = self._compile(arguments)
+        callback = self._callbacks.get(key)
+        if callback is None:
+            callback = self._callbacks[key] = self._compile(arguments)
+        address = callback.address
         packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
         if blocks == 1:
             _C_FUNCTION(address)(0, packed.ctypes.data)
@@ -60,11 +61,11 @@ class Kernel:
         with _one_at_a_time:
             _parallel_loop()(address, blocks, packed.ctypes.data)
 
-    def _compile(self, arguments) -> int:
+    def _compile(self, arguments):
         unpacked = types.Tuple([_type_of(a) for a in arguments])
         signature = types.void(types.int64, types.CPointer(unpacked))
         with _announce_compilation():
-            return _with_cache(numba.cfunc, signature, self.function).address
+            return _with_cache(numba.cfunc, signature, self.function)
 
 
 _one_at_a_time = threading.Lock()  # not every threading layer of Numba can run two parallel loops
