@@ -98,6 +98,8 @@ class Network:
         """
         if isinstance(data, MultisetBatch):
             batch = data
+            if not np.isfinite(batch.rows).all():
+                raise ValueError("data: rows must be finite")
             if batch.rows.dtype != self.dtype:
                 batch = MultisetBatch(batch.rows.astype(self.dtype), batch.counts, batch.offsets)
         else:
@@ -111,8 +113,6 @@ class Network:
             raise ValueError(
                 f"data: rows of shape {batch.rows.shape[1:]}, the network takes rows of shape {self.spec.row_shape}"
             )
-        if not np.isfinite(batch.rows).all():
-            raise ValueError("data: rows must be finite")
         sizes = batch.dataset_sizes()
         rows = self.spec.input_shape[0]
         if rows is not None and (sizes != rows).any():

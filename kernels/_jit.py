@@ -55,7 +55,7 @@ class Kernel:
             callback = self._callbacks[key] = self._compile(arguments)
         address = callback.address
         packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
-        if blocks == 1:
+        if blocks == 1:  # not worth waking threads
             _C_FUNCTION(address)(0, packed.ctypes.data)
             return
         with _one_at_a_time:
@@ -79,13 +79,14 @@ def _sources_stamp() -> str:
 
 
 def jit(function):
-    """Compile a helper of the kernels in the same file (Numba's cache does not see changes in other files)."""
+    """Compile a helper of kernels."""
     return numba.njit(**OPTIONS)(function)
 
 
 @contextlib.contextmanager
 def threads(number: int):
     """Let kernels use `number` threads, at most the number that Numba was started with, inside a block."""
+    _limit_spinning()
     before = numba.get_num_threads()
     numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
     try:
@@ -171,11 +172,17 @@ def _loop(address, blocks, arguments):
         _call(address, block, arguments)
 
 
+def _limit_spinning():
+    """Keep GNU OpenMP's threads from spinning for milliseconds after a loop: simulators need the cores.
+
+    It reads the variable when it is loaded: when Numba is first asked for its threads, or compiles a parallel loop.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+
+
 @functools.cache
 def _parallel_loop():
-    # GNU OpenMP's threads spin for milliseconds after a loop, and take the cores from simulators. It reads this
-    # variable when it is loaded, which is when Numba compiles the first parallel loop.
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    _limit_spinning()
     signature = types.void(types.int64, types.int64, types.int64)
     with _announce_compilation():
         return _with_cache(functools.partial(numba.njit, parallel=True, nogil=True), signature, _loop)

@@ -183,5 +183,29 @@ def test_bits__do_not_depend_on_the_width_of_vectors(tmp_path):
     assert narrow == trained_weights(tmp_path)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_threads__spinning_is_limited_before_openmp_reads_the_variable():
+    program = """
+import numpy as np, os
+from definetti_np.kernels import _jit
+loaded = lambda: "libgomp" in open("/proc/self/maps").read()
+order = []
+class Environment(dict):
+    def setdefault(self, name, value):
+        order.append((name, loaded()))
+        return os.environ.setdefault(name, value)
+class Os:
+    environ = Environment()
+_jit.os = Os
+from definetti_np import Network, Trainer
+network = Network((4, 3), (2,), [("fc", 5)], ("max",), [("softmax",)])
+Trainer(network, threads=2).step(np.zeros((100, 4, 3)), np.eye(2)[[0] * 100])
+print(order[0], loaded())
+"""
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "omp"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=100)
+    assert done.stdout == "('GOMP_SPINCOUNT', False) True\n", done.stderr
+
+
 def test_kernels__without_vector_extensions(tmp_path):
     assert len(trained_weights(tmp_path, NUMBA_CPU_NAME="generic")) == 65

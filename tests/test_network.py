@@ -142,6 +142,7 @@ def test_predict__any_number_of_datasets():
         ([np.full((5, 4), np.nan)], r"data\[0\] must be finite in float32, got nan at index \[0, 0\]"),
         ([np.full((5, 4), 1e300)], r"data\[0\] must be finite in float32, got 1e\+300"),
         ([np.full((5, 4), 2**24 + 1)], r"data\[0\] holds integers that float32 cannot represent"),
+        (MultisetBatch(np.full((1, 4, 1), np.inf), np.array([5]), np.array([0, 1])), "data: rows must be finite"),
         (MultisetBatch.from_datasets([np.zeros((6, 4))]), "a dataset of 6 rows, the network takes 5"),
         (MultisetBatch.from_datasets([np.zeros((5, 3))]), r"rows of shape \(3, 1\), the network takes .*\(4, 1\)"),
     ],

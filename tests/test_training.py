@@ -222,9 +222,7 @@ def test_train__tells_when_it_compiles_and_not_when_it_need_not(tmp_path):
     assert [done.stderr.count("compiling kernels") for done in logs] == [1, 0]
 
 
-def test_train__works_without_a_folder_for_the_cache(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
+def test_train__works_without_a_folder_for_the_cache():
     program = (
         "import numpy as np, definetti_np, numba\n"
         "import numba.core.caching as caching\n"
