@@ -86,8 +86,8 @@ class RowFeatures:
             windows = _distinct_windows(words, step, index, self.offsets, width, may_give_up=self.is_data)
             if windows is not None:
                 return windows
-        rows = np.lib.stride_tricks.sliding_window_view(index, width, axis=1).reshape(-1, width)
-        return Windows(np.ascontiguousarray(rows), None, self.offsets * positions)
+        rows = index if positions == 1 else np.lib.stride_tricks.sliding_window_view(index, width, axis=1)
+        return Windows(np.ascontiguousarray(rows.reshape(-1, width)), None, self.offsets * positions)
 
     def spread(self) -> "RowFeatures":
         """Turn the one position of depth C that a dense layer leaves into C positions of depth 1."""

@@ -27,8 +27,6 @@ logger = logging.getLogger("definetti_np")
 # "contract" lets a product and a sum become one fused instruction; nothing is reordered.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
-_C_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
-
 SPIN_COUNT = "10000"  # of OpenMP's threads after a loop: some 0.1 ms
 
 DTYPES = {np.dtype(name): getattr(types, name) for name in ("float32", "float64", "int32", "int64", "uint8")}
@@ -53,13 +51,12 @@ class Kernel:
         callback = self._callbacks.get(key)
         if callback is None:
             callback = self._callbacks[key] = self._compile(arguments)
-        address = callback.address
         packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
         if blocks == 1:  # not worth waking threads
-            _C_FUNCTION(address)(0, packed.ctypes.data)
+            callback.ctypes(0, _address(packed))
             return
         with _one_at_a_time:
-            _parallel_loop()(address, blocks, packed.ctypes.data)
+            _parallel_loop()(callback.address, blocks, _address(packed))
 
     def _compile(self, arguments):
         unpacked = types.Tuple([_type_of(a) for a in arguments])
@@ -113,13 +110,17 @@ def _pack(arguments) -> np.ndarray:
         if isinstance(argument, np.ndarray):
             if not argument.flags.c_contiguous:
                 raise ValueError("kernels take C-contiguous arrays")
-            address = argument.__array_interface__["data"][0]
-            fields += (0, 0, argument.size, argument.itemsize, address, *argument.shape, *argument.strides)
+            fields += (0, 0, argument.size, argument.itemsize, _address(argument), *argument.shape, *argument.strides)
         elif isinstance(argument, float):
             fields.append(np.float64(argument).view(np.int64))
         else:
             fields.append(argument)
     return np.array(fields, np.int64)
+
+
+def _address(array: np.ndarray) -> int:
+    """Where the data of an array begins: the field after the object's head in NumPy's C struct, ten times sooner."""
+    return ctypes.c_void_p.from_address(id(array) + object.__basicsize__).value
 
 
 def _with_cache(decorator, signature, function):
