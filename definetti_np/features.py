@@ -87,7 +87,8 @@ class RowFeatures:
             if windows is not None:
                 return windows
         rows = index if positions == 1 else np.lib.stride_tricks.sliding_window_view(index, width, axis=1)
-        return Windows(np.ascontiguousarray(rows.reshape(-1, width)), None, self.offsets * positions)
+        in_turn = self.index is None and width in (1, self.positions)
+        return Windows(np.ascontiguousarray(rows.reshape(-1, width)), None, self.offsets * positions, in_turn)
 
     def spread(self) -> "RowFeatures":
         """Turn the one position of depth C that a dense layer leaves into C positions of depth 1."""
@@ -116,11 +117,14 @@ class Windows:
         (U, P) int32, the window of each row at each position, or None for the identity.
     offsets
         (B + 1,) int64, the windows of each dataset.
+    in_turn
+        Whether the windows, one after another, are all rows of values in their order.
     """
 
     rows: np.ndarray
     index: np.ndarray | None
     offsets: np.ndarray
+    in_turn: bool = False
 
 
 def _distinct_windows(words, step, index, offsets, width, *, may_give_up) -> Windows | None:

@@ -140,14 +140,17 @@ class WindowGradient:
     def to_values(self, matrix: np.ndarray, windows: Windows, value_offsets: np.ndarray) -> np.ndarray:
         """The gradient with respect to the values, (V, C); value_offsets (B + 1,), the values of each dataset."""
         dtype, width = self.array.dtype, windows.rows.shape[1]
-        out = empty((int(value_offsets[-1]), len(matrix) // width), dtype)
+        shape = int(value_offsets[-1]), len(matrix) // width
         product, zeros = empty((len(self.active), len(matrix)), dtype), np.zeros(len(matrix), dtype)
         rows = self.active.astype(np.int32).reshape(-1, 1)
         panels = _empty_panels(matrix.shape[::-1], dtype)
         kernels.pack_transposed(matrix, panels)
         kernels.conv_forward(self.array, rows, panels, zeros, -np.inf, product)
+        if windows.in_turn and len(self.active) == len(windows.rows):
+            return product.reshape(shape)
+        out = empty(shape, dtype)
         where = self.active, np.searchsorted(self.active, windows.offsets), windows.rows
-        kernels.scatter_windows(product.reshape(-1, width, out.shape[1]), *where, value_offsets, out)
+        kernels.scatter_windows(product.reshape(-1, width, shape[1]), *where, value_offsets, out)
         return out
 
 

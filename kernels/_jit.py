@@ -27,6 +27,8 @@ logger = logging.getLogger("definetti_np")
 # "contract" lets a product and a sum become one fused instruction; nothing is reordered.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
+FEW_BYTES = 2**17  # of all arguments of a kernel: below it waking threads takes longer than the kernel
+
 SPIN_COUNT = "10000"  # of OpenMP's threads after a loop: some 0.1 ms
 
 DTYPES = {np.dtype(name): getattr(types, name) for name in ("float32", "float64", "int32", "int64", "uint8")}
@@ -52,11 +54,11 @@ class Kernel:
         if callback is None:
             callback = self._callbacks[key] = self._compile(arguments)
         packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
-        if blocks == 1:  # not worth waking threads
-            callback.ctypes(0, _address(packed))
+        if blocks == 1 or sum([a.nbytes for a in arguments if isinstance(a, np.ndarray)]) < FEW_BYTES:
+            _loop(parallel=False)(callback.address, blocks, _address(packed))
             return
         with _one_at_a_time:
-            _parallel_loop()(callback.address, blocks, _address(packed))
+            _loop(parallel=True)(callback.address, blocks, _address(packed))
 
     def _compile(self, arguments):
         unpacked = types.Tuple([_type_of(a) for a in arguments])
@@ -168,8 +170,13 @@ def _call(typing_context, address, block, arguments):
     return types.void(types.int64, types.int64, types.int64), generate
 
 
-def _loop(address, blocks, arguments):
+def _in_parallel(address, blocks, arguments):
     for block in numba.prange(blocks):
+        _call(address, block, arguments)
+
+
+def _one_by_one(address, blocks, arguments):
+    for block in range(blocks):
         _call(address, block, arguments)
 
 
@@ -182,8 +189,10 @@ def _limit_spinning():
 
 
 @functools.cache
-def _parallel_loop():
+def _loop(*, parallel: bool):
+    """The compiled loop over blocks ``(address, blocks, arguments)``."""
     _limit_spinning()
     signature = types.void(types.int64, types.int64, types.int64)
+    decorator = functools.partial(numba.njit, parallel=parallel, nogil=True)
     with _announce_compilation():
-        return _with_cache(functools.partial(numba.njit, parallel=True, nogil=True), signature, _loop)
+        return _with_cache(decorator, signature, _in_parallel if parallel else _one_by_one)
