@@ -90,7 +90,7 @@ def test_train__a_script_for_the_original(tmp_path, monkeypatch):
     # fmt: on
     output = definetti_np.test([simulate_data()[0] for _ in range(5)], model_path="./example_weights", threads=2)
     assert output.shape == (5, 2)
-    assert sorted(os.listdir()) == ["example_weights.npz", "summary.txt"]
+    assert sorted(os.listdir()) == ["example_weights.checkpoint.npz", "example_weights.npz", "summary.txt"]
 
 
 def test_train__regression_with_defaults_of_the_original():
@@ -160,7 +160,7 @@ def test_train__a_failing_simulator_leaves_nothing_running(tmp_path):
 
 def test_train__a_loss_that_is_not_finite_stops_training(tmp_path):
     options = {**SMALL, "phi_net": [], "g": ("moments", 0.5), "h_net": [("softmax",)]}
-    with pytest.raises(FloatingPointError, match=r"batch 0 \(examples 0 to 9\): the loss is nan"):
+    with pytest.raises(FloatingPointError, match=r"batch 0 \(examples 0 to 9 of seed 1\): the loss is nan"):
         train(simulator=simulator, **options, save_path=tmp_path / "weights")
     assert os.listdir(tmp_path) == []
 
