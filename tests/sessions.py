@@ -14,10 +14,14 @@ LIVES = Path(__file__).parent / "lives.py"
 LIMIT = 120  # seconds
 
 
+started = []  # the sessions of the test that runs; conftest.py ends those that it has not
+
+
 class Session:
     """A Python script that runs in a new session."""
 
     def __init__(self, *arguments, **environment):
+        started.append(self)
         environment = {**os.environ, "PYTHONPATH": str(LIVES.parents[1]), **environment}
         self.process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
@@ -29,10 +33,16 @@ class Session:
         try:
             output, errors = self.process.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, 9)
-            pytest.fail(f"it hangs: {self.process.communicate()[1]}")
+            self.kill()
+            pytest.fail("it hangs")
         until(lambda: not self.members(), "processes of it to be gone")
         return self.process.returncode, output + errors
+
+    def kill(self) -> None:
+        """Kill what is still there of it."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, 9)
+        self.process.communicate()
 
     def members(self) -> list[str]:
         """The living processes of the session."""
