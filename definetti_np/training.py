@@ -160,6 +160,10 @@ def train(
     if save_path is not None:
         save_path = model_path(save_path, "save_path")
         check_parent(save_path, "save_path")
+        if save_path.stem.endswith((".checkpoint", ".checkpoint.previous")):
+            raise ValueError(
+                f"save_path must not end in .checkpoint, as the checkpoints of another run do; got {save_path.stem!r}"
+            )
     if checkpoint_every is not None:
         checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", minimum=1)
     if not isinstance(resume, bool):

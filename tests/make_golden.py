@@ -1,4 +1,4 @@
-"""Write the golden files of this version of the file format: models, the data they are tried on, their predictions.
+"""Write the golden files of this version of the file format: models with data and predictions, and a checkpoint.
 
     python tests/make_golden.py
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from definetti_np import Model, Network
+from definetti_np import Model, Network, Trainer
+from definetti_np.checkpoint import Checkpoint, write_checkpoint
 from definetti_np.modelfile import FORMAT_VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -40,6 +41,12 @@ def main():
         path = GOLDEN / f"version_{FORMAT_VERSION}_{name}"
         model.save(path)
         np.savez(f"{path}_predictions.npz", data=data, predictions=model.predict(data))
+    trainer = Trainer(network, loss=loss)
+    trainer.step(data, np.ones((4, 2)))
+    run = {"network": network.spec.as_dict(), "batch_size": 4, "seed": 2}
+    state = Checkpoint.of(trainer, run, batches=1, summary=["0 0.5 0.25"], redraws={"ValueError": 3})
+    path = GOLDEN / f"version_{FORMAT_VERSION}_state.npz"
+    write_checkpoint(path, state, previous=path)
 
 
 if __name__ == "__main__":

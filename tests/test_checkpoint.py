@@ -6,7 +6,9 @@ import os
 import re
 import resource
 import signal
+import stat
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +17,8 @@ from sessions import LIVES, Session, start, until
 
 from definetti_np import ModelFileError, SimulatorError, load, train
 from definetti_np import checkpoint as checkpoint_module
-from definetti_np.checkpoint import Checkpoints, read_checkpoint
-from definetti_np.modelfile import CHECKPOINT, read_file, write_file
+from definetti_np.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
+from definetti_np.modelfile import CHECKPOINT, FORMAT_VERSION, read_file, write_file
 
 FILES = ["s", "w.checkpoint.npz", "w.checkpoint.previous.npz", "w.npz"]
 
@@ -136,6 +138,7 @@ def test_resume__lists_all_differences(twin):
         ({"checkpoint_every": 5}, ValueError, "checkpoint_every needs a save_path"),
         ({"checkpoint_every": 0, "save_path": "w"}, ValueError, "checkpoint_every must be at least 1, got 0"),
         ({"resume": 1, "save_path": "w"}, TypeError, "resume must be True or False, got 1"),
+        ({"save_path": "w.checkpoint"}, ValueError, "save_path must not end in .checkpoint, .* got 'w.checkpoint'"),
         ({"save_path": "w" * 240}, ValueError, "is longer than 255 bytes"),
     ],
 )
@@ -254,6 +257,41 @@ def test_train__a_simulator_that_fails_leaves_a_checkpoint(tmp_path, twin):
     assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches == 4
     run(tmp_path, resume=True)
     assert_same(tmp_path, twin)
+
+
+@pytest.mark.parametrize("version", range(2, FORMAT_VERSION + 1))
+def test_checkpoint__files_of_every_version(version):
+    """They were written by the code of that time; see make_golden.py."""
+    path = Path(__file__).parent / "golden" / f"version_{version}_state.npz"
+    state = read_checkpoint(path)
+    assert (state.batches, state.next_example, state.adam_steps) == (1, 4, 1)
+    assert (state.summary, state.redraws, state.run["seed"]) == (["0 0.5 0.25"], {"ValueError": 3}, 2)
+    with np.load(path) as file:
+        for name in ("weights", "first_moments", "second_moments"):
+            assert getattr(state, name).tobytes() == file[name].tobytes()
+    assert state.first_moments.any()
+
+
+def test_checkpoint__is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """The order of a save: the new file's content, the old file's new name, the new file's name, the folder."""
+    done = []
+
+    def record(name, describe):
+        function = getattr(os, name)
+
+        def recorded(*arguments):
+            done.append((name, *describe(*arguments)))
+            return function(*arguments)
+
+        monkeypatch.setattr(os, name, recorded)
+
+    record("fsync", lambda descriptor: [stat.S_ISDIR(os.fstat(descriptor).st_mode)])
+    record("replace", lambda old, new: [Path(new).name])
+    checkpoint = read_checkpoint(Path(__file__).parent / "golden" / "version_2_state.npz")
+    for _ in range(2):
+        done.clear()
+        write_checkpoint(tmp_path / "new.npz", checkpoint, previous=tmp_path / "old.npz")
+    assert done == [("fsync", False), ("replace", "old.npz"), ("replace", "new.npz"), ("fsync", True)]
 
 
 # A full disk
