@@ -16,6 +16,9 @@ from .tensor import backpropagate
 from .workspace import Workspace
 
 LOSS_OPERATIONS = {"cross-ent": operations.cross_entropy, "l2": operations.squared_error}
+_WHAT_TO_TRY = (
+    "the network is as it was before this step. Try a smaller learning rate, or data and labels of a size near 1"
+)
 
 
 class Trainer:
@@ -66,7 +69,7 @@ class Trainer:
         Raises
         ------
         FloatingPointError
-            If the loss is NaN or infinite.
+            If the loss or the gradient is NaN or infinite; the network is as it was before.
         """
         with kernel_threads(self.threads), self._workspace.used():
             batch = self.network.as_batch(data)
@@ -74,16 +77,23 @@ class Trainer:
             prediction = self.network.forward(batch)
             loss = LOSS_OPERATIONS[self.loss](prediction, labels)
             if not math.isfinite(loss.array):
-                raise FloatingPointError(
-                    f"the loss is {loss.array}; the network is as it was before this step. Try a smaller learning "
-                    "rate, or data and labels of a size near 1"
-                )
+                raise FloatingPointError(f"the loss is {loss.array}; {_WHAT_TO_TRY}")
             backpropagate(loss, np.ones_like(loss.array))
+            self._check_gradients()
             self.optimizer.step()
         loss_value = float(loss.array)
         if self.accuracy is None:
             return loss_value, loss_value
         return loss_value, classification_accuracy(prediction.array, labels)
+
+    def _check_gradients(self) -> None:
+        gradients = self.network.flat.gradients
+        # One pass without BLAS, which would wake threads of its own. Adam sums squares: those must be finite too.
+        if not math.isfinite(np.einsum("i,i", gradients, gradients)):
+            for name, gradient in self.network.gradients.items():
+                if not np.isfinite(gradient).all():
+                    raise FloatingPointError(f"the gradient of {name} is NaN or infinite; {_WHAT_TO_TRY}")
+            raise FloatingPointError(f"the gradient is too large for its square; {_WHAT_TO_TRY}")
 
     def _check_labels(self, labels, datasets: int) -> np.ndarray:
         labels = as_floats(labels, "labels", self.network.dtype)

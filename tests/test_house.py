@@ -22,15 +22,26 @@ LAYERS = [
     ["network", "optimizers"],
     ["operations", "assembly"],
     ["products"],
-    ["features", "parameters", "workers"],
+    ["features", "parameters", "workers", "checkpoint"],
     ["workspace", "kernels"],
     ["simulation", "tensor", "modelfile", "logs"],
     ["losses", "multiset", "seeds"],
     ["specs"],
-    ["checks", "errors", "cores"],
+    ["checks", "errors", "cores", "interruption", "lock"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
-WITHOUT_NUMBA = {"simulation", "workers", "specs", "modelfile", "multiset", "losses", "seeds", "logs", "training"}
+WITHOUT_NUMBA = {
+    "simulation",
+    "workers",
+    "specs",
+    "modelfile",
+    "multiset",
+    "losses",
+    "seeds",
+    "logs",
+    "training",
+    "checkpoint",
+}
 
 
 def imports_of(path):
