@@ -154,7 +154,7 @@ def _only_process():
     if fcntl is None:
         yield
         return
-    path = Path(numba.njit(cache=True)(_loop).stats.cache_path, "definetti_np.lock")
+    path = Path(numba.njit(cache=True)(_one_by_one).stats.cache_path, "definetti_np.lock")
     with open(path, "ab") as file:
         deadline = time.monotonic() + PATIENCE
         while not _try_lock(file) and time.monotonic() < deadline:

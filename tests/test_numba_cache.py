@@ -67,7 +67,7 @@ def test_cache__a_lock_that_is_never_released_only_delays(tmp_path, monkeypatch)
     from definetti_np.kernels import _jit
 
     monkeypatch.setattr(_jit, "PATIENCE", 0.1)
-    folder = Path(numba.njit(cache=True)(_jit._loop).stats.cache_path)
+    folder = Path(numba.njit(cache=True)(_jit._one_by_one).stats.cache_path)
     with open(folder / "definetti_np.lock", "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with _jit._only_process():
