@@ -1,6 +1,7 @@
 """Training on data that is simulated on the fly."""
 
 import logging
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from .cores import available_cores
 from .logs import Summary, log_to, progress
 from .losses import check_accuracy, check_loss
 from .modelfile import check_parent, model_path
+from .redraws import describe_redraws
 from .seeds import check_seed
 from .simulation import ExampleSource, SerialStream, takes_generator
 from .specs import network_spec
@@ -41,6 +43,11 @@ def train(
     *,
     seed=None,
     learning_rate=0.001,
+    simulator_timeout=None,
+    on_simulator_error="raise",
+    max_redraw_fraction=0.1,
+    worker_max_examples=None,
+    start_method=None,
 ):
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -92,6 +99,20 @@ def train(
         whatever the numbers of threads and processes. None draws one; it is in the log and in the model.
     learning_rate
         Step size of Adam.
+    simulator_timeout
+        Seconds that one example may take. After that its simulator process is killed, with what it has started, and
+        the example simulated again, three times in all. None for no limit.
+    on_simulator_error
+        "raise" ends training when the simulator raises. "redraw" draws that example again with its next seed, also if
+        data or label are NaN or infinite, and counts the reasons. That changes the prior: the network learns from
+        the parameters at which the simulator succeeds. An example that fails 100 times ends training.
+    max_redraw_fraction
+        The fraction of draws that may fail under "redraw", judged from the 200th draw on.
+    worker_max_examples
+        Examples after which a simulator process is replaced by a new one, against slow leaks of memory. None for never.
+    start_method
+        How simulator processes start, "fork", "spawn" or "forkserver" as in `multiprocessing`; None for fork where the
+        platform has it. With the others the simulator must be a function that can be imported.
 
     Returns
     -------
@@ -103,7 +124,8 @@ def train(
     ValueError, TypeError
         If an argument is wrong, before anything is simulated.
     SimulatorError
-        If the simulator fails, or returns something that does not fit; with the example's index and seed.
+        If the simulator fails, or returns something that does not fit; with the example's index and seed. If
+        simulator processes do not start, or three of them died at one example.
     FloatingPointError
         If the loss becomes NaN or infinite.
     """
@@ -126,6 +148,21 @@ def train(
         training_threads = as_integer(training_threads, "training_threads", minimum=1)
     workers = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
     as_positive_number(learning_rate, "learning_rate")
+    if simulator_timeout is not None:
+        as_positive_number(simulator_timeout, "simulator_timeout")
+        if workers == 0:
+            raise ValueError(
+                "simulator_timeout needs simulator processes to kill: sim_threads must be 1 at least, got 0"
+            )
+    if on_simulator_error not in ("raise", "redraw"):
+        raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from 'raise', 'redraw'")
+    if as_positive_number(max_redraw_fraction, "max_redraw_fraction") > 1:
+        raise ValueError(f"max_redraw_fraction must be at most 1, got {max_redraw_fraction!r}")
+    if worker_max_examples is not None:
+        worker_max_examples = as_integer(worker_max_examples, "worker_max_examples", minimum=1)
+    if start_method not in (None, *multiprocessing.get_all_start_methods()):
+        choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
+        raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
     seed = check_seed(seed)
     if save_path is not None:
         save_path = model_path(save_path, "save_path")
@@ -136,8 +173,18 @@ def train(
     if logfile not in (None, "."):
         check_parent(Path(logfile).expanduser(), "logfile")
 
-    source = ExampleSource(simulator, seed, spec, loss)
-    with log_to(logfile), _open_stream(source, workers, queue_capacity, num_batches * batch_size) as stream:
+    source = ExampleSource(simulator, seed, spec, loss, on_simulator_error)
+    options = {"max_redraw_fraction": max_redraw_fraction}
+    if workers:
+        options |= {
+            "workers": workers,
+            "capacity": queue_capacity,
+            "stop": num_batches * batch_size,
+            "start_method": start_method,
+            "timeout": simulator_timeout,
+            "worker_max_examples": worker_max_examples,
+        }
+    with log_to(logfile), (WorkerStream if workers else SerialStream)(source, **options) as stream:
         # Only now: the workers are forked from a process that has neither Numba nor its threads.
         from .model import Model
         from .network import Network
@@ -150,17 +197,13 @@ def train(
             network.flat.weights.size, num_batches, batch_size, seed, workers, trainer.threads,
         )  # fmt: skip
         _run(trainer, stream, num_batches, batch_size, verbosity, training_summary, to_terminal=logfile == ".")
+        if stream.redraws:
+            logger.warning(describe_redraws(stream.redraws, num_batches * batch_size))
         model = Model(network, loss=loss, seed=seed, batches_trained=num_batches)
         if save_path is not None:
             model.save(save_path)
             logger.info("saved the model as %s", save_path)
     return model
-
-
-def _open_stream(source: ExampleSource, workers: int, capacity: int, examples: int):
-    if workers == 0:
-        return SerialStream(source)
-    return WorkerStream(source, workers=workers, capacity=capacity, stop=examples)
 
 
 def _run(trainer, stream, num_batches, batch_size, verbosity, training_summary, *, to_terminal) -> None:

@@ -23,14 +23,28 @@ LAYERS = [
     ["operations", "assembly"],
     ["products"],
     ["features", "parameters", "workers"],
-    ["workspace", "kernels"],
+    ["workspace", "kernels", "worker"],
+    ["worker_process"],
+    ["messages"],
     ["simulation", "tensor", "modelfile", "logs"],
+    ["redraws"],
     ["losses", "multiset", "seeds"],
     ["specs"],
-    ["checks", "errors", "cores"],
+    ["checks", "errors", "cores", "one_thread"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
-WITHOUT_NUMBA = {"simulation", "workers", "specs", "modelfile", "multiset", "losses", "seeds", "logs", "training"}
+WITHOUT_NUMBA = {
+    "simulation",
+    "workers",
+    "worker_process",
+    "specs",
+    "modelfile",
+    "multiset",
+    "losses",
+    "seeds",
+    "logs",
+    "training",
+}
 
 
 def imports_of(path):
