@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from multiprocessing import forkserver
 from multiprocessing.reduction import ForkingPickler
 
 from .errors import SimulatorError
@@ -44,6 +45,8 @@ def run(
     for other in inherited:
         other.close()
     os.setsid()  # a process group: what the simulator starts ends with it
+    if trainer is None:
+        _let_the_fork_server_end()
     _die_with_parent(os.getppid() if trainer is None else trainer)
     _reset_signals()
     _renew_standard_streams()
@@ -83,6 +86,14 @@ def _die_with_parent(parent: int) -> None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     if os.getppid() != parent:  # it ended before
         os._exit(1)
+
+
+def _let_the_fork_server_end() -> None:
+    """Close the pipe by which every process that a fork server has started keeps it alive, after the trainer's end."""
+    server = forkserver._forkserver
+    if getattr(server, "_forkserver_alive_fd", None) is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
 
 
 def _end_after(parent: int) -> None:

@@ -287,7 +287,7 @@ class WorkerStream:
                 text += "; if nobody killed it, it may have run out of memory"
             if len(ends) >= MOST_ENDS:
                 self._fail(
-                    f"{text}\nIt is the {len(ends)}th process that ends at this example: {'; '.join(ends)}.\n"
+                    f"{text}\nIt is the third process that ended at this example: {'; '.join(ends)}.\n"
                     f"To reproduce it in this process:\n    {reproducing_line(self._source.seed, index)}"
                 )
         else:
