@@ -210,7 +210,7 @@ def test_workers__multiply_matrices_with_one_thread(tmp_path, method):
 
 
 BLOCKED = """
-import os, sys, threading, time, signal
+import multiprocessing.util, os, sys, threading, time, signal
 from disasters import simulator
 from test_workers_alone import open_stream
 
@@ -218,6 +218,7 @@ def simulate(rng):
     sys.stdout.flush()
     return simulator(rng)
 
+multiprocessing.util._flush_std_streams = lambda: None  # it would wait for the other thread
 threading.Thread(target=lambda: print("x" * 10**6), daemon=True).start()  # nobody reads
 time.sleep(0.5)
 stream = open_stream(simulate)
