@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .lock import only_run
 from .logs import Summary, log_to, progress
 from .losses import check_accuracy, check_loss
 from .modelfile import check_parent, model_path
+from .redraws import describe_redraws
 from .seeds import check_seed
 from .simulation import ExampleSource, SerialStream, takes_generator
 from .specs import network_spec
@@ -49,6 +51,11 @@ def train(
     learning_rate=0.001,
     checkpoint_every=None,
     resume=False,
+    simulator_timeout=None,
+    on_simulator_error="raise",
+    max_redraw_fraction=0.1,
+    worker_max_examples=None,
+    start_method=None,
 ):
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -113,6 +120,20 @@ def train(
         `num_batches`, the numbers of threads and processes, `queue_capacity`, `verbosity`, `checkpoint_every`, and
         the log; the code of the simulator is not compared. `seed` may be None. With another `verbosity`, new lines of
         the summary come at its interval.
+    simulator_timeout
+        Seconds that one example may take. After that its simulator process is killed, with what it has started, and
+        the example simulated again, three times in all. None for no limit.
+    on_simulator_error
+        "raise" ends training when the simulator raises. "redraw" draws that example again with its next seed, also if
+        data or label are NaN or infinite, and counts the reasons. That changes the prior: the network learns from
+        the parameters at which the simulator succeeds. An example that fails 100 times ends training.
+    max_redraw_fraction
+        The fraction of draws that may fail under "redraw", judged from the 200th draw on.
+    worker_max_examples
+        Examples after which a simulator process is replaced by a new one, against slow leaks of memory. None for never.
+    start_method
+        How simulator processes start, "fork", "spawn" or "forkserver" as in `multiprocessing`; None for fork where the
+        platform has it. With the others the simulator must be a function that can be imported.
 
     Returns
     -------
@@ -128,7 +149,8 @@ def train(
     RuntimeError
         If another run trains this `save_path`; the message says which.
     SimulatorError
-        If the simulator fails, or returns something that does not fit; with the example's index and seed.
+        If the simulator fails, or returns something that does not fit; with the example's index and seed. If
+        simulator processes do not start, or three of them died at one example.
     FloatingPointError
         If the loss or the gradient becomes NaN or infinite.
     OSError
@@ -155,6 +177,21 @@ def train(
     workers = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
     learning_rate = as_positive_number(learning_rate, "learning_rate")
     drawn = seed is None
+    if simulator_timeout is not None:
+        as_positive_number(simulator_timeout, "simulator_timeout")
+        if workers == 0:
+            raise ValueError(
+                "simulator_timeout needs simulator processes to kill: sim_threads must be 1 at least, got 0"
+            )
+    if on_simulator_error not in ("raise", "redraw"):
+        raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from 'raise', 'redraw'")
+    if as_positive_number(max_redraw_fraction, "max_redraw_fraction") > 1:
+        raise ValueError(f"max_redraw_fraction must be at most 1, got {max_redraw_fraction!r}")
+    if worker_max_examples is not None:
+        worker_max_examples = as_integer(worker_max_examples, "worker_max_examples", minimum=1)
+    if start_method not in (None, *multiprocessing.get_all_start_methods()):
+        choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
+        raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
     seed = check_seed(seed)
     checkpoints = None
     if save_path is not None:
@@ -189,14 +226,23 @@ def train(
         "batch_size": batch_size,
         "seed": seed,
         "simulator": _qualified_name(simulator),
+        "on_simulator_error": on_simulator_error,
     }
     with log_to(logfile), Interruption() as interruption, only_run(checkpoints and checkpoints.lock):
         start = _start(checkpoints, run, num_batches, resume=resume, drawn=drawn)
         if start is not None:
             seed = run["seed"] = start.run["seed"]
-        source = ExampleSource(simulator, seed, spec, loss)
-        first = 0 if start is None else start.next_example
-        with _open_stream(source, workers, queue_capacity, first, num_batches * batch_size) as stream:
+        source = ExampleSource(simulator, seed, spec, loss, on_simulator_error)
+        first, stop = 0 if start is None else start.next_example, num_batches * batch_size
+        redraws = {"max_redraw_fraction": max_redraw_fraction, "redraws": {} if start is None else start.redraws}
+        processes = {
+            "workers": workers,
+            "capacity": queue_capacity,
+            "start_method": start_method,
+            "timeout": simulator_timeout,
+            "worker_max_examples": worker_max_examples,
+        }
+        with _open_stream(source, first, stop, redraws, processes) as stream:
             # Only now: the workers are forked from a process that has neither Numba nor its threads.
             from .model import Model
             from .network import Network
@@ -219,6 +265,8 @@ def train(
             training = _Training(trainer, stream, run, checkpoints, summary, report, batches=first // batch_size)
             with contextlib.closing(summary), contextlib.closing(report):
                 training.run_to(num_batches, interruption)
+            if stream.redraws:
+                logger.warning(describe_redraws(stream.redraws, stop))
         model = Model(network, loss=loss, seed=seed, batches_trained=num_batches)
         if save_path is not None:
             _save(model, save_path, checkpoints)
@@ -259,10 +307,10 @@ def _start(checkpoints: Checkpoints | None, run: dict, num_batches: int, *, resu
     return start
 
 
-def _open_stream(source: ExampleSource, workers: int, capacity: int, first: int, stop: int):
-    if workers == 0 or first == stop:
-        return SerialStream(source, first=first)
-    return WorkerStream(source, workers=workers, capacity=capacity, first=first, stop=stop)
+def _open_stream(source: ExampleSource, first: int, stop: int, redraws: dict, processes: dict):
+    if processes["workers"] == 0 or first == stop:
+        return SerialStream(source, first=first, **redraws)
+    return WorkerStream(source, first=first, stop=stop, **redraws, **processes)
 
 
 def _save(model, path: Path, checkpoints: Checkpoints) -> None:
@@ -287,6 +335,7 @@ class _Training:
         self._summary = summary
         self._report = report
         self._batches = batches  # trained on so far
+        self._redraws = dict(stream.redraws)  # of their examples
 
     def run_to(self, num_batches: int, interruption: Interruption) -> None:
         """Train until there were so many batches; a signal may end it before."""
@@ -319,12 +368,16 @@ class _Training:
         self._summary.update(batch, loss, accuracy)
         self._report.update(batch, loss, accuracy, waited)
         self._batches += 1
+        self._redraws = dict(self._stream.redraws)
 
     def _checkpoint(self) -> None:
         if self._checkpoints is not None and self._batches:
-            redraws = {}  # the stream's counts by reason
             state = Checkpoint.of(
-                self._trainer, self._run, batches=self._batches, summary=self._summary.lines, redraws=redraws
+                self._trainer,
+                self._run,
+                batches=self._batches,
+                summary=self._summary.lines,
+                redraws=self._redraws,
             )
             self._checkpoints.write(state)
 

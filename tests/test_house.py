@@ -23,16 +23,20 @@ LAYERS = [
     ["operations", "assembly"],
     ["products"],
     ["features", "parameters", "workers", "checkpoint"],
-    ["workspace", "kernels"],
+    ["workspace", "kernels", "worker"],
+    ["worker_process"],
+    ["messages"],
     ["simulation", "tensor", "modelfile", "logs"],
+    ["redraws"],
     ["losses", "multiset", "seeds"],
     ["specs"],
-    ["checks", "errors", "cores", "interruption", "lock"],
+    ["checks", "errors", "cores", "interruption", "lock", "one_thread"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 WITHOUT_NUMBA = {
     "simulation",
     "workers",
+    "worker_process",
     "specs",
     "modelfile",
     "multiset",
