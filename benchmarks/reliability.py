@@ -68,7 +68,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
 
         def with_them() -> float:
-            return run(save_path=Path(folder) / "weights", checkpoint_every=options.every)
+            return run(save_path=Path(tempfile.mkdtemp(dir=folder)) / "weights", checkpoint_every=options.every)
 
         without()  # compiles
         seconds = np.array([[without(), with_them()] for _ in range(options.rounds)])
