@@ -163,7 +163,7 @@ def _pickled(source: ExampleSource, method: str) -> bytes:
 
 def _how(code: int) -> str:
     if code == NO_GUARD:
-        return GUARD
+        return f"found that {GUARD}"
     if code >= 0:
         return f"ended with exit code {code}"
     names = {number.value: number.name for number in signal.Signals}

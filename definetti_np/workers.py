@@ -272,10 +272,10 @@ class WorkerStream:
         """Report a worker that ended by itself, and give up if that happens again and again."""
         text = f"simulator process {worker.number} (pid {worker.pid}) {how}"
         if not worker.ready:
-            text += " before it was ready"
+            text = f"simulator process {worker.number} (pid {worker.pid}), before it was ready, {how}"
             self._failed_starts.append(how)
             if not self._receiver.is_alive():
-                raise SimulatorError(f"{text}\n{self._start_hint(how)}")
+                raise SimulatorError(f"{text}\n{self._start_hint()}")
             if len(self._failed_starts) >= MOST_FAILED_STARTS:
                 self._fail(f"{text}, as the {MOST_FAILED_STARTS - 1} before: {'; '.join(self._failed_starts)}")
         elif worker.tasks:
@@ -294,7 +294,7 @@ class WorkerStream:
             text += " while it was idle"
         logger.warning("%s; %s", text, "another one takes its place" if self._error is None else "giving up")
 
-    def _start_hint(self, how: str) -> str:
+    def _start_hint(self) -> str:
         method = self._context.get_start_method()
         if method == "fork":
             return "It had not called the simulator yet."

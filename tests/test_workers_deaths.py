@@ -102,7 +102,10 @@ def test_worker_stream__workers_that_cannot_start_again_end_it(monkeypatch, capl
         # As if something on the machine had changed: every process that is started from now on ends at once.
         monkeypatch.setattr("definetti_np.worker.run", lambda *arguments: os._exit(9))
         os.kill(stream._workers[0].pid, signal.SIGKILL)
-        with pytest.raises(SimulatorError, match=r"before it was ready, as the 9 before: ended with exit code 9; "):
+        with pytest.raises(
+            SimulatorError,
+            match="before it was ready, ended with exit code 9, as the 9 before: ended with exit code 9; ",
+        ):
             [stream.next_batch(10) for _ in range(10**6)]
     assert_none_left()
 

@@ -70,7 +70,7 @@ def test_train__a_script_that_cannot_be_imported(tmp_path, method):
     assert trainer.returncode == 1
     assert "ImportError: only here" in errors
     assert errors.count("SimulatorError: simulator process") == 1
-    assert "ended with exit code 1 before it was ready" in errors
+    assert "before it was ready, ended with exit code 1\n" in errors
     assert "another one takes its place" not in errors
 
 
