@@ -357,8 +357,11 @@ class _Training:
     def _take_batch(self, interruption: Interruption) -> None:
         batch, size = self._batches, self._run["batch_size"]
         start = time.monotonic()
-        with interruption.waiting(self._checkpoint):
-            data, labels = self._stream.next_batch(size)
+        if isinstance(self._stream, SerialStream):
+            with interruption.waiting(self._checkpoint):  # an exception may end a simulation at any point
+                data, labels = self._stream.next_batch(size)
+        else:
+            data, labels = self._stream.next_batch(size, lambda: interruption.act(self._checkpoint))
         waited = time.monotonic() - start
         try:
             loss, accuracy = self._trainer.step(data, labels)

@@ -13,7 +13,7 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from .errors import SimulatorError
 from .messages import READY, decode, text_of
@@ -117,8 +117,10 @@ class WorkerStream:
         """How many draws failed for the examples that were taken, by reason."""
         return self._redraws.counts
 
-    def next_batch(self, size: int):
+    def next_batch(self, size: int, while_waiting: Callable[[], None] = lambda: None):
         """Return the next `size` examples, waiting for them: their rows, and their labels (size, N).
+
+        `while_waiting` is called again and again meanwhile; it may raise an exception.
 
         Raises
         ------
@@ -136,7 +138,8 @@ class WorkerStream:
         with self._changed:
             self._wanted = range(start, end)
             self._missing = sum(index not in self._messages for index in self._wanted)
-            self._changed.wait_for(lambda: self._error or not self._missing)
+            while not self._changed.wait_for(lambda: self._error or not self._missing, TICK):
+                while_waiting()
             if self._error:
                 raise self._error
             messages = [self._messages.pop(index) for index in range(start, end)]
