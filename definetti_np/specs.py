@@ -91,6 +91,29 @@ class NetworkSpec:
         return {field: getattr(self, field) for field in fields}
 
 
+@dataclass(frozen=True)
+class FunctionSpec:
+    """The shapes of a network that is a function of the user's; what a `NetworkSpec` says, as far as it is known."""
+
+    input_shape: tuple
+    output_shape: tuple[int]
+    pooling: PoolingSpec = PoolingSpec("of network_function")
+    ends_in_softmax: bool = False  # what it predicts is what it returns
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Positions W and channels C of a row of the data."""
+        return row_shape(self.input_shape)
+
+    def as_dict(self) -> dict:
+        return {"input_shape": self.input_shape, "output_shape": self.output_shape}
+
+
+def function_spec(input_shape, output_shape) -> FunctionSpec:
+    """Check the shapes of a network that is a function of the user's."""
+    return FunctionSpec(check_input_shape(input_shape), check_output_shape(output_shape))
+
+
 def network_spec(input_shape, output_shape, phi_net, g, h_net) -> NetworkSpec:
     """Check the description of a network and work out its dimensions.
 

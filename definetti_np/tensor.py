@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .arithmetic import Arithmetic
 
-class Tensor:
+
+class Tensor(Arithmetic):
     """An array, the Tensors it was computed from, and a closure that sends a gradient back to them.
 
     ``backward(gradient)`` gets the gradient of the loss with respect to ``array`` and returns one gradient per parent,
@@ -24,6 +26,13 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    def __repr__(self) -> str:
+        return f"Tensor of shape {self.shape} and dtype {self.array.dtype}"
 
 
 class Parameter(Tensor):

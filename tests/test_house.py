@@ -19,15 +19,19 @@ TREES = {path: ast.parse(path.read_text()) for path in [*LIBRARY, *KERNELS, ROOT
 LAYERS = [
     ["training"],
     ["model", "trainer"],
+    ["invariance"],
     ["network", "optimizers"],
+    ["layers"],
+    ["ops"],
     ["operations", "assembly"],
     ["products"],
     ["features", "parameters", "workers"],
     ["workspace", "kernels"],
-    ["simulation", "tensor", "modelfile", "logs"],
+    ["simulation", "bindings", "modelfile", "logs"],
+    ["tensor", "initial"],
     ["losses", "multiset", "seeds"],
     ["specs"],
-    ["checks", "errors", "cores"],
+    ["checks", "errors", "cores", "arithmetic"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 WITHOUT_NUMBA = {"simulation", "workers", "specs", "modelfile", "multiset", "losses", "seeds", "logs", "training"}

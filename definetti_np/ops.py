@@ -1,0 +1,842 @@
+"""Differentiable operations for networks and losses that users write: each one's forward and backward stand together.
+
+They take Tensors, Parameters, features, and arrays and numbers as constants. Constants take the Tensors' dtype.
+
+    B          datasets of a batch: the first axis of a Tensor
+    P, C       positions and channels of a row, or of what is pooled of rows
+    N          nodes that a dense layer computes
+    features   what is computed of each row of each dataset, as if of shape (rows, P, C) or (rows, N); the rows have
+               no order, so what goes along their axis is symmetric in them, and gives a Tensor (B, P, C) or (B, N)
+"""
+
+import builtins  # abs, max and sum are operations here
+import functools
+import numbers
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from . import operations
+from .arithmetic import OPERATIONS
+from .bindings import Parameter, current
+from .checks import as_integer, as_positive_number
+from .features import RowFeatures
+from .kernels import conv as conv_kernels
+from .kernels import pool as pool_kernels
+from .operations import LINEAR
+from .tensor import Tensor
+from .workspace import empty_like
+
+
+def _operation(function: Callable) -> Callable:
+    """Enter an operation in the list that operators and NumPy functions are looked up in."""
+
+    @functools.wraps(function)
+    def operation(*args, **options):
+        result = function(*args, **options)
+        binding = current()
+        if binding is not None and binding.log is not None and isinstance(result, Tensor):
+            binding.log.append((function.__name__, result.array))
+        return result
+
+    OPERATIONS[function.__name__] = operation
+    return operation
+
+
+def _elementwise(operands: int) -> Callable:
+    """Let a function of so many Tensors take all that operations take, and go through features row by row."""
+
+    def decorate(function):
+        @_operation
+        @functools.wraps(function)
+        def operation(*args, **options):
+            if len(args) < operands:
+                raise TypeError(f"{function.__name__} takes {operands} operands by position, got {len(args)}")
+            tensors, finish = _aligned(function.__name__, args[:operands])
+            return finish(function(*tensors, *args[operands:], **options))
+
+        return operation
+
+    return decorate
+
+
+# What operations take
+
+
+def _resolved(operand):
+    return operand.tensor() if isinstance(operand, Parameter) else operand
+
+
+def _tensors(name: str, operands) -> list[Tensor]:
+    """Operands without features as Tensors of one dtype."""
+    operands = [_resolved(operand) for operand in operands]
+    dtype = _dtype(name, [operand for operand in operands if isinstance(operand, Tensor)])
+    return [_as_tensor(name, operand, dtype) for operand in operands]
+
+
+def _dtype(name: str, tensors: list[Tensor]):
+    trained = {tensor.array.dtype for tensor in tensors if tensor.needs_gradient}
+    if len(trained) > 1:
+        raise ValueError(f"{name}: Tensors of networks of different dtypes, {sorted(map(str, trained))}")
+    floats = [tensor.array.dtype for tensor in tensors if tensor.array.dtype.kind == "f"]
+    return next(iter(trained), floats[0] if floats else None)
+
+
+def _as_tensor(name: str, operand, dtype) -> Tensor:
+    if not isinstance(operand, Tensor):
+        array = np.asarray(operand)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{name}: takes Tensors, features, arrays of numbers and numbers, got {operand!r}")
+        operand = Tensor(array if dtype is not None or array.dtype.kind == "f" else array.astype(np.float64))
+    if dtype is None or operand.array.dtype == dtype:
+        return operand
+    return Tensor(operand.array.astype(dtype))
+
+
+def _tensor(name: str, operand) -> Tensor:
+    """The one operand of an operation that takes no features here."""
+    if isinstance(operand, RowFeatures):
+        raise TypeError(f"{name}: takes Tensors, got {operand!r}; pool them first, with ops.max, for example")
+    return _tensors(name, [operand])[0]
+
+
+def _aligned(name: str, operands) -> tuple[list[Tensor], Callable]:
+    """Tensors whose shapes broadcast, and a function that turns a result into what the operands were."""
+    operands = [_resolved(operand) for operand in operands]
+    features = [operand for operand in operands if isinstance(operand, RowFeatures)]
+    values = [operand.values if isinstance(operand, RowFeatures) else operand for operand in operands]
+    if not features:
+        tensors = _tensors(name, values)
+        _check_broadcast(name, operands, [tensor.shape for tensor in tensors])
+        return tensors, lambda result: result
+    first = features[0]
+    if any(other.offsets is not first.offsets for other in features):
+        raise ValueError(f"{name}: features of different batches; use what is computed of one batch together")
+    shapes = [_shape(operand) for operand in operands]
+    _check_broadcast(name, operands, shapes)
+    others = [len(_shape(operand)) for operand in operands if not isinstance(operand, RowFeatures)]
+    if all(_same_places(first, other) for other in features) and builtins.max(others, default=0) <= 1:
+        data = all(other.is_data for other in features)
+        return _tensors(name, values), lambda result: _with_values(first, result, data=data)
+    ndim = builtins.max(len(shape) for shape in shapes)
+    expanded = [_expanded(o, ndim) if isinstance(o, RowFeatures) else o for o in operands]
+    return _tensors(name, expanded), lambda result: _of_rows(first, result)
+
+
+def _same_places(a: RowFeatures, b: RowFeatures) -> bool:
+    return a.index is b.index and a.positions == b.positions and a.dense == b.dense
+
+
+def _shape(operand) -> tuple[int, ...]:
+    """The shape of an operand, of features that of a row."""
+    if isinstance(operand, RowFeatures):
+        return operand.row_shape
+    return operand.shape if isinstance(operand, Tensor) else np.shape(operand)
+
+
+def _check_broadcast(name: str, operands, shapes) -> None:
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(f"{name}: the shapes of {' and '.join(map(_shown, operands))} do not broadcast") from None
+
+
+def _shown(operand) -> str:
+    """What an operand is, with its shape and the letters of its axes."""
+    if isinstance(operand, RowFeatures):
+        return f"features (rows, {'N' if operand.dense else 'P, C'}) = {('rows', *operand.row_shape)}".replace("'", "")
+    shape = _shape(operand)
+    letters = {2: " (B, N)", 3: " (B, P, C)"}.get(len(shape), "")
+    return f"a Tensor{letters} = {shape}" if isinstance(operand, Tensor) else f"an array of shape {shape}"
+
+
+def _unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum a gradient over the axes along which an operand of this shape was repeated."""
+    if gradient.shape == shape:
+        return gradient
+    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
+    repeated = tuple(axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis] != 1)
+    return np.asarray(gradient.sum(axis=repeated, keepdims=True) if repeated else gradient)
+
+
+# Features: from distinct values to one value per row and position, and back
+
+
+def contiguous(tensor: Tensor) -> Tensor:
+    """The Tensor in the order of memory that kernels take."""
+    if tensor.array.flags.c_contiguous:
+        return tensor
+    return Tensor(np.ascontiguousarray(tensor.array), (tensor,), lambda gradient: (gradient,))
+
+
+def _with_values(features: RowFeatures, values: Tensor, *, data: bool = False) -> RowFeatures:
+    """The same places with other values; rows of data are still to be searched for repeats if nothing is trained."""
+    return replace(features, values=contiguous(values), is_data=data and not values.needs_gradient)
+
+
+def _expanded(features: RowFeatures, ndim: int = 0) -> Tensor:
+    """Features of U distinct rows as a Tensor (U, P, C) or (U, N), with axes of 1 after U up to 1 + `ndim`."""
+    shape = len(features.counts), *features.row_shape
+    shape = shape[:1] + (1,) * (1 + ndim - len(shape)) + shape[1:]
+    values, index = features.values, features.index
+    if index is None:
+        return reshape(values, shape)
+
+    def backward(gradient):
+        out = empty_like(values.array)
+        each = np.arange(len(index)), features.offsets, index, features.value_offsets
+        gradient = np.ascontiguousarray(gradient).reshape(*index.shape, values.shape[1])
+        conv_kernels.scatter_windows(gradient, *each, out)
+        return (out,)
+
+    return Tensor(values.array[index].reshape(shape), (values,), backward)
+
+
+def _of_rows(features: RowFeatures, tensor: Tensor, *, data: bool = False) -> RowFeatures:
+    """A Tensor (U, P, C) or (U, N) as features of the same rows."""
+    if tensor.ndim not in (2, 3) or tensor.array.size == 0:
+        raise ValueError(
+            f"features of a row have shape (P, C) or (N,), and are not empty; this gives {tensor.shape[1:]}"
+        )
+    positions = tensor.shape[1] if tensor.ndim == 3 else 1
+    values = reshape(contiguous(tensor), (-1, tensor.shape[-1]))
+    offsets = features.offsets * positions
+    changed = {"positions": positions, "index": None, "value_offsets": offsets, "dense": tensor.ndim == 2}
+    return replace(features, values=values, is_data=data and not values.needs_gradient, **changed)
+
+
+def _of_datasets(tensor: Tensor) -> RowFeatures:
+    """A Tensor (B, P, C) or (B, N) as features with one row per dataset."""
+    positions = tensor.shape[1] if tensor.ndim == 3 else 1
+    values = reshape(contiguous(tensor), (-1, tensor.shape[-1]))
+    return replace(RowFeatures.of_datasets(values, positions), dense=tensor.ndim == 2)
+
+
+def _to_datasets(features: RowFeatures) -> Tensor:
+    """Undo `_of_datasets`."""
+    return reshape(features.values, (len(features.counts), *features.row_shape))
+
+
+# Arithmetic
+
+
+@_elementwise(2)
+def add(x, y):
+    """x + y."""
+
+    def backward(gradient):
+        return _unbroadcast(gradient, x.shape), _unbroadcast(gradient, y.shape)
+
+    return Tensor(np.asarray(x.array + y.array), (x, y), backward)
+
+
+@_elementwise(2)
+def subtract(x, y):
+    """x - y."""
+
+    def backward(gradient):
+        return _unbroadcast(gradient, x.shape), _unbroadcast(-gradient, y.shape)
+
+    return Tensor(np.asarray(x.array - y.array), (x, y), backward)
+
+
+@_elementwise(2)
+def multiply(x, y):
+    """x * y."""
+
+    def backward(gradient):
+        return _unbroadcast(gradient * y.array, x.shape), _unbroadcast(gradient * x.array, y.shape)
+
+    return Tensor(np.asarray(x.array * y.array), (x, y), backward)
+
+
+@_elementwise(2)
+def divide(x, y):
+    """x / y."""
+    out = np.asarray(x.array / y.array)
+
+    def backward(gradient):
+        to_x = gradient / y.array
+        return _unbroadcast(to_x, x.shape), _unbroadcast(-to_x * out, y.shape)
+
+    return Tensor(out, (x, y), backward)
+
+
+@_elementwise(2)
+def power(x, y):
+    """x ** y; the gradient with respect to y is 0 where x is not positive."""
+    out = np.asarray(x.array**y.array)
+
+    def backward(gradient):
+        to_x = to_y = None
+        if x.needs_gradient:
+            slope = np.where(y.array == 0, 0, y.array * x.array ** np.where(y.array == 0, 1, y.array - 1))
+            to_x = _unbroadcast(gradient * slope.astype(out.dtype), x.shape)
+        if y.needs_gradient:
+            to_y = _unbroadcast(gradient * out * np.log(np.where(x.array > 0, x.array, 1)), y.shape)
+        return to_x, to_y
+
+    return Tensor(out, (x, y), backward)
+
+
+@_elementwise(1)
+def negative(x):
+    """-x."""
+    return Tensor(-x.array, (x,), lambda gradient: (-gradient,))
+
+
+@_operation
+def matmul(x, y):
+    """x @ y, as `numpy.matmul`: (..., N) @ (N, M) is (..., M); of features (rows, P, C) @ (C, M) is (rows, P, M)."""
+    x, y = _resolved(x), _resolved(y)
+    if isinstance(x, RowFeatures):
+        _check_factors(x, y, y_axes=(2,))
+        y = _tensors("matmul", [x.values, y])[1]
+        return dense(x, y) if x.dense else conv(x, reshape(y, (1, *y.shape)))
+    if isinstance(y, RowFeatures):
+        raise TypeError(f"matmul: {_shown(y)} can only be the first factor")
+    x, y = _tensors("matmul", [x, y])
+    _check_factors(x, y, y_axes=range(1, 32))
+    if x.ndim == 1:
+        return getitem(matmul(reshape(x, (1, -1)), y), (Ellipsis, 0) if y.ndim == 1 else (Ellipsis, 0, slice(None)))
+    if y.ndim == 1:
+        return getitem(matmul(x, reshape(y, (-1, 1))), (Ellipsis, 0))
+    if y.ndim == 2:
+        return reshape(dense(reshape(x, (-1, x.shape[-1])), y), (*x.shape[:-1], y.shape[1]))
+    return _matmul_of_stacks(x, y)
+
+
+def _check_factors(x, y, y_axes) -> None:
+    x_shape, y_shape = _shape(x), _shape(y)
+    if len(y_shape) not in y_axes or not x_shape or x_shape[-1] != y_shape[-2:][0]:
+        raise ValueError(f"matmul: {_shown(x)} and {_shown(y)}: the last axis of the first must be the second's first")
+
+
+def _matmul_of_stacks(x: Tensor, y: Tensor) -> Tensor:
+    """(..., L, N) @ (..., N, M); `einsum` adds up in an order that does not depend on threads, as BLAS's may."""
+    _check_broadcast("matmul", (x, y), (x.shape[:-2], y.shape[:-2]))
+
+    def backward(gradient):
+        to_x = np.einsum("...lm,...nm->...ln", gradient, y.array)
+        return _unbroadcast(to_x, x.shape), _unbroadcast(np.einsum("...ln,...lm->...nm", x.array, gradient), y.shape)
+
+    return Tensor(np.einsum("...ln,...nm->...lm", x.array, y.array), (x, y), backward)
+
+
+# Functions of each number
+
+
+@_elementwise(1)
+def relu(x):
+    """max(x, 0); the gradient at 0 is 0."""
+    out = np.maximum(x.array, 0)
+    return Tensor(out, (x,), lambda gradient: (gradient * (out > 0),))
+
+
+@_elementwise(1)
+def leaky_relu(x, slope: float = 0.01):
+    """x where x > 0, else slope * x."""
+    slopes = np.where(x.array > 0, 1, slope).astype(x.array.dtype)
+    return Tensor(x.array * slopes, (x,), lambda gradient: (gradient * slopes,))
+
+
+@_elementwise(1)
+def tanh(x):
+    """The hyperbolic tangent."""
+    out = np.tanh(x.array)
+    return Tensor(out, (x,), lambda gradient: (gradient * (1 - out * out),))
+
+
+@_elementwise(1)
+def sigmoid(x):
+    """1 / (1 + exp(-x))."""
+    out = _sigmoid(x.array)
+    return Tensor(out, (x,), lambda gradient: (gradient * out * (1 - out),))
+
+
+def _sigmoid(array: np.ndarray) -> np.ndarray:
+    half = array.dtype.type(0.5)
+    return half + half * np.tanh(half * array)  # cannot overflow
+
+
+@_elementwise(1)
+def softplus(x):
+    """log(1 + exp(x))."""
+    out = np.logaddexp(x.array, x.array.dtype.type(0))
+    return Tensor(out, (x,), lambda gradient: (gradient * _sigmoid(x.array),))
+
+
+@_elementwise(1)
+def exp(x):
+    """e ** x."""
+    out = np.exp(x.array)
+    return Tensor(out, (x,), lambda gradient: (gradient * out,))
+
+
+@_elementwise(1)
+def log(x):
+    """The natural logarithm."""
+    return Tensor(np.log(x.array), (x,), lambda gradient: (gradient / x.array,))
+
+
+@_elementwise(1)
+def sqrt(x):
+    """The square root; its gradient at 0 is infinite."""
+    out = np.sqrt(x.array)
+    return Tensor(out, (x,), lambda gradient: (gradient / (2 * out),))
+
+
+@_elementwise(1)
+def abs(x):
+    """|x|; the gradient at 0 is 0."""
+    return Tensor(np.abs(x.array), (x,), lambda gradient: (gradient * np.sign(x.array),))
+
+
+@_elementwise(1)
+def clip(x, a_min=None, a_max=None):
+    """x moved into the range from a_min to a_max; the gradient outside is 0."""
+    inside = np.ones(x.shape, bool)
+    if a_min is not None:
+        inside &= x.array >= a_min
+    if a_max is not None:
+        inside &= x.array <= a_max
+    out = np.clip(x.array, a_min, a_max).astype(x.array.dtype, copy=False)
+    return Tensor(out, (x,), lambda gradient: (gradient * inside,))
+
+
+@_elementwise(3)
+def where(condition, x, y):
+    """x where the condition holds, else y; the condition gets no gradient."""
+    holds = condition.array != 0
+
+    def backward(gradient):
+        zero = np.zeros((), gradient.dtype)
+        to_x, to_y = np.where(holds, gradient, zero), np.where(holds, zero, gradient)
+        return _unbroadcast(to_x, x.shape), _unbroadcast(to_y, y.shape)
+
+    return Tensor(np.where(holds, x.array, y.array), (x, y), backward)
+
+
+@_elementwise(1)
+def constant(x):
+    """The same numbers, to which no gradient is sent."""
+    return Tensor(x.array)
+
+
+@_elementwise(1)
+def dropout(x, rate: float, rng: np.random.Generator):
+    """In training steps: 0 with probability `rate`, else x / (1 - rate). In predictions: x.
+
+    Equal rows of a dataset, and equal windows of rows, are dropped together.
+    """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"dropout: rng must be a numpy.random.Generator, got {rng!r}")
+    if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+        raise ValueError(f"dropout: rate must be at least 0 and below 1, got {rate!r}")
+    if current() is None or not current().training:
+        return x
+    scale = ((rng.random(x.shape, np.float32) >= rate) / (1 - rate)).astype(x.array.dtype)
+    return Tensor(x.array * scale, (x,), lambda gradient: (gradient * scale,))
+
+
+def _comparison(function: np.ufunc, symbol: str) -> Callable:
+    def compare(x, y):
+        return Tensor(function(x.array, y.array))
+
+    compare.__name__ = compare.__qualname__ = function.__name__
+    compare.__doc__ = f"Whether x {symbol} y, a condition for `where`; it has no gradient."
+    return _elementwise(2)(compare)
+
+
+less = _comparison(np.less, "<")
+less_equal = _comparison(np.less_equal, "<=")
+greater = _comparison(np.greater, ">")
+greater_equal = _comparison(np.greater_equal, ">=")
+
+
+# Along axes
+
+
+def _reduction(over_rows: Callable | None = None) -> Callable:
+    """Let a reduction of Tensors go through the axes of each row of features, and over rows where it is a pooling.
+
+    The function gets the axes as a tuple of numbers that are not negative.
+    """
+
+    def decorate(function):
+        name = function.__name__
+
+        @_operation
+        @functools.wraps(function)
+        def reduction(x, axis=None, keepdims=False):
+            x = _resolved(x)
+            if not isinstance(x, RowFeatures):
+                (x,) = _tensors(name, [x])
+                return function(x, _checked_axis(name, x, axis, x.ndim), keepdims)
+            if axis in (None, 0):
+                if over_rows is None or keepdims:
+                    what = f"does not go over rows{' with keepdims' * keepdims}"
+                    raise ValueError(f"{name}: {_shown(x)}: {what}; give an axis of the row, such as axis=-1")
+                return over_rows(x)
+            axis = _checked_axis(name, x, axis, 1 + len(x.row_shape))
+            return _of_rows(x, function(_expanded(x), axis, keepdims))
+
+        return reduction
+
+    return decorate
+
+
+def _checked_axis(name: str, x, axis, ndim: int) -> tuple[int, ...]:
+    """The axes as numbers that are not negative, ascending."""
+    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = [as_integer(a, f"{name}: axis", minimum=-ndim) for a in axes]
+    checked = sorted({a % ndim for a in axes if a < ndim})
+    if len(checked) != len(axes):
+        raise ValueError(f"{name}: {_shown(x)} has no axis {axis!r}, or it is named twice")
+    if isinstance(x, RowFeatures) and 0 in checked:
+        raise ValueError(f"{name}: {_shown(x)}: axis 0, the rows, cannot be taken together with others")
+    return tuple(checked)
+
+
+def _spread(gradient: np.ndarray, shape: tuple[int, ...], axis: tuple[int, ...]) -> np.ndarray:
+    """The gradient of a sum over axes, whether they were kept or not, for each number that was added."""
+    kept = [1 if a in axis else size for a, size in enumerate(shape)]
+    return np.broadcast_to(gradient.reshape(kept), shape)
+
+
+def _count(x: Tensor, axis: tuple[int, ...]):
+    """How many numbers go into one along the axes, in the Tensor's dtype."""
+    return x.array.dtype.type(np.prod([x.shape[a] for a in axis]))
+
+
+def _mean_over_rows(features: RowFeatures) -> Tensor:
+    values = features.values
+    rows = features.rows_of_values(), features.counts, features.offsets, np.ones(1)
+    out = np.empty((len(features.offsets) - 1, 1, features.positions, features.depth), values.array.dtype)
+    pool_kernels.moments_forward(values.array, *rows, out)
+
+    def backward(gradient):
+        values_gradient = empty_like(values.array)
+        ones = np.ones_like(values.array)  # a mean has a gradient at 0 too; moments have none there
+        gradient = np.ascontiguousarray(gradient).reshape(out.shape)
+        pool_kernels.moments_backward(gradient, ones, *rows, features.value_offsets, values_gradient)
+        return (values_gradient,)
+
+    return Tensor(out.reshape(-1, *features.row_shape), (values,), backward)
+
+
+def _sum_over_rows(features: RowFeatures) -> Tensor:
+    sizes = np.add.reduceat(features.counts, features.offsets[:-1])
+    return multiply(_mean_over_rows(features), sizes.reshape(-1, *(1,) * len(features.row_shape)))
+
+
+def _var_over_rows(features: RowFeatures) -> Tensor:
+    means = _mean_over_rows(constant(features)).array  # a constant: what is subtracted does not change a variance
+    means = Tensor(np.repeat(means, np.diff(features.offsets), axis=0))
+    deviations = _of_rows(features, subtract(_expanded(features), means))
+    return _mean_over_rows(multiply(deviations, deviations))
+
+
+def _max_over_rows(features: RowFeatures) -> Tensor:
+    return reshape(top_k(features, 1), (-1, *features.row_shape))
+
+
+@_reduction(_sum_over_rows)
+def sum(x, axis=None, keepdims=False):
+    """The sum along axes; of features over the rows of each dataset, (B, P, C) or (B, N)."""
+
+    def backward(gradient):
+        return (_spread(gradient, x.shape, axis),)
+
+    return Tensor(np.asarray(x.array.sum(axis=axis, keepdims=keepdims)), (x,), backward)
+
+
+@_reduction(_mean_over_rows)
+def mean(x, axis=None, keepdims=False):
+    """The mean along axes; of features over the rows of each dataset, (B, P, C) or (B, N)."""
+    number = _count(x, axis)
+
+    def backward(gradient):
+        return (_spread(np.asarray(gradient / number), x.shape, axis),)
+
+    return Tensor(np.asarray(x.array.sum(axis=axis, keepdims=keepdims) / number), (x,), backward)
+
+
+@_reduction(_var_over_rows)
+def var(x, axis=None, keepdims=False):
+    """The variance along axes, divided by their length; of features over the rows of each dataset."""
+    number = _count(x, axis)
+    deviations = x.array - x.array.sum(axis=axis, keepdims=True) / number
+
+    def backward(gradient):
+        return (_spread(np.asarray(gradient * (2 / number)), x.shape, axis) * deviations,)
+
+    squares = deviations * deviations
+    return Tensor(np.asarray(squares.sum(axis=axis, keepdims=keepdims) / number), (x,), backward)
+
+
+@_reduction(_max_over_rows)
+def max(x, axis=None, keepdims=False):
+    """The largest along axes; of features over the rows of each dataset. Of equal ones the first gets the gradient."""
+    last = tuple(range(-len(axis), 0))
+    moved = np.moveaxis(x.array, axis, last)
+    flat = moved.reshape(*moved.shape[: x.ndim - len(axis)], -1)
+    first = flat.argmax(axis=-1)[..., np.newaxis]
+
+    def backward(gradient):
+        out = np.zeros_like(flat)
+        np.put_along_axis(out, first, gradient.reshape(first.shape), axis=-1)
+        return (np.moveaxis(out.reshape(moved.shape), last, axis),)
+
+    return Tensor(np.asarray(x.array.max(axis=axis, keepdims=keepdims)), (x,), backward)
+
+
+@_reduction()
+def logsumexp(x, axis=None, keepdims=False):
+    """log(sum(exp(x))) along axes, without overflow."""
+    largest = x.array.max(axis=axis, keepdims=True)
+    exponentials = np.exp(x.array - largest)
+    total = exponentials.sum(axis=axis, keepdims=True)
+    out = largest + np.log(total)
+
+    def backward(gradient):
+        return (_spread(gradient, x.shape, axis) * (exponentials / total),)
+
+    return Tensor(np.asarray(out if keepdims else out.squeeze(axis)), (x,), backward)
+
+
+@_operation
+def log_softmax(x, axis=-1):
+    """The logarithms of probabilities that are proportional to exp(x) along an axis."""
+    x = _resolved(x)
+    if not isinstance(x, RowFeatures):
+        (x,) = _tensors("log_softmax", [x])
+        if x.ndim == 2 and axis in (1, -1):
+            return operations.log_softmax(contiguous(x))
+    return subtract(x, logsumexp(x, axis, keepdims=True))
+
+
+# Pooling the rows of each dataset
+
+
+def _features(name: str, x) -> RowFeatures:
+    if not isinstance(x, RowFeatures):
+        raise TypeError(f"{name}: takes features of rows, got {_shown(_resolved(x))}; it has been pooled already")
+    return x
+
+
+def _pooled(features: RowFeatures, pooled: RowFeatures) -> Tensor:
+    """What is pooled as (B, P, K * C), of features (rows, N) as (B, N, K)."""
+    return reshape(pooled.values, (len(pooled.counts), pooled.positions, pooled.depth))
+
+
+@_operation
+def top_k(features, k: int):
+    """The k largest over the rows of each dataset, descending: (B, P, k * C), k before C; of (rows, N) (B, N, k)."""
+    features, k = _features("top_k", features), as_integer(k, "top_k: k", minimum=1)
+    fewest = np.add.reduceat(features.counts, features.offsets[:-1]).min()
+    if k > fewest:
+        raise ValueError(f"top_k: k={k} needs as many rows, a dataset has {fewest}")
+    return _pooled(features, operations.top_k(features, k))
+
+
+@_operation
+def sort(features):
+    """The rows' values sorted, descending, (B, P, n * C), or (B, N, n) of (rows, N); all datasets have n rows."""
+    features = _features("sort", features)
+    sizes = np.add.reduceat(features.counts, features.offsets[:-1])
+    if sizes.min() != sizes.max():
+        raise ValueError(f"sort: datasets of {sizes.min()} to {sizes.max()} rows; for any number of rows use top_k")
+    return top_k(features, int(sizes[0]))
+
+
+@_operation
+def moments(features, orders):
+    """The means of x ** m over the rows of each dataset, for each order m > 0: (B, P, K * C) or (B, N, K).
+
+    As in the original 0 ** m is 0 and has gradient 0, for m = 1 too; `mean` has a gradient there.
+    """
+    features = _features("moments", features)
+    orders = tuple(as_positive_number(m, "moments: an order") for m in orders)
+    if not orders:
+        raise ValueError("moments: orders must not be empty")
+    return _pooled(features, operations.moments(features, orders))
+
+
+# Shapes
+
+
+def _joined(name: str, arrays, axis: int, join: Callable) -> Tensor | RowFeatures:
+    """Apply a function of Tensors and a non-negative axis, or of features and an axis of their rows."""
+    if not isinstance(arrays, (list, tuple)) or not arrays:
+        raise TypeError(f"{name}: takes a list of Tensors, got {arrays!r}")
+    arrays = [_resolved(array) for array in arrays]
+    rows = [isinstance(array, RowFeatures) for array in arrays]
+    if any(rows) != all(rows):
+        shown = ", ".join(map(_shown, arrays))
+        raise TypeError(f"{name}: features of rows and what is pooled do not go together: {shown}")
+    if not rows[0]:
+        return join(_tensors(name, arrays), axis)
+    first = arrays[0]
+    if any(array.offsets is not first.offsets for array in arrays):
+        raise ValueError(f"{name}: features of different batches; use what is computed of one batch together")
+    if axis == 0:
+        raise ValueError(f"{name}: features have no order of rows to follow; give an axis of the row, such as axis=-1")
+    return _of_rows(first, join([_expanded(array) for array in arrays], axis))
+
+
+@_operation
+def concatenate(arrays, axis=0):
+    """Join along an axis that is there already."""
+
+    def join(tensors, axis):
+        try:
+            out = np.concatenate([tensor.array for tensor in tensors], axis)
+        except ValueError as error:
+            shown = " and ".join(map(_shown, arrays))
+            raise ValueError(f"concatenate: {shown} along axis {axis}: {error}") from None
+        ends = np.cumsum([tensor.shape[axis] for tensor in tensors])[:-1]
+
+        def backward(gradient):
+            return tuple(np.split(gradient, ends, axis))
+
+        return Tensor(out, tuple(tensors), backward)
+
+    return _joined("concatenate", arrays, axis, join)
+
+
+@_operation
+def stack(arrays, axis=0):
+    """Join along a new axis."""
+
+    def join(tensors, axis):
+        if len({tensor.shape for tensor in tensors}) > 1:
+            raise ValueError(f"stack: {' and '.join(map(_shown, arrays))}: the shapes must be equal")
+        out = np.stack([tensor.array for tensor in tensors], axis)
+
+        def backward(gradient):
+            return tuple(np.moveaxis(gradient, axis, 0))
+
+        return Tensor(out, tuple(tensors), backward)
+
+    return _joined("stack", arrays, axis, join)
+
+
+@_operation
+def reshape(x, shape):
+    """The same numbers in another shape; one of its numbers may be -1."""
+    x = _tensor("reshape", x)
+    try:
+        out = x.array.reshape(shape)
+    except ValueError:
+        raise ValueError(f"reshape: {_shown(x)} cannot have shape {shape}") from None
+    return Tensor(out, (x,), lambda gradient: (gradient.reshape(x.shape),))
+
+
+@_operation
+def flatten(x):
+    """All of a dataset along one axis, (B, P, C) to (B, P * C); of features all of a row."""
+    x = _resolved(x)
+    if isinstance(x, RowFeatures):
+        each = _expanded(x)
+        return _of_rows(x, reshape(each, (each.shape[0], -1)), data=x.is_data)
+    x = _tensor("flatten", x)
+    return reshape(x, (x.shape[0], -1))
+
+
+@_operation
+def transpose(x, axes=None):
+    """The axes in another order, reversed for None."""
+    x = _tensor("transpose", x)
+    axes = tuple(range(x.ndim))[::-1] if axes is None else axes
+    try:
+        out = x.array.transpose(axes)
+    except ValueError:
+        raise ValueError(f"transpose: {_shown(x)} has no such axes: {axes}") from None
+    return Tensor(out, (x,), lambda gradient: (gradient.transpose(np.argsort([a % x.ndim for a in axes])),))
+
+
+@_operation
+def getitem(x, key):
+    """x[key] with slices, integers, `...` and None; of features `x[:, ...]`, where the rows stay as they are."""
+    x = _resolved(x)
+    keys = key if isinstance(key, tuple) else (key,)
+    if not all(k is None or k is Ellipsis or isinstance(k, (slice, int, np.integer)) for k in keys):
+        raise TypeError(f"indexing takes slices, integers, ... and None, got {key!r}")
+    if not isinstance(x, RowFeatures):
+        return _getitem(_tensor("indexing", x), keys)
+    if keys[0] not in (slice(None), Ellipsis) or keys[0] is Ellipsis and len(keys) - 1 > len(x.row_shape):
+        raise IndexError(f"{_shown(x)}: the rows of a dataset have no order: the first index must be ':', got {key!r}")
+    positions_alone = len(keys) == 2 and keys[0] == slice(None) and isinstance(keys[1], slice)
+    if positions_alone and x.index is not None:  # then the values are as distinct as before
+        index = np.ascontiguousarray(x.index[:, keys[1]])
+        if index.size:
+            return replace(x, index=index, positions=index.shape[1])
+    return _of_rows(x, _getitem(_expanded(x), keys), data=x.is_data)
+
+
+def _getitem(x: Tensor, keys: tuple) -> Tensor:
+    try:
+        out = np.asarray(x.array[keys])
+    except IndexError as error:
+        raise IndexError(f"{_shown(x)}: {error}") from None
+
+    def backward(gradient):
+        x_gradient = np.zeros_like(x.array)
+        x_gradient[keys] = gradient
+        return (x_gradient,)
+
+    return Tensor(out, (x,), backward)
+
+
+# Layers without parameters of their own
+
+
+def _layer(name: str, apply: Callable, x, weight, bias, floor: float):
+    """Apply conv or dense to features, or to a Tensor (B, P, C) or (B, N)."""
+    x = _resolved(x)
+    if isinstance(x, RowFeatures):
+        values, weight = _tensors(name, [x.values, weight])
+        features = replace(x, values=values)
+    else:
+        x, weight = _tensors(name, [x, weight])
+        if x.ndim not in (2, 3) or x.array.size == 0:
+            raise ValueError(f"{name}: x must be features or a Tensor (B, P, C) or (B, N), got {_shown(x)}")
+        features = _of_datasets(x)
+    bias = np.zeros(weight.shape[-1:]) if bias is None else bias
+    bias = _tensors(name, [weight, bias])[1]
+    positions, depth = (features.depth, 1) if features.dense else (features.positions, features.depth)
+    if name == "conv":
+        letters, wanted = "(width, C, N), width at most P", (builtins.min(*weight.shape[:1], positions), depth)
+    else:
+        letters, wanted = "(P * C, N)", (positions * depth,)
+    if weight.shape[:-1] != wanted or bias.shape != weight.shape[-1:] or not weight.array.size:
+        letters = (
+            letters.replace("P * C", "N in").replace("N)", "N out)") if features.dense and name == "dense" else letters
+        )
+        raise ValueError(
+            f"{name}: {_shown(x)}, weight {letters} = {weight.shape}, bias = {bias.shape} do not fit together"
+        )
+    out = apply(features, contiguous(weight), contiguous(bias), floor=floor)
+    return out if isinstance(x, RowFeatures) else _to_datasets(out)
+
+
+@_operation
+def conv(x, weight, bias=None, *, floor: float = LINEAR):
+    """Slide a window over the positions, without padding: (.., P, C) to (.., P - width + 1, N); N nodes are (N, 1).
+
+    x are features or (B, P, C) or (B, N); weight (width, C, N), bias (N,). What is computed is at least `floor`: 0 is a
+    ReLU.
+    """
+    return _layer("conv", operations.conv, x, weight, bias, floor)
+
+
+@_operation
+def dense(x, weight, bias=None, *, floor: float = LINEAR):
+    """Connect all of a row, or of a dataset, to N nodes: (.., P, C) to (.., N), positions slowest.
+
+    x are features or (B, P, C) or (B, N); weight (P * C, N), bias (N,). What is computed is at least `floor`: 0 is a
+    ReLU.
+    """
+    return _layer("dense", operations.dense, x, weight, bias, floor)
