@@ -7,11 +7,11 @@ from pathlib import Path
 from .checks import as_integer, as_positive_number
 from .cores import available_cores
 from .logs import Summary, log_to, progress
-from .losses import check_accuracy, check_loss
+from .losses import check_accuracy, check_loss, name_of
 from .modelfile import check_parent, model_path
 from .seeds import check_seed
 from .simulation import ExampleSource, SerialStream, takes_generator
-from .specs import network_spec
+from .specs import function_spec, network_spec
 from .workers import WorkerStream
 
 logger = logging.getLogger("definetti_np")
@@ -64,11 +64,15 @@ def train(
     h_net
         Layers after it, the last one ``("matmul",)`` or ``("softmax",)``.
     network_function
-        Not supported yet; must be None.
+        A network of your own: a function of features, written with `definetti_np.ops` and `definetti_np.layers`, that
+        returns a Tensor (B, M); see docs/write_your_own_network.md. Then phi_net, g and h_net are ignored, and
+        predictions are what it returns.
     loss
-        "cross-ent" with softmax, "l2" with matmul.
+        "cross-ent" with softmax (a network function ends in `ops.log_softmax`), "l2" with matmul; or a function
+        ``loss(prediction, label)`` of a Tensor (B, M) and an array (B, N) that returns a Tensor with one number.
     accuracy
-        "classification" (largest prediction at the largest label), or None for the loss.
+        "classification" (largest prediction at the largest label), None for the loss, or a function
+        ``accuracy(prediction, label)`` of arrays that returns a number.
     num_batches
         Number of training steps.
     batch_size
@@ -107,9 +111,12 @@ def train(
     FloatingPointError
         If the loss becomes NaN or infinite.
     """
-    if network_function is not None:
-        raise NotImplementedError("network_function: networks of your own are not supported yet; use phi_net, g, h_net")
-    spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
+    if network_function is None:
+        spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
+    elif callable(network_function):
+        spec = function_spec(input_shape, output_shape)
+    else:
+        raise TypeError(f"network_function must be a function, got {network_function!r}")
     takes_generator(simulator)
     check_loss(loss, spec)
     check_accuracy(accuracy)
@@ -136,14 +143,19 @@ def train(
     if logfile not in (None, "."):
         check_parent(Path(logfile).expanduser(), "logfile")
 
-    source = ExampleSource(simulator, seed, spec, loss)
+    source = ExampleSource(simulator, seed, spec, name_of(loss))
     with log_to(logfile), _open_stream(source, workers, queue_capacity, num_batches * batch_size) as stream:
         # Only now: the workers are forked from a process that has neither Numba nor its threads.
         from .model import Model
         from .network import Network
         from .trainer import Trainer
 
-        network = Network(**spec.as_dict(), seed=seed)
+        if network_function is None:
+            network = Network(**spec.as_dict(), seed=seed)
+        else:
+            network = Network.from_function(input_shape, output_shape, network_function, seed=seed)
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
+            logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")
         trainer = Trainer(network, loss=loss, accuracy=accuracy, learning_rate=learning_rate, threads=training_threads)
         logger.info(
             "training %d parameters for %d batches of %d, with seed %d, %d simulator processes and %d threads",
