@@ -131,7 +131,7 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
     try:
         seed = as_integer(header["seed"], "seed", minimum=0)
         network = _network(path, header["network"], network_function, seed)
-        _check_shapes(network, {name: array.shape for name, array in weights.items()})
+        _check_shapes(path, network, {name: array.shape for name, array in weights.items()})
         model = Model(
             network,
             loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
@@ -162,21 +162,23 @@ def _network(path, description: dict, network_function: Callable | None, seed: i
     try:
         return Network.from_function(**shapes, network_function=network_function, seed=seed)
     except (TypeError, ValueError) as error:
-        raise ModelFileError(f"{path}: network_function fails on data of the model's shapes, {shapes}: {error}") from error
+        raise ModelFileError(
+            f"{path}: network_function fails on data of the model's shapes, {shapes}: {error}"
+        ) from error
 
 
-def _check_shapes(network: Network, stored: dict[str, tuple]) -> None:
+def _check_shapes(path, network: Network, stored: dict[str, tuple]) -> None:
     shapes = {name: array.shape for name, array in network.parameters.items()}
     if stored == shapes:
         return
     if isinstance(network.spec, NetworkSpec):
         raise ValueError(f"the network has weights of other names or shapes: {shapes}")
     differ = sorted(name for name in stored.keys() | shapes.keys() if stored.get(name) != shapes.get(name))
-    name, wanted, got = differ[0], stored.get(differ[0]), shapes.get(differ[0])
-    raise ValueError(
-        f"network_function has other parameters than the model: {name} is {got or 'missing'} in the function and "
-        f"{wanted or 'missing'} in the file; in all {len(differ)} differ: {', '.join(differ)}"
-    )
+    shown = [
+        f"{name} ({shapes.get(name, 'none')} in the function, {stored.get(name, 'none')} in the file)"
+        for name in differ
+    ]
+    raise ModelFileError(f"{path}: network_function has other parameters than the model: {', '.join(shown)}")
 
 
 def _is_function(loss) -> bool:

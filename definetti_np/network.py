@@ -98,11 +98,22 @@ class Network:
                 self.network_function.declare()
                 self.prediction_shape, self.features_per_row = self.spec.output_shape, self.spec.features_per_row
             else:
-                prediction = self._call(made_up_batch(self.spec, self.dtype))
+                prediction = self._call_on_made_up_data()
                 self.prediction_shape = prediction.shape[1:]
                 self.features_per_row = math.prod(self.spec.row_shape) + tracer.features_per_row
         self._names = tracer.names
         return tracer
+
+    def _call_on_made_up_data(self) -> Tensor:
+        batch = made_up_batch(self.spec, self.dtype)
+        try:
+            with np.errstate(all="ignore"):
+                return self._call(batch)
+        except Exception as error:
+            sizes = " and ".join(map(str, sorted(set(batch.dataset_sizes().tolist()))))
+            row = self.spec.input_shape[1:]
+            error.add_note(f"network_function was called on made-up data, 2 datasets of {sizes} rows of shape {row}")
+            raise
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name != "_names"}
