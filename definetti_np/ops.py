@@ -105,27 +105,32 @@ def _aligned(name: str, operands) -> tuple[list[Tensor], Callable]:
     """Tensors whose shapes broadcast, and a function that turns a result into what the operands were."""
     operands = [_resolved(operand) for operand in operands]
     features = [operand for operand in operands if isinstance(operand, RowFeatures)]
-    values = [operand.values if isinstance(operand, RowFeatures) else operand for operand in operands]
     if not features:
-        tensors = _tensors(name, values)
+        tensors = _tensors(name, operands)
         _check_broadcast(name, operands, [tensor.shape for tensor in tensors])
         return tensors, lambda result: result
-    first = features[0]
-    if any(other.offsets is not first.offsets for other in features):
-        raise ValueError(f"{name}: features of different batches; use what is computed of one batch together")
+    _check_one_batch(name, features)
     shapes = [_shape(operand) for operand in operands]
     _check_broadcast(name, operands, shapes)
     others = [len(_shape(operand)) for operand in operands if not isinstance(operand, RowFeatures)]
-    if all(_same_places(first, other) for other in features) and builtins.max(others, default=0) <= 1:
-        data = all(other.is_data for other in features)
-        return _tensors(name, values), lambda result: _with_values(first, result, data=data)
+    if builtins.max(others, default=0) <= 1 and (met := _met(features)) is not None:
+        data = all(feature.is_data for feature in features)
+        values = _replaced(operands, [feature.values for feature in met])
+        return _tensors(name, values), lambda result: _with_values(met[0], result, data=data)
     ndim = builtins.max(len(shape) for shape in shapes)
-    expanded = [_expanded(o, ndim) if isinstance(o, RowFeatures) else o for o in operands]
-    return _tensors(name, expanded), lambda result: _of_rows(first, result)
+    expanded = _replaced(operands, [_expanded(feature, ndim) for feature in features])
+    return _tensors(name, expanded), lambda result: _of_rows(features[0], result)
 
 
-def _same_places(a: RowFeatures, b: RowFeatures) -> bool:
-    return a.index is b.index and a.positions == b.positions and a.dense == b.dense
+def _replaced(operands: list, by: list) -> list:
+    """The operands with other things in place of the features."""
+    by = iter(by)
+    return [next(by) if isinstance(operand, RowFeatures) else operand for operand in operands]
+
+
+def _check_one_batch(name: str, features: list[RowFeatures]) -> None:
+    if any(other.offsets is not features[0].offsets for other in features):
+        raise ValueError(f"{name}: features of different batches; use what is computed of one batch together")
 
 
 def _shape(operand) -> tuple[int, ...]:
@@ -175,22 +180,56 @@ def _with_values(features: RowFeatures, values: Tensor, *, data: bool = False) -
     return replace(features, values=contiguous(values), is_data=data and not values.needs_gradient)
 
 
+def _gathered(features: RowFeatures, index: np.ndarray, offsets: np.ndarray) -> Tensor:
+    """The values at an index (D, K), in its order, (D * K, C); dataset b has the rows from ``offsets[b]`` on."""
+    values = features.values
+
+    def backward(gradient):
+        out = empty_like(values.array)
+        gradient = np.ascontiguousarray(gradient).reshape(*index.shape, values.shape[1])
+        conv_kernels.scatter_windows(gradient, np.arange(len(index)), offsets, index, features.value_offsets, out)
+        return (out,)
+
+    return Tensor(values.array[index.reshape(-1)], (values,), backward)
+
+
 def _expanded(features: RowFeatures, ndim: int = 0) -> Tensor:
     """Features of U distinct rows as a Tensor (U, P, C) or (U, N), with axes of 1 after U up to 1 + `ndim`."""
     shape = len(features.counts), *features.row_shape
     shape = shape[:1] + (1,) * (1 + ndim - len(shape)) + shape[1:]
-    values, index = features.values, features.index
-    if index is None:
-        return reshape(values, shape)
+    if features.index is None:
+        return reshape(features.values, shape)
+    return reshape(_gathered(features, features.index, features.offsets), shape)
 
-    def backward(gradient):
-        out = empty_like(values.array)
-        each = np.arange(len(index)), features.offsets, index, features.value_offsets
-        gradient = np.ascontiguousarray(gradient).reshape(*index.shape, values.shape[1])
-        conv_kernels.scatter_windows(gradient, *each, out)
-        return (out,)
 
-    return Tensor(values.array[index].reshape(shape), (values,), backward)
+def _met(features: list[RowFeatures]) -> list[RowFeatures] | None:
+    """The features with one index for all, so that each distinct combination of values is there once a dataset.
+
+    None if their rows have different numbers of positions, or the combinations hardly repeat.
+    """
+    first = features[0]
+    if any(other.positions != first.positions or other.dense != first.dense for other in features):
+        return None
+    if all(other.index is first.index for other in features):
+        return features
+    indices = [_numbered(feature) for feature in features]
+    combinations = np.stack(indices, axis=2).reshape(-1, len(features)).view(np.float32)
+    windows = replace(first, values=Tensor(combinations), index=None, is_data=True).slide(1)
+    if windows.index is None:
+        return None
+    cells = windows.rows[:, 0]
+    met = []
+    for feature in features:
+        index = feature.rows_of_values().reshape(-1)[cells].reshape(-1, 1)
+        values = _gathered(feature, index, windows.offsets)
+        met.append(replace(feature, values=values, index=windows.index, value_offsets=windows.offsets, is_data=False))
+    return met
+
+
+def _numbered(features: RowFeatures) -> np.ndarray:
+    """Numbers (U, P) int32 that are equal only where features of a dataset are; of data wherever they are."""
+    windows = features.slide(1) if features.is_data else None
+    return features.rows_of_values() if windows is None or windows.index is None else windows.index
 
 
 def _of_rows(features: RowFeatures, tensor: Tensor, *, data: bool = False) -> RowFeatures:
@@ -667,8 +706,8 @@ def moments(features, orders):
 # Shapes
 
 
-def _joined(name: str, arrays, axis: int, join: Callable) -> Tensor | RowFeatures:
-    """Apply a function of Tensors and a non-negative axis, or of features and an axis of their rows."""
+def _joined(name: str, arrays, axis: int, join: Callable, *, of_channels: bool) -> Tensor | RowFeatures:
+    """Apply a function of Tensors and an axis to Tensors or features; `of_channels`: it may join values alone."""
     if not isinstance(arrays, (list, tuple)) or not arrays:
         raise TypeError(f"{name}: takes a list of Tensors, got {arrays!r}")
     arrays = [_resolved(array) for array in arrays]
@@ -679,10 +718,11 @@ def _joined(name: str, arrays, axis: int, join: Callable) -> Tensor | RowFeature
     if not rows[0]:
         return join(_tensors(name, arrays), axis)
     first = arrays[0]
-    if any(array.offsets is not first.offsets for array in arrays):
-        raise ValueError(f"{name}: features of different batches; use what is computed of one batch together")
+    _check_one_batch(name, arrays)
     if axis == 0:
         raise ValueError(f"{name}: features have no order of rows to follow; give an axis of the row, such as axis=-1")
+    if of_channels and axis in (-1, len(first.row_shape)) and (met := _met(arrays)) is not None:
+        return _with_values(met[0], join([array.values for array in met], 1), data=all(a.is_data for a in arrays))
     return _of_rows(first, join([_expanded(array) for array in arrays], axis))
 
 
@@ -703,7 +743,7 @@ def concatenate(arrays, axis=0):
 
         return Tensor(out, tuple(tensors), backward)
 
-    return _joined("concatenate", arrays, axis, join)
+    return _joined("concatenate", arrays, axis, join, of_channels=True)
 
 
 @_operation
@@ -720,7 +760,7 @@ def stack(arrays, axis=0):
 
         return Tensor(out, tuple(tensors), backward)
 
-    return _joined("stack", arrays, axis, join)
+    return _joined("stack", arrays, axis, join, of_channels=False)
 
 
 @_operation
