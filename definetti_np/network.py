@@ -13,6 +13,7 @@ from .features import RowFeatures
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch
 from .parameters import Parameters
+from .places import contiguous
 from .seeds import check_seed, weights_rng
 from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
 from .tensor import Tensor
@@ -174,7 +175,7 @@ class Network:
             raise ValueError(
                 f"network_function must return a Tensor (B, M), here ({len(batch)}, M), got shape {out.shape}"
             )
-        return ops.contiguous(out)
+        return contiguous(out)
 
     def as_batch(self, data, *, first: int = 0) -> MultisetBatch:
         """Turn data into the batch the network computes on, or say what is wrong with it.

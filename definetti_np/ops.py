@@ -18,291 +18,73 @@ from dataclasses import replace
 import numpy as np
 
 from . import operations
-from .arithmetic import OPERATIONS
-from .bindings import Parameter, current
+from .bindings import current
 from .checks import as_integer, as_positive_number
 from .features import RowFeatures
-from .kernels import conv as conv_kernels
 from .kernels import pool as pool_kernels
+from .operands import (
+    check_broadcast,
+    check_one_batch,
+    elementwise,
+    operation,
+    resolved,
+    shape_of,
+    shown,
+    tensor_of,
+    tensors_of,
+    unbroadcast,
+)
 from .operations import LINEAR
+from .places import contiguous, expanded, met, of_datasets, of_rows, to_datasets, with_values
 from .tensor import Tensor
 from .workspace import empty_like
-
-
-def _operation(function: Callable) -> Callable:
-    """Enter an operation in the list that operators and NumPy functions are looked up in."""
-
-    @functools.wraps(function)
-    def operation(*args, **options):
-        result = function(*args, **options)
-        binding = current()
-        if binding is not None and binding.log is not None and isinstance(result, Tensor):
-            binding.log.append((function.__name__, result.array))
-        return result
-
-    OPERATIONS[function.__name__] = operation
-    return operation
-
-
-def _elementwise(operands: int) -> Callable:
-    """Let a function of so many Tensors take all that operations take, and go through features row by row."""
-
-    def decorate(function):
-        @_operation
-        @functools.wraps(function)
-        def operation(*args, **options):
-            if len(args) < operands:
-                raise TypeError(f"{function.__name__} takes {operands} operands by position, got {len(args)}")
-            tensors, finish = _aligned(function.__name__, args[:operands])
-            return finish(function(*tensors, *args[operands:], **options))
-
-        return operation
-
-    return decorate
-
-
-# What operations take
-
-
-def _resolved(operand):
-    return operand.tensor() if isinstance(operand, Parameter) else operand
-
-
-def _tensors(name: str, operands) -> list[Tensor]:
-    """Operands without features as Tensors of one dtype."""
-    operands = [_resolved(operand) for operand in operands]
-    dtype = _dtype(name, [operand for operand in operands if isinstance(operand, Tensor)])
-    return [_as_tensor(name, operand, dtype) for operand in operands]
-
-
-def _dtype(name: str, tensors: list[Tensor]):
-    trained = {tensor.array.dtype for tensor in tensors if tensor.needs_gradient}
-    if len(trained) > 1:
-        raise ValueError(f"{name}: Tensors of networks of different dtypes, {sorted(map(str, trained))}")
-    floats = [tensor.array.dtype for tensor in tensors if tensor.array.dtype.kind == "f"]
-    return next(iter(trained), floats[0] if floats else None)
-
-
-def _as_tensor(name: str, operand, dtype) -> Tensor:
-    if not isinstance(operand, Tensor):
-        array = np.asarray(operand)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{name}: takes Tensors, features, arrays of numbers and numbers, got {operand!r}")
-        operand = Tensor(array if dtype is not None or array.dtype.kind == "f" else array.astype(np.float64))
-    if dtype is None or operand.array.dtype == dtype:
-        return operand
-    return Tensor(operand.array.astype(dtype))
-
-
-def _tensor(name: str, operand) -> Tensor:
-    """The one operand of an operation that takes no features here."""
-    if isinstance(operand, RowFeatures):
-        raise TypeError(f"{name}: takes Tensors, got {operand!r}; pool them first, with ops.max, for example")
-    return _tensors(name, [operand])[0]
-
-
-def _aligned(name: str, operands) -> tuple[list[Tensor], Callable]:
-    """Tensors whose shapes broadcast, and a function that turns a result into what the operands were."""
-    operands = [_resolved(operand) for operand in operands]
-    features = [operand for operand in operands if isinstance(operand, RowFeatures)]
-    if not features:
-        tensors = _tensors(name, operands)
-        _check_broadcast(name, operands, [tensor.shape for tensor in tensors])
-        return tensors, lambda result: result
-    _check_one_batch(name, features)
-    shapes = [_shape(operand) for operand in operands]
-    _check_broadcast(name, operands, shapes)
-    others = [len(_shape(operand)) for operand in operands if not isinstance(operand, RowFeatures)]
-    if builtins.max(others, default=0) <= 1 and (met := _met(features)) is not None:
-        data = all(feature.is_data for feature in features)
-        values = _replaced(operands, [feature.values for feature in met])
-        return _tensors(name, values), lambda result: _with_values(met[0], result, data=data)
-    ndim = builtins.max(len(shape) for shape in shapes)
-    expanded = _replaced(operands, [_expanded(feature, ndim) for feature in features])
-    return _tensors(name, expanded), lambda result: _of_rows(features[0], result)
-
-
-def _replaced(operands: list, by: list) -> list:
-    """The operands with other things in place of the features."""
-    by = iter(by)
-    return [next(by) if isinstance(operand, RowFeatures) else operand for operand in operands]
-
-
-def _check_one_batch(name: str, features: list[RowFeatures]) -> None:
-    if any(other.offsets is not features[0].offsets for other in features):
-        raise ValueError(f"{name}: features of different batches; use what is computed of one batch together")
-
-
-def _shape(operand) -> tuple[int, ...]:
-    """The shape of an operand, of features that of a row."""
-    if isinstance(operand, RowFeatures):
-        return operand.row_shape
-    return operand.shape if isinstance(operand, Tensor) else np.shape(operand)
-
-
-def _check_broadcast(name: str, operands, shapes) -> None:
-    try:
-        np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise ValueError(f"{name}: the shapes of {' and '.join(map(_shown, operands))} do not broadcast") from None
-
-
-def _shown(operand) -> str:
-    """What an operand is, with its shape and the letters of its axes."""
-    if isinstance(operand, RowFeatures):
-        return f"features (rows, {'N' if operand.dense else 'P, C'}) = {('rows', *operand.row_shape)}".replace("'", "")
-    shape = _shape(operand)
-    letters = {2: " (B, N)", 3: " (B, P, C)"}.get(len(shape), "")
-    return f"a Tensor{letters} = {shape}" if isinstance(operand, Tensor) else f"an array of shape {shape}"
-
-
-def _unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Sum a gradient over the axes along which an operand of this shape was repeated."""
-    if gradient.shape == shape:
-        return gradient
-    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
-    repeated = tuple(axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis] != 1)
-    return np.asarray(gradient.sum(axis=repeated, keepdims=True) if repeated else gradient)
-
-
-# Features: from distinct values to one value per row and position, and back
-
-
-def contiguous(tensor: Tensor) -> Tensor:
-    """The Tensor in the order of memory that kernels take."""
-    if tensor.array.flags.c_contiguous:
-        return tensor
-    return Tensor(np.ascontiguousarray(tensor.array), (tensor,), lambda gradient: (gradient,))
-
-
-def _with_values(features: RowFeatures, values: Tensor, *, data: bool = False) -> RowFeatures:
-    """The same places with other values; rows of data are still to be searched for repeats if nothing is trained."""
-    return replace(features, values=contiguous(values), is_data=data and not values.needs_gradient)
-
-
-def _gathered(features: RowFeatures, index: np.ndarray, offsets: np.ndarray) -> Tensor:
-    """The values at an index (D, K), in its order, (D * K, C); dataset b has the rows from ``offsets[b]`` on."""
-    values = features.values
-
-    def backward(gradient):
-        out = empty_like(values.array)
-        gradient = np.ascontiguousarray(gradient).reshape(*index.shape, values.shape[1])
-        conv_kernels.scatter_windows(gradient, np.arange(len(index)), offsets, index, features.value_offsets, out)
-        return (out,)
-
-    return Tensor(values.array[index.reshape(-1)], (values,), backward)
-
-
-def _expanded(features: RowFeatures, ndim: int = 0) -> Tensor:
-    """Features of U distinct rows as a Tensor (U, P, C) or (U, N), with axes of 1 after U up to 1 + `ndim`."""
-    shape = len(features.counts), *features.row_shape
-    shape = shape[:1] + (1,) * (1 + ndim - len(shape)) + shape[1:]
-    if features.index is None:
-        return reshape(features.values, shape)
-    return reshape(_gathered(features, features.index, features.offsets), shape)
-
-
-def _met(features: list[RowFeatures]) -> list[RowFeatures] | None:
-    """The features with one index for all, so that each distinct combination of values is there once a dataset.
-
-    None if their rows have different numbers of positions, or the combinations hardly repeat.
-    """
-    first = features[0]
-    if any(other.positions != first.positions or other.dense != first.dense for other in features):
-        return None
-    if all(other.index is first.index for other in features):
-        return features
-    indices = [_numbered(feature) for feature in features]
-    combinations = np.stack(indices, axis=2).reshape(-1, len(features)).view(np.float32)
-    windows = replace(first, values=Tensor(combinations), index=None, is_data=True).slide(1)
-    if windows.index is None:
-        return None
-    cells = windows.rows[:, 0]
-    met = []
-    for feature in features:
-        index = feature.rows_of_values().reshape(-1)[cells].reshape(-1, 1)
-        values = _gathered(feature, index, windows.offsets)
-        met.append(replace(feature, values=values, index=windows.index, value_offsets=windows.offsets, is_data=False))
-    return met
-
-
-def _numbered(features: RowFeatures) -> np.ndarray:
-    """Numbers (U, P) int32 that are equal only where features of a dataset are; of data wherever they are."""
-    windows = features.slide(1) if features.is_data else None
-    return features.rows_of_values() if windows is None or windows.index is None else windows.index
-
-
-def _of_rows(features: RowFeatures, tensor: Tensor, *, data: bool = False) -> RowFeatures:
-    """A Tensor (U, P, C) or (U, N) as features of the same rows."""
-    if tensor.ndim not in (2, 3) or tensor.array.size == 0:
-        raise ValueError(
-            f"features of a row have shape (P, C) or (N,), and are not empty; this gives {tensor.shape[1:]}"
-        )
-    positions = tensor.shape[1] if tensor.ndim == 3 else 1
-    values = reshape(contiguous(tensor), (-1, tensor.shape[-1]))
-    offsets = features.offsets * positions
-    changed = {"positions": positions, "index": None, "value_offsets": offsets, "dense": tensor.ndim == 2}
-    return replace(features, values=values, is_data=data and not values.needs_gradient, **changed)
-
-
-def _of_datasets(tensor: Tensor) -> RowFeatures:
-    """A Tensor (B, P, C) or (B, N) as features with one row per dataset."""
-    positions = tensor.shape[1] if tensor.ndim == 3 else 1
-    values = reshape(contiguous(tensor), (-1, tensor.shape[-1]))
-    return replace(RowFeatures.of_datasets(values, positions), dense=tensor.ndim == 2)
-
-
-def _to_datasets(features: RowFeatures) -> Tensor:
-    """Undo `_of_datasets`."""
-    return reshape(features.values, (len(features.counts), *features.row_shape))
-
 
 # Arithmetic
 
 
-@_elementwise(2)
+@elementwise(2)
 def add(x, y):
     """x + y."""
 
     def backward(gradient):
-        return _unbroadcast(gradient, x.shape), _unbroadcast(gradient, y.shape)
+        return unbroadcast(gradient, x.shape), unbroadcast(gradient, y.shape)
 
     return Tensor(np.asarray(x.array + y.array), (x, y), backward)
 
 
-@_elementwise(2)
+@elementwise(2)
 def subtract(x, y):
     """x - y."""
 
     def backward(gradient):
-        return _unbroadcast(gradient, x.shape), _unbroadcast(-gradient, y.shape)
+        return unbroadcast(gradient, x.shape), unbroadcast(-gradient, y.shape)
 
     return Tensor(np.asarray(x.array - y.array), (x, y), backward)
 
 
-@_elementwise(2)
+@elementwise(2)
 def multiply(x, y):
     """x * y."""
 
     def backward(gradient):
-        return _unbroadcast(gradient * y.array, x.shape), _unbroadcast(gradient * x.array, y.shape)
+        return unbroadcast(gradient * y.array, x.shape), unbroadcast(gradient * x.array, y.shape)
 
     return Tensor(np.asarray(x.array * y.array), (x, y), backward)
 
 
-@_elementwise(2)
+@elementwise(2)
 def divide(x, y):
     """x / y."""
     out = np.asarray(x.array / y.array)
 
     def backward(gradient):
         to_x = gradient / y.array
-        return _unbroadcast(to_x, x.shape), _unbroadcast(-to_x * out, y.shape)
+        return unbroadcast(to_x, x.shape), unbroadcast(-to_x * out, y.shape)
 
     return Tensor(out, (x, y), backward)
 
 
-@_elementwise(2)
+@elementwise(2)
 def power(x, y):
     """x ** y; the gradient with respect to y is 0 where x is not positive."""
     out = np.asarray(x.array**y.array)
@@ -311,31 +93,31 @@ def power(x, y):
         to_x = to_y = None
         if x.needs_gradient:
             slope = np.where(y.array == 0, 0, y.array * x.array ** np.where(y.array == 0, 1, y.array - 1))
-            to_x = _unbroadcast(gradient * slope.astype(out.dtype), x.shape)
+            to_x = unbroadcast(gradient * slope.astype(out.dtype), x.shape)
         if y.needs_gradient:
-            to_y = _unbroadcast(gradient * out * np.log(np.where(x.array > 0, x.array, 1)), y.shape)
+            to_y = unbroadcast(gradient * out * np.log(np.where(x.array > 0, x.array, 1)), y.shape)
         return to_x, to_y
 
     return Tensor(out, (x, y), backward)
 
 
-@_elementwise(1)
+@elementwise(1)
 def negative(x):
     """-x."""
     return Tensor(-x.array, (x,), lambda gradient: (-gradient,))
 
 
-@_operation
+@operation
 def matmul(x, y):
     """x @ y, as `numpy.matmul`: (..., N) @ (N, M) is (..., M); of features (rows, P, C) @ (C, M) is (rows, P, M)."""
-    x, y = _resolved(x), _resolved(y)
+    x, y = resolved(x), resolved(y)
     if isinstance(x, RowFeatures):
         _check_factors(x, y, y_axes=(2,))
-        y = _tensors("matmul", [x.values, y])[1]
+        y = tensors_of("matmul", [x.values, y])[1]
         return dense(x, y) if x.dense else conv(x, reshape(y, (1, *y.shape)))
     if isinstance(y, RowFeatures):
-        raise TypeError(f"matmul: {_shown(y)} can only be the first factor")
-    x, y = _tensors("matmul", [x, y])
+        raise TypeError(f"matmul: {shown(y)} can only be the first factor")
+    x, y = tensors_of("matmul", [x, y])
     _check_factors(x, y, y_axes=range(1, 32))
     if x.ndim == 1:
         return getitem(matmul(reshape(x, (1, -1)), y), (Ellipsis, 0) if y.ndim == 1 else (Ellipsis, 0, slice(None)))
@@ -347,18 +129,18 @@ def matmul(x, y):
 
 
 def _check_factors(x, y, y_axes) -> None:
-    x_shape, y_shape = _shape(x), _shape(y)
+    x_shape, y_shape = shape_of(x), shape_of(y)
     if len(y_shape) not in y_axes or not x_shape or x_shape[-1] != y_shape[-2:][0]:
-        raise ValueError(f"matmul: {_shown(x)} and {_shown(y)}: the last axis of the first must be the second's first")
+        raise ValueError(f"matmul: {shown(x)} and {shown(y)}: the last axis of the first must be the second's first")
 
 
 def _matmul_of_stacks(x: Tensor, y: Tensor) -> Tensor:
     """(..., L, N) @ (..., N, M); `einsum` adds up in an order that does not depend on threads, as BLAS's may."""
-    _check_broadcast("matmul", (x, y), (x.shape[:-2], y.shape[:-2]))
+    check_broadcast("matmul", (x, y), (x.shape[:-2], y.shape[:-2]))
 
     def backward(gradient):
         to_x = np.einsum("...lm,...nm->...ln", gradient, y.array)
-        return _unbroadcast(to_x, x.shape), _unbroadcast(np.einsum("...ln,...lm->...nm", x.array, gradient), y.shape)
+        return unbroadcast(to_x, x.shape), unbroadcast(np.einsum("...ln,...lm->...nm", x.array, gradient), y.shape)
 
     return Tensor(np.einsum("...ln,...nm->...lm", x.array, y.array), (x, y), backward)
 
@@ -366,28 +148,28 @@ def _matmul_of_stacks(x: Tensor, y: Tensor) -> Tensor:
 # Functions of each number
 
 
-@_elementwise(1)
+@elementwise(1)
 def relu(x):
     """max(x, 0); the gradient at 0 is 0."""
     out = np.maximum(x.array, 0)
     return Tensor(out, (x,), lambda gradient: (gradient * (out > 0),))
 
 
-@_elementwise(1)
+@elementwise(1)
 def leaky_relu(x, slope: float = 0.01):
     """x where x > 0, else slope * x."""
     slopes = np.where(x.array > 0, 1, slope).astype(x.array.dtype)
     return Tensor(x.array * slopes, (x,), lambda gradient: (gradient * slopes,))
 
 
-@_elementwise(1)
+@elementwise(1)
 def tanh(x):
     """The hyperbolic tangent."""
     out = np.tanh(x.array)
     return Tensor(out, (x,), lambda gradient: (gradient * (1 - out * out),))
 
 
-@_elementwise(1)
+@elementwise(1)
 def sigmoid(x):
     """1 / (1 + exp(-x))."""
     out = _sigmoid(x.array)
@@ -399,40 +181,40 @@ def _sigmoid(array: np.ndarray) -> np.ndarray:
     return half + half * np.tanh(half * array)  # cannot overflow
 
 
-@_elementwise(1)
+@elementwise(1)
 def softplus(x):
     """log(1 + exp(x))."""
     out = np.logaddexp(x.array, x.array.dtype.type(0))
     return Tensor(out, (x,), lambda gradient: (gradient * _sigmoid(x.array),))
 
 
-@_elementwise(1)
+@elementwise(1)
 def exp(x):
     """e ** x."""
     out = np.exp(x.array)
     return Tensor(out, (x,), lambda gradient: (gradient * out,))
 
 
-@_elementwise(1)
+@elementwise(1)
 def log(x):
     """The natural logarithm."""
     return Tensor(np.log(x.array), (x,), lambda gradient: (gradient / x.array,))
 
 
-@_elementwise(1)
+@elementwise(1)
 def sqrt(x):
     """The square root; its gradient at 0 is infinite."""
     out = np.sqrt(x.array)
     return Tensor(out, (x,), lambda gradient: (gradient / (2 * out),))
 
 
-@_elementwise(1)
+@elementwise(1)
 def abs(x):
     """|x|; the gradient at 0 is 0."""
     return Tensor(np.abs(x.array), (x,), lambda gradient: (gradient * np.sign(x.array),))
 
 
-@_elementwise(1)
+@elementwise(1)
 def clip(x, a_min=None, a_max=None):
     """x moved into the range from a_min to a_max; the gradient outside is 0."""
     inside = np.ones(x.shape, bool)
@@ -444,7 +226,7 @@ def clip(x, a_min=None, a_max=None):
     return Tensor(out, (x,), lambda gradient: (gradient * inside,))
 
 
-@_elementwise(3)
+@elementwise(3)
 def where(condition, x, y):
     """x where the condition holds, else y; the condition gets no gradient."""
     holds = condition.array != 0
@@ -452,18 +234,18 @@ def where(condition, x, y):
     def backward(gradient):
         zero = np.zeros((), gradient.dtype)
         to_x, to_y = np.where(holds, gradient, zero), np.where(holds, zero, gradient)
-        return _unbroadcast(to_x, x.shape), _unbroadcast(to_y, y.shape)
+        return unbroadcast(to_x, x.shape), unbroadcast(to_y, y.shape)
 
     return Tensor(np.where(holds, x.array, y.array), (x, y), backward)
 
 
-@_elementwise(1)
+@elementwise(1)
 def constant(x):
     """The same numbers, to which no gradient is sent."""
     return Tensor(x.array)
 
 
-@_elementwise(1)
+@elementwise(1)
 def dropout(x, rate: float, rng: np.random.Generator):
     """In training steps: 0 with probability `rate`, else x / (1 - rate). In predictions: x.
 
@@ -485,7 +267,7 @@ def _comparison(function: np.ufunc, symbol: str) -> Callable:
 
     compare.__name__ = compare.__qualname__ = function.__name__
     compare.__doc__ = f"Whether x {symbol} y, a condition for `where`; it has no gradient."
-    return _elementwise(2)(compare)
+    return elementwise(2)(compare)
 
 
 less = _comparison(np.less, "<")
@@ -506,20 +288,20 @@ def _reduction(over_rows: Callable | None = None) -> Callable:
     def decorate(function):
         name = function.__name__
 
-        @_operation
+        @operation
         @functools.wraps(function)
         def reduction(x, axis=None, keepdims=False):
-            x = _resolved(x)
+            x = resolved(x)
             if not isinstance(x, RowFeatures):
-                (x,) = _tensors(name, [x])
+                (x,) = tensors_of(name, [x])
                 return function(x, _checked_axis(name, x, axis, x.ndim), keepdims)
             if axis in (None, 0):
                 if over_rows is None or keepdims:
                     what = f"does not go over rows{' with keepdims' * keepdims}"
-                    raise ValueError(f"{name}: {_shown(x)}: {what}; give an axis of the row, such as axis=-1")
+                    raise ValueError(f"{name}: {shown(x)}: {what}; give an axis of the row, such as axis=-1")
                 return over_rows(x)
             axis = _checked_axis(name, x, axis, 1 + len(x.row_shape))
-            return _of_rows(x, function(_expanded(x), axis, keepdims))
+            return of_rows(x, function(expanded(x), axis, keepdims))
 
         return reduction
 
@@ -532,9 +314,9 @@ def _checked_axis(name: str, x, axis, ndim: int) -> tuple[int, ...]:
     axes = [as_integer(a, f"{name}: axis", minimum=-ndim) for a in axes]
     checked = sorted({a % ndim for a in axes if a < ndim})
     if len(checked) != len(axes):
-        raise ValueError(f"{name}: {_shown(x)} has no axis {axis!r}, or it is named twice")
+        raise ValueError(f"{name}: {shown(x)} has no axis {axis!r}, or it is named twice")
     if isinstance(x, RowFeatures) and 0 in checked:
-        raise ValueError(f"{name}: {_shown(x)}: axis 0, the rows, cannot be taken together with others")
+        raise ValueError(f"{name}: {shown(x)}: axis 0, the rows, cannot be taken together with others")
     return tuple(checked)
 
 
@@ -572,8 +354,7 @@ def _sum_over_rows(features: RowFeatures) -> Tensor:
 
 def _var_over_rows(features: RowFeatures) -> Tensor:
     means = _mean_over_rows(constant(features)).array  # a constant: what is subtracted does not change a variance
-    means = Tensor(np.repeat(means, np.diff(features.offsets), axis=0))
-    deviations = _of_rows(features, subtract(_expanded(features), means))
+    deviations = subtract(features, to_rows(means, features))
     return _mean_over_rows(multiply(deviations, deviations))
 
 
@@ -645,12 +426,12 @@ def logsumexp(x, axis=None, keepdims=False):
     return Tensor(np.asarray(out if keepdims else out.squeeze(axis)), (x,), backward)
 
 
-@_operation
+@operation
 def log_softmax(x, axis=-1):
     """The logarithms of probabilities that are proportional to exp(x) along an axis."""
-    x = _resolved(x)
+    x = resolved(x)
     if not isinstance(x, RowFeatures):
-        (x,) = _tensors("log_softmax", [x])
+        (x,) = tensors_of("log_softmax", [x])
         if x.ndim == 2 and axis in (1, -1):
             return operations.log_softmax(contiguous(x))
     return subtract(x, logsumexp(x, axis, keepdims=True))
@@ -661,7 +442,7 @@ def log_softmax(x, axis=-1):
 
 def _features(name: str, x) -> RowFeatures:
     if not isinstance(x, RowFeatures):
-        raise TypeError(f"{name}: takes features of rows, got {_shown(_resolved(x))}; it has been pooled already")
+        raise TypeError(f"{name}: takes features of rows, got {shown(resolved(x))}; it has been pooled already")
     return x
 
 
@@ -670,7 +451,7 @@ def _pooled(features: RowFeatures, pooled: RowFeatures) -> Tensor:
     return reshape(pooled.values, (len(pooled.counts), pooled.positions, pooled.depth))
 
 
-@_operation
+@operation
 def top_k(features, k: int):
     """The k largest over the rows of each dataset, descending: (B, P, k * C), k before C; of (rows, N) (B, N, k)."""
     features, k = _features("top_k", features), as_integer(k, "top_k: k", minimum=1)
@@ -680,7 +461,7 @@ def top_k(features, k: int):
     return _pooled(features, operations.top_k(features, k))
 
 
-@_operation
+@operation
 def sort(features):
     """The rows' values sorted, descending, (B, P, n * C), or (B, N, n) of (rows, N); all datasets have n rows."""
     features = _features("sort", features)
@@ -690,7 +471,7 @@ def sort(features):
     return top_k(features, int(sizes[0]))
 
 
-@_operation
+@operation
 def moments(features, orders):
     """The means of x ** m over the rows of each dataset, for each order m > 0: (B, P, K * C) or (B, N, K).
 
@@ -703,6 +484,20 @@ def moments(features, orders):
     return _pooled(features, operations.moments(features, orders))
 
 
+@operation
+def to_rows(x, features):
+    """Give each row of features what was pooled of its dataset, (B, P, C) or (B, N), as features of the same rows."""
+    x, features = tensor_of("to_rows", x), _features("to_rows", features)
+    starts, number = features.offsets[:-1], np.diff(features.offsets)
+    if x.ndim not in (2, 3) or len(x.array) != len(number):
+        raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {shown(x)}")
+
+    def backward(gradient):
+        return (np.add.reduceat(gradient, starts, axis=0),)
+
+    return of_rows(features, Tensor(np.repeat(x.array, number, axis=0), (x,), backward))
+
+
 # Shapes
 
 
@@ -710,23 +505,25 @@ def _joined(name: str, arrays, axis: int, join: Callable, *, of_channels: bool) 
     """Apply a function of Tensors and an axis to Tensors or features; `of_channels`: it may join values alone."""
     if not isinstance(arrays, (list, tuple)) or not arrays:
         raise TypeError(f"{name}: takes a list of Tensors, got {arrays!r}")
-    arrays = [_resolved(array) for array in arrays]
+    arrays = [resolved(array) for array in arrays]
     rows = [isinstance(array, RowFeatures) for array in arrays]
     if any(rows) != all(rows):
-        shown = ", ".join(map(_shown, arrays))
-        raise TypeError(f"{name}: features of rows and what is pooled do not go together: {shown}")
+        what = ", ".join(map(shown, arrays))
+        raise TypeError(f"{name}: features of rows and what is pooled do not go together: {what}; see ops.to_rows")
     if not rows[0]:
-        return join(_tensors(name, arrays), axis)
+        return join(tensors_of(name, arrays), axis)
     first = arrays[0]
-    _check_one_batch(name, arrays)
+    check_one_batch(name, arrays)
     if axis == 0:
         raise ValueError(f"{name}: features have no order of rows to follow; give an axis of the row, such as axis=-1")
-    if of_channels and axis in (-1, len(first.row_shape)) and (met := _met(arrays)) is not None:
-        return _with_values(met[0], join([array.values for array in met], 1), data=all(a.is_data for a in arrays))
-    return _of_rows(first, join([_expanded(array) for array in arrays], axis))
+    if of_channels and axis in (-1, len(first.row_shape)) and (together := met(arrays)) is not None:
+        return with_values(
+            together[0], join([array.values for array in together], 1), data=all(a.is_data for a in arrays)
+        )
+    return of_rows(first, join([expanded(array) for array in arrays], axis))
 
 
-@_operation
+@operation
 def concatenate(arrays, axis=0):
     """Join along an axis that is there already."""
 
@@ -734,8 +531,8 @@ def concatenate(arrays, axis=0):
         try:
             out = np.concatenate([tensor.array for tensor in tensors], axis)
         except ValueError as error:
-            shown = " and ".join(map(_shown, arrays))
-            raise ValueError(f"concatenate: {shown} along axis {axis}: {error}") from None
+            what = " and ".join(map(shown, arrays))
+            raise ValueError(f"concatenate: {what} along axis {axis}: {error}") from None
         ends = np.cumsum([tensor.shape[axis] for tensor in tensors])[:-1]
 
         def backward(gradient):
@@ -746,13 +543,13 @@ def concatenate(arrays, axis=0):
     return _joined("concatenate", arrays, axis, join, of_channels=True)
 
 
-@_operation
+@operation
 def stack(arrays, axis=0):
     """Join along a new axis."""
 
     def join(tensors, axis):
         if len({tensor.shape for tensor in tensors}) > 1:
-            raise ValueError(f"stack: {' and '.join(map(_shown, arrays))}: the shapes must be equal")
+            raise ValueError(f"stack: {' and '.join(map(shown, arrays))}: the shapes must be equal")
         out = np.stack([tensor.array for tensor in tensors], axis)
 
         def backward(gradient):
@@ -763,64 +560,64 @@ def stack(arrays, axis=0):
     return _joined("stack", arrays, axis, join, of_channels=False)
 
 
-@_operation
+@operation
 def reshape(x, shape):
     """The same numbers in another shape; one of its numbers may be -1."""
-    x = _tensor("reshape", x)
+    x = tensor_of("reshape", x)
     try:
         out = x.array.reshape(shape)
     except ValueError:
-        raise ValueError(f"reshape: {_shown(x)} cannot have shape {shape}") from None
+        raise ValueError(f"reshape: {shown(x)} cannot have shape {shape}") from None
     return Tensor(out, (x,), lambda gradient: (gradient.reshape(x.shape),))
 
 
-@_operation
+@operation
 def flatten(x):
     """All of a dataset along one axis, (B, P, C) to (B, P * C); of features all of a row."""
-    x = _resolved(x)
+    x = resolved(x)
     if isinstance(x, RowFeatures):
-        each = _expanded(x)
-        return _of_rows(x, reshape(each, (each.shape[0], -1)), data=x.is_data)
-    x = _tensor("flatten", x)
+        each = expanded(x)
+        return of_rows(x, reshape(each, (each.shape[0], -1)), data=x.is_data)
+    x = tensor_of("flatten", x)
     return reshape(x, (x.shape[0], -1))
 
 
-@_operation
+@operation
 def transpose(x, axes=None):
     """The axes in another order, reversed for None."""
-    x = _tensor("transpose", x)
+    x = tensor_of("transpose", x)
     axes = tuple(range(x.ndim))[::-1] if axes is None else axes
     try:
         out = x.array.transpose(axes)
     except ValueError:
-        raise ValueError(f"transpose: {_shown(x)} has no such axes: {axes}") from None
+        raise ValueError(f"transpose: {shown(x)} has no such axes: {axes}") from None
     return Tensor(out, (x,), lambda gradient: (gradient.transpose(np.argsort([a % x.ndim for a in axes])),))
 
 
-@_operation
+@operation
 def getitem(x, key):
     """x[key] with slices, integers, `...` and None; of features `x[:, ...]`, where the rows stay as they are."""
-    x = _resolved(x)
+    x = resolved(x)
     keys = key if isinstance(key, tuple) else (key,)
     if not all(k is None or k is Ellipsis or isinstance(k, (slice, int, np.integer)) for k in keys):
         raise TypeError(f"indexing takes slices, integers, ... and None, got {key!r}")
     if not isinstance(x, RowFeatures):
-        return _getitem(_tensor("indexing", x), keys)
+        return _getitem(tensor_of("indexing", x), keys)
     if keys[0] not in (slice(None), Ellipsis) or keys[0] is Ellipsis and len(keys) - 1 > len(x.row_shape):
-        raise IndexError(f"{_shown(x)}: the rows of a dataset have no order: the first index must be ':', got {key!r}")
+        raise IndexError(f"{shown(x)}: the rows of a dataset have no order: the first index must be ':', got {key!r}")
     positions_alone = len(keys) == 2 and keys[0] == slice(None) and isinstance(keys[1], slice)
     if positions_alone and x.index is not None:  # then the values are as distinct as before
         index = np.ascontiguousarray(x.index[:, keys[1]])
         if index.size:
             return replace(x, index=index, positions=index.shape[1])
-    return _of_rows(x, _getitem(_expanded(x), keys), data=x.is_data)
+    return of_rows(x, _getitem(expanded(x), keys), data=x.is_data)
 
 
 def _getitem(x: Tensor, keys: tuple) -> Tensor:
     try:
         out = np.asarray(x.array[keys])
     except IndexError as error:
-        raise IndexError(f"{_shown(x)}: {error}") from None
+        raise IndexError(f"{shown(x)}: {error}") from None
 
     def backward(gradient):
         x_gradient = np.zeros_like(x.array)
@@ -835,17 +632,17 @@ def _getitem(x: Tensor, keys: tuple) -> Tensor:
 
 def _layer(name: str, apply: Callable, x, weight, bias, floor: float):
     """Apply conv or dense to features, or to a Tensor (B, P, C) or (B, N)."""
-    x = _resolved(x)
+    x = resolved(x)
     if isinstance(x, RowFeatures):
-        values, weight = _tensors(name, [x.values, weight])
+        values, weight = tensors_of(name, [x.values, weight])
         features = replace(x, values=values)
     else:
-        x, weight = _tensors(name, [x, weight])
+        x, weight = tensors_of(name, [x, weight])
         if x.ndim not in (2, 3) or x.array.size == 0:
-            raise ValueError(f"{name}: x must be features or a Tensor (B, P, C) or (B, N), got {_shown(x)}")
-        features = _of_datasets(x)
+            raise ValueError(f"{name}: x must be features or a Tensor (B, P, C) or (B, N), got {shown(x)}")
+        features = of_datasets(x)
     bias = np.zeros(weight.shape[-1:]) if bias is None else bias
-    bias = _tensors(name, [weight, bias])[1]
+    bias = tensors_of(name, [weight, bias])[1]
     positions, depth = (features.depth, 1) if features.dense else (features.positions, features.depth)
     if name == "conv":
         letters, wanted = "(width, C, N), width at most P", (builtins.min(*weight.shape[:1], positions), depth)
@@ -856,13 +653,13 @@ def _layer(name: str, apply: Callable, x, weight, bias, floor: float):
             letters.replace("P * C", "N in").replace("N)", "N out)") if features.dense and name == "dense" else letters
         )
         raise ValueError(
-            f"{name}: {_shown(x)}, weight {letters} = {weight.shape}, bias = {bias.shape} do not fit together"
+            f"{name}: {shown(x)}, weight {letters} = {weight.shape}, bias = {bias.shape} do not fit together"
         )
     out = apply(features, contiguous(weight), contiguous(bias), floor=floor)
-    return out if isinstance(x, RowFeatures) else _to_datasets(out)
+    return out if isinstance(x, RowFeatures) else to_datasets(out)
 
 
-@_operation
+@operation
 def conv(x, weight, bias=None, *, floor: float = LINEAR):
     """Slide a window over the positions, without padding: (.., P, C) to (.., P - width + 1, N); N nodes are (N, 1).
 
@@ -872,7 +669,7 @@ def conv(x, weight, bias=None, *, floor: float = LINEAR):
     return _layer("conv", operations.conv, x, weight, bias, floor)
 
 
-@_operation
+@operation
 def dense(x, weight, bias=None, *, floor: float = LINEAR):
     """Connect all of a row, or of a dataset, to N nodes: (.., P, C) to (.., N), positions slowest.
 

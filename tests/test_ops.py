@@ -386,6 +386,41 @@ def test_mean__has_a_gradient_at_zero_where_moments_have_none():
         assert (parameter.gradient == expected).all()
 
 
+@given(rows())
+def test_to_rows__reference_and_gradient(case):
+    rng, positions, depth, sizes, counts = case
+    arrays = [rng.standard_normal((n, depth)) for n in (int(np.sum(sizes)) * positions, len(sizes) * positions)]
+
+    def function(values, pooled):
+        features = features_of(values, positions, sizes, counts)
+        return ops.mean((features - ops.to_rows(ops.reshape(pooled, (-1, positions, depth)), features)) ** 2)
+
+    values, pooled = arrays[0].reshape(-1, positions, depth), arrays[1].reshape(-1, positions, depth)
+    squares = (values - np.repeat(pooled, sizes, axis=0)) ** 2
+    starts = np.cumsum([0, *sizes])
+    for b, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        expected = np.average(squares[start:stop], axis=0, weights=counts[start:stop])
+        np.testing.assert_allclose(function(*map(Tensor, arrays)).array[b], expected, rtol=1e-10)
+    check_gradient(function, arrays, rng)
+
+
+def test_features__combinations_stay_as_distinct_as_they_are():
+    """What is computed of windows that repeat is computed once, in sums and concatenations too."""
+    rng = np.random.default_rng(8)
+    _, batch = batch_of(rng, datasets=4, shape=(40, 12))
+    x = RowFeatures.from_batch(batch)
+    phi = ops.conv(x, rng.normal(size=(2, 1, 3)))
+    more = ops.conv(phi, rng.normal(size=(2, 3, 3)))
+    for features, most in (
+        (ops.tanh(phi) * 2, 4),
+        (phi[:, 1:] + more, 8),
+        (ops.concatenate([phi[:, 1:], more, x[:, 2:]], axis=-1), 8),
+        (ops.conv(phi[:, 1:] + more, rng.normal(size=(2, 3, 1))), 16),
+    ):
+        assert len(features.values.array) <= 4 * most * features.positions < features.positions * len(batch.rows)
+        assert features.index is not None
+
+
 def test_var__of_large_numbers():
     values = 1e4 + np.arange(4, dtype=np.float32).reshape(4, 1)
     out = ops.var(features_of(Tensor(values), 1, [4]))
@@ -424,6 +459,7 @@ REFUSED = {
     "transpose": (lambda: ops.transpose(T, (0, 2)), "transpose: a Tensor .* has no such axes"),
     "top_k": (lambda: ops.top_k(features(), 4), "top_k: k=4 needs as many rows, a dataset has 3"),
     "sort": (lambda: ops.sort(features(sizes=(2, 4))), "sort: datasets of 2 to 4 rows"),
+    "to_rows": (lambda: ops.to_rows(np.ones((3, 4)), features()), r"to_rows: takes \(B, P, C\) or \(B, N\) with B = 2, got a"),
     "dropout rate": (lambda: ops.dropout(T, 1, np.random.default_rng(1)), "dropout: rate must be at least 0 and below 1"),
 }  # fmt: skip
 
@@ -443,6 +479,7 @@ def test_operations__what_does_not_fit(name):
         (lambda: T[[0, 1]], TypeError, "indexing takes slices, integers, ... and None"),
         (lambda: T + "a", TypeError, "add: takes Tensors, features, arrays of numbers and numbers, got 'a'"),
         (lambda: list(T), TypeError, "not iterable"),
+        (lambda: ops.max(features()) * features(), TypeError, "features of rows; ops.to_rows"),
         (lambda: ops.max(T, 1) @ features(), TypeError, "can only be the first factor"),
         (lambda: ops.top_k(T, 1), TypeError, "top_k: takes features of rows, got a Tensor .* it has been pooled already"),
         (lambda: ops.reshape(features(), (2, 2)), TypeError, "reshape: takes Tensors, got features"),
