@@ -148,6 +148,8 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
 
 
 def _network(path, description: dict, network_function: Callable | None, seed: int) -> Network:
+    if not isinstance(description, dict):
+        raise TypeError(f"network: {description!r}")
     name = description.get("network_function")
     if name is None:
         if network_function is not None:

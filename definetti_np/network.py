@@ -231,18 +231,18 @@ class LayerLists:
 
     def __init__(self, spec: NetworkSpec):
         self._specs, self._pooling, self._ends_in_softmax = spec.layers, spec.pooling, spec.ends_in_softmax
-        self._phi, self._h = ([_layer(layer) for layer in layers] for layers in (spec.phi_layers, spec.h_layers))
+        self._phi, self._h = (Sequential([_layer(s) for s in specs]) for specs in (spec.phi_layers, spec.h_layers))
 
     def declare(self) -> None:
         """Use each parameter once, in order."""
-        for layer, spec in zip([*self._phi, *self._h], self._specs, strict=True):
+        for layer, spec in zip(self._phi.layers + self._h.layers, self._specs, strict=True):
             layer.parameters(spec.weight_shape)
 
     def __call__(self, x: RowFeatures) -> Tensor:
         """Log-probabilities or estimates (B, N)."""
-        x = Sequential(self._phi)(x)
+        x = self._phi(x)
         x = ops.moments(x, self._pooling.orders) if self._pooling.kind == "moments" else ops.top_k(x, self._pooling.k)
-        x = Sequential(self._h)(x)
+        x = self._h(x)
         return ops.log_softmax(x) if self._ends_in_softmax else x
 
 

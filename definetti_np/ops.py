@@ -263,10 +263,10 @@ def dropout(x, rate: float, rng: np.random.Generator):
 
 def _comparison(function: np.ufunc, symbol: str) -> Callable:
     def compare(x, y):
-        return Tensor(function(x.array, y.array))
+        return Tensor(np.asarray(function(x.array, y.array)).astype(x.array.dtype))
 
     compare.__name__ = compare.__qualname__ = function.__name__
-    compare.__doc__ = f"Whether x {symbol} y, a condition for `where`; it has no gradient."
+    compare.__doc__ = f"Whether x {symbol} y, 1 or 0: a condition for `where`. It has no gradient."
     return elementwise(2)(compare)
 
 

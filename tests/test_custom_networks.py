@@ -13,6 +13,7 @@ from test_training import SMALL, sha, simulator
 import definetti_np
 from definetti_np import Model, ModelFileError, MultisetBatch, Network, Parameter, Trainer, load, ops, train
 from definetti_np.layers import Conv, Dense, Sequential
+from definetti_np.modelfile import write_model
 
 FOLDER = Path(__file__).parent / "references" / "custom"
 each_case = pytest.mark.parametrize("name", CUSTOM_CASES)
@@ -180,6 +181,13 @@ def test_load__needs_the_function_and_its_parameters(tmp_path):
         ModelFileError, match="a model of phi_net, g and h_net, without a network_function; leave it out"
     ):
         load(path, network_function=a_network())
+
+
+def test_load__a_header_whose_network_is_a_list(tmp_path):
+    description = {"network": ["function"], "loss": "l2", "seed": 1, "batches_trained": 0}
+    write_model(tmp_path / "weights.npz", description, {})
+    with pytest.raises(ModelFileError, match="the header describes no network"):
+        load(tmp_path / "weights")
 
 
 def test_network__any_number_of_rows():
