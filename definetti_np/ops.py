@@ -9,7 +9,6 @@ They take Tensors, Parameters, features, and arrays and numbers as constants. Co
                no order, so what goes along their axis is symmetric in them, and gives a Tensor (B, P, C) or (B, N)
 """
 
-import builtins  # abs, max and sum are operations here
 import functools
 import numbers
 from collections.abc import Callable
@@ -603,14 +602,20 @@ def getitem(x, key):
         raise TypeError(f"indexing takes slices, integers, ... and None, got {key!r}")
     if not isinstance(x, RowFeatures):
         return _getitem(tensor_of("indexing", x), keys)
-    if keys[0] not in (slice(None), Ellipsis) or keys[0] is Ellipsis and len(keys) - 1 > len(x.row_shape):
+    ndim = 1 + len(x.row_shape)
+    given = len(keys) - keys.count(Ellipsis) - keys.count(None)
+    if Ellipsis not in keys:
+        keys = *keys, Ellipsis
+    place = keys.index(Ellipsis)
+    full = keys[:place] + (slice(None),) * (ndim - given) + keys[place + 1 :]
+    if full[:1] != (slice(None),):
         raise IndexError(f"{shown(x)}: the rows of a dataset have no order: the first index must be ':', got {key!r}")
-    positions_alone = len(keys) == 2 and keys[0] == slice(None) and isinstance(keys[1], slice)
-    if positions_alone and x.index is not None:  # then the values are as distinct as before
-        index = np.ascontiguousarray(x.index[:, keys[1]])
-        if index.size:
-            return replace(x, index=index, positions=index.shape[1])
-    return of_rows(x, _getitem(expanded(x), keys), data=x.is_data)
+    if x.index is not None and len(full) == 3 and all(isinstance(k, slice) for k in full):
+        index = np.ascontiguousarray(x.index[:, full[1]])  # the values stay as distinct as they are
+        values = contiguous(_getitem(x.values, full[::2]))
+        if index.size and values.array.size:
+            return replace(x, values=values, index=index, positions=index.shape[1])
+    return of_rows(x, _getitem(expanded(x), full), data=x.is_data)
 
 
 def _getitem(x: Tensor, keys: tuple) -> Tensor:
@@ -645,15 +650,14 @@ def _layer(name: str, apply: Callable, x, weight, bias, floor: float):
     bias = tensors_of(name, [weight, bias])[1]
     positions, depth = (features.depth, 1) if features.dense else (features.positions, features.depth)
     if name == "conv":
-        letters, wanted = "(width, C, N), width at most P", (builtins.min(*weight.shape[:1], positions), depth)
+        letters = "(width, C, N) with width at most P"
+        fits = weight.ndim == 3 and weight.shape[0] <= positions and weight.shape[1] == depth
     else:
-        letters, wanted = "(P * C, N)", (positions * depth,)
-    if weight.shape[:-1] != wanted or bias.shape != weight.shape[-1:] or not weight.array.size:
-        letters = (
-            letters.replace("P * C", "N in").replace("N)", "N out)") if features.dense and name == "dense" else letters
-        )
+        letters = "(P * C or N, nodes)"
+        fits = weight.ndim == 2 and weight.shape[0] == positions * depth
+    if not fits or bias.shape != weight.shape[-1:] or not weight.array.size:
         raise ValueError(
-            f"{name}: {shown(x)}, weight {letters} = {weight.shape}, bias = {bias.shape} do not fit together"
+            f"{name}: {shown(x)}, weight {letters} = {weight.shape} and bias {bias.shape} do not fit together"
         )
     out = apply(features, contiguous(weight), contiguous(bias), floor=floor)
     return out if isinstance(x, RowFeatures) else to_datasets(out)
