@@ -11,6 +11,8 @@ from .checks import as_integer
 from .initial import draw_weight
 from .tensor import Tensor
 
+NOT_NAMES = ("header", "file", "allow_pickle")
+
 _current = threading.local()
 
 
@@ -32,6 +34,8 @@ class Parameter(Arithmetic):
 
     def __init__(self, initial, name: str | None = None):
         self.name = check_name(name)
+        if name in NOT_NAMES:
+            raise ValueError(f"name of a Parameter must be none of {NOT_NAMES}, which model files use, got {name!r}")
         if isinstance(initial, tuple):
             self.shape = tuple(as_integer(d, f"initial[{i}] of a Parameter", minimum=1) for i, d in enumerate(initial))
             self._values = None

@@ -10,7 +10,7 @@ ADVICE = "see docs/exchangeability.md"
 
 
 def check_invariance(network: Network, batch: MultisetBatch) -> None:
-    """Compute a batch with its rows in another order, and a part of it alone.
+    """Compute a batch twice, with its rows in another order, and a part of it alone.
 
     Raises
     ------
@@ -20,6 +20,11 @@ def check_invariance(network: Network, batch: MultisetBatch) -> None:
     batch = MultisetBatch(batch.rows.astype(np.float64), batch.counts, batch.offsets)
     with np.errstate(all="ignore"):
         expected, log = _compute(network, batch)
+        if _first_change(expected, _compute(network, batch)[0]) is not None:
+            raise ValueError(
+                "network_function gives other results for the same batch: it must keep nothing from one call to the "
+                "next and draw nothing by itself; use ops.dropout, which drops in training alone"
+            )
         out, new_log = _compute(network, _shuffled(batch), "with the rows of each dataset in another order")
         if (found := _first_change(expected, out)) is not None:
             raise ValueError(

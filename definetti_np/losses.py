@@ -34,7 +34,9 @@ def check_accuracy(accuracy):
 
 def name_of(function: Callable | str) -> str:
     """What a model file says of a loss or a network: its name, of a function "function " and its own name."""
-    return f"function {getattr(function, '__qualname__', repr(function))}" if callable(function) else function
+    if isinstance(function, str):
+        return function
+    return f"function {getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def check_labels(labels: np.ndarray, loss: str, name: str) -> None:

@@ -263,18 +263,29 @@ def test_check__datasets_of_a_batch_are_mixed(function):
         step(function)
 
 
+def test_check__a_function_that_draws_by_itself():
+    rng = np.random.default_rng(1)
+    with pytest.raises(ValueError, match="other results for the same batch: .* use ops.dropout"):
+        step(lambda x: OUT(ops.mean(x) * rng.random(3)))
+
+
+def test_check__dropout_with_a_generator_is_fine():
+    rng = np.random.default_rng(1)
+    step(lambda x: OUT(ops.dropout(ops.mean(ops.dropout(x, 0.5, rng)), 0.5, rng)))
+
+
 def test_check__a_function_that_fails_on_a_part_of_the_batch():
     calls = []
 
     def function(x):
         calls.append(len(x.offsets) - 1)
-        if len(calls) == 4:
+        if len(calls) == 5:
             raise KeyError("a table of five datasets")
         return OUT(ops.mean(x))
 
     with pytest.raises(KeyError, match="a table") as caught:
         step(function)
-    assert calls == [2, 5, 5, 2], "traced, computed, shuffled, and a part alone"
+    assert calls == [2, 5, 5, 5, 2], "traced, computed twice, shuffled, and a part alone"
     assert "network_function failed of 2 datasets of the batch alone, not before" in caught.value.__notes__[0]
 
 

@@ -1,5 +1,6 @@
 """Operations: what they compute against NumPy in float64, and their gradients in one random direction."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -391,6 +392,40 @@ def test_features__as_the_dense_rows():
         np.testing.assert_allclose(ops.mean(features).array, expected.mean(axis=1), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(ops.max(features).array, expected.max(axis=1), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(ops.var(features).array, expected.var(axis=1), rtol=1e-9, atol=1e-12)
+
+
+@given(SEEDS, st.data())
+def test_features__broadcast_as_if_there_were_one_row(seed, data):
+    """Features with each other, of any numbers of positions and channels that broadcast, and with constants."""
+    rng = np.random.default_rng(seed)
+    whole = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
+    rows, batch = batch_of(rng, shape=(5, 6, 1))
+    x = RowFeatures.from_batch(batch)
+
+    def features_and_rows(shape):
+        positions, channels = shape
+        weight = rng.normal(size=(7 - positions, 1, channels))
+        windows = np.lib.stride_tricks.sliding_window_view(rows[..., 0], 7 - positions, axis=2)
+        return ops.conv(x, weight), windows @ weight[:, 0]
+
+    shapes = [tuple(data.draw(st.sampled_from([1, size])) for size in whole) for _ in range(3)]
+    (a, dense_a), (b, dense_b) = (features_and_rows(shape) for shape in shapes[:2])
+    constant = rng.normal(size=shapes[2][data.draw(st.integers(0, 2)) :])
+    for function in (
+        lambda a, b, c: a * b + c,
+        lambda a, b, c: c - a / (2 + abs(b)),
+        lambda a, b, c: np.where(a > b, a, c),
+        lambda a, b, c: (np.exp(a) * c) ** 2,
+    ):
+        expected = function(dense_a, dense_b, constant)
+        np.testing.assert_allclose(ops.var(function(a, b, constant)).array, expected.var(axis=1), rtol=1e-8, atol=1e-12)
+    gradients = [rng.normal(size=array.shape) for array in (a.values.array, b.values.array)]
+
+    def function(first, second, c):
+        u, v = replace(a, values=first), replace(b, values=second)
+        return ops.mean(u * v + c * u)
+
+    check_gradient(function, [*gradients, constant], rng)
 
 
 @given(rows(), st.integers(1, 3), st.integers(1, 4))
