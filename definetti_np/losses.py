@@ -1,7 +1,5 @@
 """Losses and accuracies: by name, or functions of the user's."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .specs import FunctionSpec, NetworkSpec
@@ -30,13 +28,6 @@ def check_accuracy(accuracy):
     if not callable(accuracy) and accuracy not in ACCURACIES:
         raise ValueError(f"accuracy: unknown accuracy {accuracy!r}; choose from {ACCURACIES}, or give a function")
     return accuracy
-
-
-def name_of(function: Callable | str) -> str:
-    """What a model file says of a loss or a network: its name, of a function "function " and its own name."""
-    if isinstance(function, str):
-        return function
-    return f"function {getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def check_labels(labels: np.ndarray, loss: str, name: str) -> None:

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .checks import as_integer
+from .checks import as_integer, name_of
 from .cores import available_cores
 from .errors import ModelFileError
 from .kernels._jit import threads as kernel_threads
-from .losses import check_loss, name_of
+from .losses import check_loss
 from .modelfile import check_parent, model_path, read_model, write_model
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
-from .specs import FunctionSpec, NetworkSpec, network_spec
+from .specs import NetworkSpec, network_spec
 from .workspace import Workspace
 
 # What is predicted at once; a result does not depend on which others it is computed with.
@@ -86,11 +86,8 @@ class Model:
         check_parent(path, "path")
         if self.network.dtype != np.float32 or not np.isfinite(self.network.flat.weights).all():
             raise ValueError("only float32 networks with finite weights can be saved")
-        network = self.network.spec.as_dict()
-        if isinstance(self.network.spec, FunctionSpec):
-            network["network_function"] = name_of(self.network.network_function)
         description = {
-            "network": network,
+            "network": self.network.spec.as_dict(),
             "loss": name_of(self.loss),
             "seed": self.seed,
             "batches_trained": self.batches_trained,

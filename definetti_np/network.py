@@ -73,10 +73,8 @@ class Network:
         ValueError, TypeError
             If the function fails on features of these shapes, or returns anything else.
         """
-        if not callable(network_function):
-            raise TypeError(f"network_function must be a function, got {network_function!r}")
         network = cls.__new__(cls)
-        network._build(function_spec(input_shape, output_shape), network_function, seed, dtype)
+        network._build(function_spec(input_shape, output_shape, network_function), network_function, seed, dtype)
         return network
 
     def _build(self, spec, function, seed, dtype) -> None:

@@ -4,10 +4,10 @@ import logging
 import time
 from pathlib import Path
 
-from .checks import as_integer, as_positive_number
+from .checks import as_integer, as_positive_number, name_of
 from .cores import available_cores
 from .logs import Summary, log_to, progress
-from .losses import check_accuracy, check_loss, name_of
+from .losses import check_accuracy, check_loss
 from .modelfile import check_parent, model_path
 from .seeds import check_seed
 from .simulation import ExampleSource, SerialStream, takes_generator
@@ -113,10 +113,8 @@ def train(
     """
     if network_function is None:
         spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
-    elif callable(network_function):
-        spec = function_spec(input_shape, output_shape)
     else:
-        raise TypeError(f"network_function must be a function, got {network_function!r}")
+        spec = function_spec(input_shape, output_shape, network_function)
     takes_generator(simulator)
     check_loss(loss, spec)
     check_accuracy(accuracy)
