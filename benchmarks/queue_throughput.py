@@ -8,16 +8,21 @@ else. Both queues are opened, filled, read and closed in turn.
 """
 
 import argparse
+import sys
 import time
 
 import numpy as np
-from common import BATCH_SIZE, HOTSPOT, import_torch, show, show_machine, show_ratio, simulate_hotspots
+from common import BATCH_SIZE, HOTSPOT, show, show_machine, show_ratio, simulate_hotspots
 
 from definetti_np.simulation import ExampleSource, SerialStream
 from definetti_np.specs import network_spec
 from definetti_np.workers import WorkerStream
 
-torch = import_torch()
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit("this benchmark compares with PyTorch, which is not installed: pip install torch")
+
 SIMULATED = 64
 WARM_UP = 10  # batches, so that every worker is running
 

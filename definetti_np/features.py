@@ -97,8 +97,9 @@ class RowFeatures(Arithmetic):
             windows = _distinct_windows(words, step, index, self.offsets, width, may_give_up=self.is_data)
             if windows is not None:
                 return windows
-        rows = np.lib.stride_tricks.sliding_window_view(index, width, axis=1).reshape(-1, width)
-        return Windows(np.ascontiguousarray(rows), None, self.offsets * positions)
+        rows = index if positions == 1 else np.lib.stride_tricks.sliding_window_view(index, width, axis=1)
+        in_turn = self.index is None and width in (1, self.positions)
+        return Windows(np.ascontiguousarray(rows.reshape(-1, width)), None, self.offsets * positions, in_turn)
 
     def spread(self) -> "RowFeatures":
         """Turn the one position of depth C that a dense layer leaves into C positions of depth 1."""
@@ -127,11 +128,14 @@ class Windows:
         (U, P) int32, the window of each row at each position, or None for the identity.
     offsets
         (B + 1,) int64, the windows of each dataset.
+    in_turn
+        Whether the windows, one after another, are all rows of values in their order.
     """
 
     rows: np.ndarray
     index: np.ndarray | None
     offsets: np.ndarray
+    in_turn: bool = False
 
 
 def _distinct_windows(words, step, index, offsets, width, *, may_give_up) -> Windows | None:

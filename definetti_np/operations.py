@@ -10,8 +10,8 @@ import numpy as np
 from .features import RowFeatures
 from .kernels import loss as loss_kernels
 from .kernels import pool as pool_kernels
-from .products import WindowGradient, multiply_windows
-from .tensor import Tensor
+from .products import WindowGradient, WinnersGradient, multiply_windows
+from .tensor import Tensor, as_dense
 from .workspace import empty, empty_like
 
 RELU = 0.0
@@ -44,13 +44,16 @@ def _slide(features: RowFeatures, width: int, weight: Tensor, bias: Tensor, floo
     out = multiply_windows(values.array, windows, matrix, bias.array, floor)
 
     def backward(gradient):
-        gradient = WindowGradient.before_floor(gradient, out, floor)
+        if isinstance(gradient, WinnersGradient) and gradient.is_sparse:
+            gradient = gradient.before_floor(floor)
+        else:
+            gradient = WindowGradient.before_floor(as_dense(gradient), out, floor)
         to_values = gradient.to_values(matrix, windows, features.value_offsets) if values.needs_gradient else None
         return to_values, gradient.to_matrix(values.array, windows).reshape(weight.shape), gradient.to_bias()
 
     return replace(
         features,
-        values=Tensor(out, (values, weight, bias), backward),
+        values=Tensor(out, (values, weight, bias), backward, takes_sparse=True),
         positions=features.positions - width + 1,
         index=windows.index,
         value_offsets=windows.offsets,
@@ -73,9 +76,7 @@ def top_k(features: RowFeatures, k: int) -> RowFeatures:
         pool_kernels.top_k_forward(values.array, index, features.counts, offsets, out, winners)
 
     def backward(gradient):
-        values_gradient = empty_like(values.array)
-        pool_kernels.winners_backward(gradient, winners, features.value_offsets, values_gradient)
-        return (values_gradient,)
+        return (WinnersGradient(gradient, out, winners, features.value_offsets),)
 
     return _pooled(features, out, backward)
 

@@ -11,13 +11,22 @@ class Tensor(Arithmetic):
     """An array, the Tensors it was computed from, and a closure that sends a gradient back to them.
 
     ``backward(gradient)`` gets the gradient of the loss with respect to ``array`` and returns one gradient per parent,
-    or None for a parent that needs none.
+    or None for a parent that needs none. A gradient is an array, or an object that makes one with ``dense()``; only a
+    Tensor that `takes_sparse` gets such an object.
     """
 
-    __slots__ = ("array", "backward", "gradient", "needs_gradient", "parents")
+    __slots__ = ("array", "backward", "gradient", "needs_gradient", "parents", "takes_sparse")
 
-    def __init__(self, array: np.ndarray, parents: tuple["Tensor", ...] = (), backward: Callable | None = None):
+    def __init__(
+        self,
+        array: np.ndarray,
+        parents: tuple["Tensor", ...] = (),
+        backward: Callable | None = None,
+        *,
+        takes_sparse: bool = False,
+    ):
         self.array = array
+        self.takes_sparse = takes_sparse
         self.gradient = None
         self.needs_gradient = any(parent.needs_gradient for parent in parents)
         self.parents = parents if self.needs_gradient else ()
@@ -57,6 +66,8 @@ def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
     pending = {id(tensor): gradient}
     for node in reversed(_in_order(tensor)):
         gradient = pending.pop(id(node))
+        if not node.takes_sparse:
+            gradient = as_dense(gradient)
         if gradient.shape != node.shape or gradient.dtype != node.array.dtype:
             raise ValueError(
                 f"gradient of shape {gradient.shape} and dtype {gradient.dtype} for an array of shape "
@@ -68,7 +79,13 @@ def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
         for parent, parent_gradient in zip(node.parents, node.backward(gradient), strict=True):
             if parent.needs_gradient:
                 known = pending.get(id(parent))
-                pending[id(parent)] = parent_gradient if known is None else known + parent_gradient
+                both = parent_gradient if known is None else as_dense(known) + as_dense(parent_gradient)
+                pending[id(parent)] = both
+
+
+def as_dense(gradient) -> np.ndarray:
+    """The gradient as an array."""
+    return gradient if isinstance(gradient, np.ndarray) else gradient.dense()
 
 
 def _in_order(tensor: Tensor) -> list[Tensor]:

@@ -27,7 +27,7 @@ logger = logging.getLogger("definetti_np")
 # "contract" lets a product and a sum become one fused instruction; nothing is reordered.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
-_C_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
+FEW_BYTES = 2**17  # of all arguments of a kernel: below it waking threads takes longer than the kernel
 
 SPIN_COUNT = "10000"  # of OpenMP's threads after a loop: some 0.1 ms
 
@@ -53,13 +53,12 @@ class Kernel:
         callback = self._callbacks.get(key)
         if callback is None:
             callback = self._callbacks[key] = self._compile(arguments)
-        address = callback.address
         packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
-        if blocks == 1:  # not worth waking threads
-            _C_FUNCTION(address)(0, packed.ctypes.data)
+        if blocks == 1 or sum([a.nbytes for a in arguments if isinstance(a, np.ndarray)]) < FEW_BYTES:
+            _loop(parallel=False)(callback.address, blocks, _address(packed))
             return
         with _one_at_a_time:
-            _parallel_loop()(address, blocks, packed.ctypes.data)
+            _loop(parallel=True)(callback.address, blocks, _address(packed))
 
     def _compile(self, arguments):
         unpacked = types.Tuple([_type_of(a) for a in arguments])
@@ -113,13 +112,17 @@ def _pack(arguments) -> np.ndarray:
         if isinstance(argument, np.ndarray):
             if not argument.flags.c_contiguous:
                 raise ValueError("kernels take C-contiguous arrays")
-            address = argument.__array_interface__["data"][0]
-            fields += (0, 0, argument.size, argument.itemsize, address, *argument.shape, *argument.strides)
+            fields += (0, 0, argument.size, argument.itemsize, _address(argument), *argument.shape, *argument.strides)
         elif isinstance(argument, float):
             fields.append(np.float64(argument).view(np.int64))
         else:
             fields.append(argument)
     return np.array(fields, np.int64)
+
+
+def _address(array: np.ndarray) -> int:
+    """Where the data of an array begins: the field after the object's head in NumPy's C struct, ten times sooner."""
+    return ctypes.c_void_p.from_address(id(array) + object.__basicsize__).value
 
 
 def _with_cache(decorator, signature, function):
@@ -167,8 +170,13 @@ def _call(typing_context, address, block, arguments):
     return types.void(types.int64, types.int64, types.int64), generate
 
 
-def _loop(address, blocks, arguments):
+def _in_parallel(address, blocks, arguments):
     for block in numba.prange(blocks):
+        _call(address, block, arguments)
+
+
+def _one_by_one(address, blocks, arguments):
+    for block in range(blocks):
         _call(address, block, arguments)
 
 
@@ -181,8 +189,10 @@ def _limit_spinning():
 
 
 @functools.cache
-def _parallel_loop():
+def _loop(*, parallel: bool):
+    """The compiled loop over blocks ``(address, blocks, arguments)``."""
     _limit_spinning()
     signature = types.void(types.int64, types.int64, types.int64)
+    decorator = functools.partial(numba.njit, parallel=parallel, nogil=True)
     with _announce_compilation():
-        return _with_cache(functools.partial(numba.njit, parallel=True, nogil=True), signature, _loop)
+        return _with_cache(decorator, signature, _in_parallel if parallel else _one_by_one)

@@ -18,7 +18,6 @@ from ._tile import NARROW, VECTOR_BYTES, WIDE, narrow_tile, panel_width, wide_ti
 WINDOWS = 96  # windows in a block: their values stay in cache while the panels pass
 WEIGHTS = 48  # rows of the weight gradient in a block
 TERMS = 512  # terms of a sum of the weight gradient that are packed at once
-SPARSE_TERMS = 160  # terms of a window in a block of the sparse weight gradient
 COLUMNS = 32  # columns in a block of a matrix to transpose
 ROWS = 64  # rows in a block of a simple pass
 
@@ -72,14 +71,6 @@ def mask_blocks(windows: int) -> int:
     return blocks_of(windows, ROWS)
 
 
-def find_places(masked, nonzero, places):
-    """Write the channels of window d that have a gradient to the first nonzero[d] entries of ``places[d]``.
-
-    masked (D, N) and nonzero (D,) of `mask_gradient`, places (D, N) int32.
-    """
-    _find_places(mask_blocks(len(masked)), masked, nonzero, places)
-
-
 def scatter_windows(gradient, active, active_offsets, windows, value_offsets, out):
     """Set ``out`` to 0 and add ``gradient[a, j, c]`` to ``out[windows[active[a], j], c]``.
 
@@ -89,63 +80,19 @@ def scatter_windows(gradient, active, active_offsets, windows, value_offsets, ou
     _scatter_windows(len(value_offsets) - 1, gradient, active, active_offsets, windows, value_offsets, out)
 
 
-def sparse_backward_values(gradient, places, nonzero, window_offsets, windows, weight, value_offsets, out):
-    """Set ``out`` to 0 and add ``sum_n gradient[d, n] * weight[n, j * C + c]`` to ``out[windows[d, j], c]``.
-
-    gradient (D, N), mostly 0, with places (D, N) and nonzero (D,) of `find_places`; window_offsets (B + 1,) int64,
-    the windows of each dataset; windows (D, width) int32; weight (N, K); value_offsets (B + 1,) int64, the rows of out
-    of each dataset; out (V, C).
-    """
-    arguments = gradient, places, nonzero, window_offsets, windows, weight, value_offsets, out
-    _sparse_backward_values(len(value_offsets) - 1, *arguments)
-
-
-def backward_weight(panels, active, values, windows, out):
-    """Write ``sum_a gradient[a, n] * values[windows[active[a], j], c]`` to ``out[j, c, n]``.
+def backward_weight(panels, active, values, windows, parts):
+    """Write to each of ``parts`` the sums of ``gradient[a, n] * values[windows[active[a], j], c]`` over a part of a.
 
     panels of the gradient (A, N), see `pack`; active (A,) int64; values (V, C); windows (D, width) int32;
-    out (width, C, N).
+    parts (number of parts, width * C, N).
     """
-    _backward_weight(blocks_of(out.shape[0] * out.shape[1], WEIGHTS), panels, active, values, windows, out)
-
-
-def sparse_backward_weight(gradient, places, nonzero, values, windows, parts):
-    """Write to each of ``parts`` the sums of ``gradient[d, n] * values[windows[d, j], c]`` over a part of the windows.
-
-    gradient (D, N), places (D, N) and nonzero (D,) as in `sparse_backward_values`; values (V, C); windows (D, width)
-    int32; parts (`sparse_parts`, N, K).
-    """
-    blocks = len(parts) * blocks_of(parts.shape[2], SPARSE_TERMS)
-    _sparse_backward_weight(blocks, gradient, places, nonzero, values, windows, parts)
-
-
-def sparse_parts(weights: int) -> int:
-    """In how many parts a sparse gradient of so many weights is computed: one where memory would count."""
-    return 8 if weights <= 2**16 else 1
-
-
-def add_parts(parts, out):
-    """Write the sums of ``parts[:, n, k]`` to ``out[k, n]``. parts (number of parts, N, K), out (K, N)."""
-    _add_parts(blocks_of(out.shape[1], COLUMNS), parts, out)
-
-
-def transpose(matrix, out):
-    """Write ``matrix[k, n]`` to ``out[n, k]``. matrix (K, N), out (N, K)."""
-    _transpose(blocks_of(len(out), COLUMNS), matrix, out)
+    blocks = len(parts) * blocks_of(parts.shape[1], WEIGHTS)
+    _backward_weight(blocks, panels, active, values, windows, parts)
 
 
 @jit
 def _ceil_divide(a, b):
     return (a + b - 1) // b
-
-
-@Kernel
-def _transpose(block, arguments):
-    matrix, out = arguments[0]
-    first, last = block * COLUMNS, min((block + 1) * COLUMNS, out.shape[0])
-    for k in range(out.shape[1]):
-        for n in range(first, last):
-            out[np.uintp(n), k] = matrix[k, np.uintp(n)]
 
 
 @Kernel
@@ -200,9 +147,9 @@ def _conv_forward(block, arguments):
             for n in range(used):
                 sums[r, n] = bias[np.uintp(left + n)]
         if wide:
-            wide_tile(sums, table, depth, itemsize, panels[panel])
+            wide_tile(sums, table, width, depth, itemsize, panels[panel])
         else:
-            narrow_tile(sums, table, depth, itemsize, panels[panel])
+            narrow_tile(sums, table, width, depth, itemsize, panels[panel])
         for r in range(min(rows, stop - top)):
             for n in range(used):
                 out[np.uintp(top + r), np.uintp(left + n)] = lowest if sums[r, n] < lowest else sums[r, n]
@@ -224,17 +171,6 @@ def _mask_gradient(block, arguments):
 
 
 @Kernel
-def _find_places(block, arguments):
-    masked, nonzero, places = arguments[0]
-    for d in range(block * ROWS, min((block + 1) * ROWS, len(masked))):
-        n, found = 0, 0
-        while found < nonzero[d]:  # no branch inside: a place that is not one is written over by the next
-            places[d, np.uintp(found)] = n
-            found += masked[d, np.uintp(n)] != 0
-            n += 1
-
-
-@Kernel
 def _scatter_windows(dataset, arguments):
     gradient, active, active_offsets, windows, value_offsets, out = arguments[0]
     for v in range(value_offsets[dataset], value_offsets[dataset + 1]):
@@ -248,94 +184,40 @@ def _scatter_windows(dataset, arguments):
 
 
 @Kernel
-def _sparse_backward_values(dataset, arguments):
-    gradient, places, nonzero, window_offsets, windows, weight, value_offsets, out = arguments[0]
-    width, depth = windows.shape[1], out.shape[1]
-    for v in range(value_offsets[dataset], value_offsets[dataset + 1]):
-        for c in range(depth):
-            out[v, c] = 0
-    sums = np.empty(width * depth, out.dtype)  # of one window
-    for d in range(window_offsets[dataset], window_offsets[dataset + 1]):
-        if nonzero[d] == 0:
-            continue
-        sums[:] = 0
-        for place in range(nonzero[d]):
-            n = places[d, place]
-            g = gradient[d, n]
-            for k in range(len(sums)):
-                sums[k] += g * weight[n, k]
-        for j in range(width):
-            v = windows[d, j]
-            for c in range(depth):
-                out[v, c] += sums[j * depth + c]
-
-
-@Kernel
 def _backward_weight(block, arguments):
-    panels, active, values, windows, out = arguments[0]
+    panels, active, values, windows, parts = arguments[0]
     number, terms, columns = panels.shape
-    width, depth, channels = out.shape
+    depth, channels = values.shape[1], parts.shape[2]
     itemsize = values.itemsize
     wide = columns == WIDE[1] * VECTOR_BYTES // itemsize
     rows = WIDE_ROWS if wide else NARROW_ROWS
-    first, last = block * WEIGHTS, min((block + 1) * WEIGHTS, width * depth)
-    packed = np.zeros(
-        (min(terms, TERMS), WEIGHTS), values.dtype
-    )  # the values that these rows of the weight are multiplied with
+    part, first = block % len(parts), block // len(parts) * WEIGHTS
+    last = min(first + WEIGHTS, parts.shape[1])
+    terms_of_part = _ceil_divide(terms, len(parts))
+    end = min(terms, (part + 1) * terms_of_part)
+    # The values that these rows of the weight are multiplied with.
+    packed = np.zeros((min(terms_of_part, TERMS), WEIGHTS), values.dtype)
     sums = np.zeros((number, WEIGHTS, columns), values.dtype)
     table = np.empty((1, rows), np.int64)
-    for start in range(0, terms, TERMS):
-        stop = min(start + TERMS, terms)
-        for a in range(start, stop):
-            for j in range(first // depth, _ceil_divide(last, depth)):
-                v = windows[active[a], j]
-                for k in range(max(first, j * depth), min(last, (j + 1) * depth)):
-                    packed[a - start, np.uintp(k - first)] = values[v, np.uintp(k - j * depth)]
+    for start in range(part * terms_of_part, end, TERMS):
+        stop = min(start + TERMS, end)
+        for j in range(first // depth, _ceil_divide(last, depth)):
+            lowest, highest = max(first, j * depth), min(last, (j + 1) * depth)
+            for a in range(start, stop):
+                v = np.uintp(windows[np.uintp(active[a]), np.uintp(j)])
+                for k in range(lowest, highest):
+                    packed[np.uintp(a - start), np.uintp(k - first)] = values[v, np.uintp(k - j * depth)]
         for panel in range(number):
             for top in range(0, last - first, rows):
                 for r in range(rows):
                     table[0, r] = packed.ctypes.data + (top + r) * itemsize
-                tile, part = sums[panel, top : top + rows], panels[panel, start:stop]
+                tile, factors = sums[panel, top : top + rows], panels[panel, start:stop]
                 if wide:
-                    wide_tile(tile, table, stop - start, WEIGHTS * itemsize, part)
+                    wide_tile(tile, table, 1, stop - start, WEIGHTS * itemsize, factors)
                 else:
-                    narrow_tile(tile, table, stop - start, WEIGHTS * itemsize, part)
+                    narrow_tile(tile, table, 1, stop - start, WEIGHTS * itemsize, factors)
     for k in range(first, last):
-        for n in range(channels):
-            out[k // depth, k % depth, n] = sums[n // columns, k - first, n % columns]
-
-
-@Kernel
-def _sparse_backward_weight(block, arguments):
-    gradient, places, nonzero, values, windows, parts = arguments[0]
-    depth, windows_of_part = values.shape[1], -(-len(nonzero) // len(parts))
-    part, first = block % len(parts), block // len(parts) * SPARSE_TERMS
-    used = min(SPARSE_TERMS, parts.shape[2] - first)
-    sums, window = np.zeros((parts.shape[1], used), values.dtype), np.empty(used, values.dtype)
-    for d in range(part * windows_of_part, min((part + 1) * windows_of_part, len(nonzero))):
-        if nonzero[d] == 0:
-            continue
-        for j in range(first // depth, _ceil_divide(first + used, depth)):
-            v = windows[d, j]
-            for k in range(max(first, j * depth), min(first + used, (j + 1) * depth)):
-                window[np.uintp(k - first)] = values[v, np.uintp(k - j * depth)]
-        for place in range(nonzero[d]):
-            n = places[d, place]
-            g = gradient[d, n]
-            for i in range(used):
-                sums[n, i] += g * window[i]
-    for n in range(parts.shape[1]):
-        for i in range(used):
-            parts[part, n, first + i] = sums[n, i]
-
-
-@Kernel
-def _add_parts(block, arguments):
-    parts, out = arguments[0]
-    first, last = block * COLUMNS, min((block + 1) * COLUMNS, out.shape[1])
-    for k in range(out.shape[0]):
-        for n in range(first, last):
-            total = parts[0, n, k]
-            for part in range(1, len(parts)):
-                total += parts[part, n, k]
-            out[k, n] = total
+        for panel in range(number):
+            left = panel * columns
+            for n in range(min(columns, channels - left)):
+                parts[part, k, np.uintp(left + n)] = sums[panel, k - first, n]

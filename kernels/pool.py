@@ -60,17 +60,30 @@ def moments_backward(gradient, values, index, counts, offsets, orders, value_off
 @Kernel
 def _max_forward(b, arguments):
     values, index, offsets, out, winners = arguments[0]
+    start, stop = offsets[b], offsets[b + 1]
+    low, high = index[start, 0], index[start, 0]
+    for u in range(start, stop):
+        for p in range(index.shape[1]):
+            low, high = min(low, index[u, p]), max(high, index[u, p])
+    last = np.full(high - low + 1, -1, np.int64)  # the last position at which a row of values has been seen
+    rows = np.empty(stop - start, np.int32)  # those seen at this position
     for p in range(index.shape[1]):
-        first = index[offsets[b], p]
-        for c in range(values.shape[1]):
-            out[b, 0, p, c] = values[first, c]
-            winners[b, 0, p, c] = first
-        for u in range(offsets[b] + 1, offsets[b + 1]):
+        number = 0
+        for u in range(start, stop):  # no branch inside: a row seen before is written over by the next
             v = index[u, p]
-            for c in range(values.shape[1]):
-                larger = values[v, c] > out[b, 0, p, c]
-                out[b, 0, p, c] = values[v, c] if larger else out[b, 0, p, c]
-                winners[b, 0, p, c] = v if larger else winners[b, 0, p, c]
+            rows[np.uintp(number)] = v
+            number += last[np.uintp(v - low)] != p
+            last[np.uintp(v - low)] = p
+        largest, winner = out[b, 0, p], winners[b, 0, p]
+        for c in range(len(largest)):
+            largest[c], winner[c] = values[rows[0], c], rows[0]
+        for i in range(1, number):
+            v = rows[i]
+            row = values[v]
+            for c in range(len(largest)):
+                larger = row[c] > largest[c]
+                largest[c] = row[c] if larger else largest[c]
+                winner[c] = v if larger else winner[c]
 
 
 @jit

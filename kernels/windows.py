@@ -5,6 +5,9 @@ U    rows
 M    cells of a row; a cell is `step` words of 32 bits: the number of a feature, or the bits of the data itself
 P    windows of a row, one beginning at each cell
 D    distinct windows of all datasets together
+
+A window is packed exactly into a key of 64 bits: its cells are numbered first if they are large, and a window of
+many cells is numbered piece by piece. So windows with equal keys are equal, and nothing is compared but keys.
 """
 
 import numpy as np
@@ -31,12 +34,79 @@ def gather_windows(index, offsets, firsts, window_offsets, numbers, windows):
     _gather_windows(len(offsets) - 1, index, offsets, firsts, window_offsets, numbers, windows)
 
 
+FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio: spreads keys over a table (Knuth)
+
+
 @jit
-def _insert(table, code, number):
-    slot = code & np.uint64(len(table) - 1)
-    while table[slot] >= 0:
-        slot = (slot + np.uint64(1)) & np.uint64(len(table) - 1)
-    table[slot] = number
+def _bits(number):
+    """How many bits hold the numbers 0, ..., number - 1; at least one."""
+    bits = 1
+    while (number - 1) >> bits > 0:
+        bits += 1
+    return bits
+
+
+@jit
+def _enter(keys, bits):
+    """A table of 2**bits slots with the numbers of keys, by open addressing; -1 marks a free slot."""
+    table = np.full(1 << bits, -1, np.int32)
+    for number in range(len(keys)):
+        slot = (keys[number] * FACTOR) >> np.uint64(64 - bits)
+        while table[slot] >= 0:
+            slot = (slot + np.uint64(1)) & np.uint64(len(table) - 1)
+        table[slot] = number
+    return table
+
+
+@jit
+def _number_keys(keys, numbers, firsts):
+    """Number distinct keys in the order in which they appear, and return how many there are.
+
+    keys (P, U) uint64; numbers (P * U,) int32 gets the number of each; firsts (P * U,) int64 where each number first
+    appears.
+    """
+    positions, rows = keys.shape
+    known = np.empty(positions * rows, np.uint64)
+    bits, found = 10, 0
+    table = _enter(known[:0], bits)
+    for p in range(positions):
+        while 2 * (found + rows) > 1 << bits:
+            bits += 2
+        if len(table) < 1 << bits:
+            table = _enter(known[:found], bits)
+        column, place = keys[p], p * rows
+        other = 0  # the first row that differs from row 0
+        while other < rows - 1 and column[other] == column[0]:
+            other += 1
+        more = 0
+        for u in range(rows):
+            more += (column[u] != column[0]) & (column[u] != column[other])
+        step = other if more == 0 and other > 0 else 1  # two alleles: the others need no search
+        stop = other + 1 if more == 0 else rows
+        for u in range(0, stop, step):
+            key = column[u]
+            slot = (key * FACTOR) >> np.uint64(64 - bits)
+            number = table[slot]
+            while number >= 0 and known[np.uintp(number)] != key:
+                slot = (slot + np.uint64(1)) & np.uint64(len(table) - 1)
+                number = table[slot]
+            if number < 0:
+                number = np.int32(found)
+                table[slot], known[np.uintp(found)], firsts[np.uintp(found)] = number, key, place + u
+                found += 1
+            numbers[np.uintp(place + u)] = number
+        if more == 0:
+            for u in range(1, rows):
+                numbers[np.uintp(place + u)] = numbers[place if column[u] == column[0] else place + other]
+    return found
+
+
+@jit
+def _copy(numbers, keys):
+    """Write numbers (N,) over keys of N entries."""
+    flat = keys.reshape(-1)
+    for i in range(len(flat)):
+        flat[i] = numbers[i]
 
 
 @Kernel
@@ -44,58 +114,51 @@ def _find_windows(b, arguments):
     words, offsets, length, step, numbers, firsts, counts = arguments[0]
     start, rows, positions = offsets[b], offsets[b + 1] - offsets[b], numbers.shape[1]
     cells, width = words.shape[1] // step, length // step
-    # Codes of all beginnings of a row give the code of any window with one product: a rolling hash.
-    factor = np.uint64(0x9E3779B97F4A7C15)
-    power = np.uint64(1)
-    for _ in range(length):
-        power *= factor
-    codes_before = np.empty((cells + 1, rows), np.uint64)
-    for u in range(rows):
-        code = np.uint64(0)
-        for cell in range(cells):
-            codes_before[cell, u] = code
-            for i in range(step):
-                code = code * factor + np.uint64(np.uint32(words[np.uintp(start + u), np.uintp(cell * step + i)]))
-        codes_before[cells, u] = code
+    number_of, first_of = np.empty(cells * rows, np.int32), np.empty(cells * rows, np.int64)
 
-    row_of, begin_of = np.empty(rows * positions, np.int64), np.empty(rows * positions, np.int64)
-    code_of = np.empty(rows * positions, np.uint64)
-    table = np.full(256, -1, np.int32)  # open addressing; a slot holds the number of a window
-    found = 0
-    for p in range(positions):
-        begin = p * step
+    # Everything is laid out position by position. Small words are cells as they are, others are numbered.
+    cell_of = np.empty((cells, rows), np.uint64)
+    low, high = words[start, 0], words[start, 0]
+    for u in range(start, start + rows):
+        for i in range(words.shape[1]):
+            low, high = min(low, words[u, i]), max(high, words[u, i])
+    bits = _bits(np.int64(high) - np.int64(low) + 1)
+    if step == 1 and bits * width <= 64:
         for u in range(rows):
-            code = codes_before[p + width, u] - codes_before[p, u] * power
-            code = (code ^ (code >> np.uint64(32))) * factor
-            code ^= code >> np.uint64(32)
-            slot = code & np.uint64(len(table) - 1)
-            number = table[slot]
-            while number >= 0:
-                if code_of[np.uintp(number)] == code:
-                    row, other = row_of[np.uintp(number)], begin_of[np.uintp(number)]
-                    i = 0
-                    while (
-                        i < length
-                        and words[np.uintp(row), np.uintp(other + i)] == words[np.uintp(start + u), np.uintp(begin + i)]
-                    ):
-                        i += 1
-                    if i == length:
-                        break
-                slot = (slot + np.uint64(1)) & np.uint64(len(table) - 1)
-                number = table[slot]
-            if number < 0:
-                number = found
-                row_of[np.uintp(found)], begin_of[np.uintp(found)], code_of[np.uintp(found)] = start + u, begin, code
-                table[slot] = found
-                found += 1
-                if 2 * found > len(table):
-                    table = np.full(4 * len(table), -1, np.int32)
-                    for other in range(found):
-                        _insert(table, code_of[other], other)
-            numbers[np.uintp(start + u), p] = number
+            for cell in range(cells):
+                cell_of[np.uintp(cell), np.uintp(u)] = np.int64(words[start + u, cell]) - low
+    else:
+        for i in range(step):
+            if i >= 2:  # two words fill a key
+                _number_keys(cell_of, number_of, first_of)
+                _copy(number_of, cell_of)
+            for u in range(rows):
+                for cell in range(cells):
+                    word = np.uint64(np.uint32(words[np.uintp(start + u), np.uintp(cell * step + i)]))
+                    before = cell_of[cell, u] << np.uint64(32) if i > 0 else np.uint64(0)
+                    cell_of[cell, u] = before | word
+        bits = _bits(_number_keys(cell_of, number_of, first_of))
+        _copy(number_of, cell_of)
+
+    keys = np.zeros((positions, rows), np.uint64)
+    filled, done, found = 0, 0, 0
+    while done < width:
+        while done < width and filled + bits <= 64:
+            for p in range(positions):
+                for u in range(rows):
+                    keys[p, u] |= cell_of[np.uintp(p + done), u] << np.uint64(filled)
+            filled += bits
+            done += 1
+        found = _number_keys(keys, number_of, first_of)
+        _copy(number_of, keys)
+        filled = _bits(found)
     counts[b] = found
+    for u in range(rows):
+        for p in range(positions):
+            numbers[np.uintp(start + u), np.uintp(p)] = keys[np.uintp(p), np.uintp(u)]
     for number in range(found):
-        firsts[start * positions + number] = row_of[number] * cells + begin_of[number] // step
+        p, u = first_of[number] // rows, first_of[number] % rows
+        firsts[start * positions + number] = (start + u) * cells + p
 
 
 @Kernel

@@ -16,10 +16,6 @@ def pack(matrix, rows, width):
     return np.array([filled[:, left : left + width] for left in range(0, filled.shape[1], width)])
 
 
-def transpose(matrix):
-    return np.array([[row[n] for row in matrix] for n in range(matrix.shape[1])])
-
-
 def pack_transposed(matrix, width):
     return pack(matrix.T, np.arange(matrix.shape[1]), width)
 
@@ -41,27 +37,12 @@ def mask_gradient(gradient, out, floor):
     return np.where(out <= floor, 0, gradient)
 
 
-def find_places(masked):
-    return [np.flatnonzero(row).tolist() for row in masked]
-
-
 def scatter_windows(gradient, active, windows, out):
     out = np.zeros(out.shape)
     for a, d in enumerate(active):
         for j in range(windows.shape[1]):
             for c in range(out.shape[1]):
                 out[windows[d, j], c] += gradient[a, j, c]
-    return out
-
-
-def sparse_backward_values(gradient, windows, weight, out):
-    channels, width, depth = weight.shape
-    out = np.zeros(out.shape)
-    for d in range(len(windows)):
-        for j in range(width):
-            for n in range(channels):
-                for c in range(depth):
-                    out[windows[d, j], c] += float(gradient[d, n]) * float(weight[n, j, c])
     return out
 
 
@@ -76,12 +57,23 @@ def backward_weight(gradient, values, windows):
     return weight
 
 
-def sparse_backward_weight(gradient, values, windows):
-    return backward_weight(gradient, values, windows)
+def winners_backward_values(gradient, winners, windows, weight, out):
+    channels, width, depth = weight.shape
+    out = np.zeros(out.shape)
+    for b, e, n in np.ndindex(gradient.shape):
+        for j in range(width):
+            for c in range(depth):
+                out[windows[winners[b, e, n], j], c] += float(gradient[b, e, n]) * float(weight[n, j, c])
+    return out
 
 
-def add_parts(parts):
-    return np.array([[sum(part[n, k] for part in parts) for n in range(parts.shape[1])] for k in range(parts.shape[2])])
+def winners_backward_weight(gradient, winners, windows, values):
+    weight = np.zeros((windows.shape[1], values.shape[1], gradient.shape[2]))
+    for b, e, n in np.ndindex(gradient.shape):
+        for j in range(windows.shape[1]):
+            for c in range(values.shape[1]):
+                weight[j, c, n] += float(gradient[b, e, n]) * float(values[windows[winners[b, e, n], j], c])
+    return weight
 
 
 def find_windows(words, offsets, length, step):

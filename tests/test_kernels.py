@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from definetti_np.kernels import adam, conv, loss, pool
 from definetti_np.kernels import rows as row_kernels
 from definetti_np.kernels import windows as window_kernels
+from definetti_np.kernels import winners as winner_kernels
 from definetti_np.kernels._jit import _pack, threads
 
 DTYPES = st.sampled_from([np.float32, np.float64])
@@ -50,15 +51,12 @@ def panels_of(matrix, rows=None):
 
 
 @given(SEEDS, st.integers(1, 150), MANY_CHANNELS, DTYPES)
-def test_pack_and_transpose__match_reference(seed, number, channels, dtype):
+def test_pack__matches_reference(seed, number, channels, dtype):
     rng = np.random.default_rng(seed)
     matrix, rows = normal(rng, (number, channels), dtype), rng.integers(0, number, 70)
     panels = panels_of(matrix, rows)
     np.testing.assert_array_equal(panels, reference.pack(matrix, rows, panels.shape[2]))
-    out = np.full((channels, number), np.nan, dtype)
-    conv.transpose(matrix, out)
-    np.testing.assert_array_equal(out, reference.transpose(matrix))
-    panels = np.full_like(panels_of(out), np.nan)
+    panels = np.full_like(panels_of(np.ascontiguousarray(matrix.T)), np.nan)
     conv.pack_transposed(matrix, panels)
     np.testing.assert_array_equal(panels, reference.pack_transposed(matrix, panels.shape[2]))
 
@@ -104,61 +102,73 @@ def test_conv_forward__keeps_nan():
 
 
 def mask(gradient, out, floor):
-    """What `mask_gradient` and `find_places` write: masked, places, nonzero and sums."""
+    """What `mask_gradient` writes: masked, nonzero and sums."""
     masked, sums = np.full_like(out, np.nan), np.full((conv.mask_blocks(len(out)), out.shape[1]), np.nan, out.dtype)
-    places, nonzero = np.full(out.shape, -1, np.int32), np.full(len(out), -1)
+    nonzero = np.full(len(out), -1)
     conv.mask_gradient(gradient, out, floor, masked, nonzero, sums)
-    conv.find_places(masked, nonzero, places)
-    return masked, places, nonzero, sums
+    return masked, nonzero, sums
 
 
 @given(SEEDS, CHANNELS, st.integers(1, 150), DTYPES, st.sampled_from([0.0, -np.inf]))
 def test_mask_gradient__matches_reference(seed, channels, number, dtype, floor):
     rng = np.random.default_rng(seed)
     gradient, out = normal(rng, (number, channels), dtype), normal(rng, (number, channels), dtype)
-    masked, places, nonzero, sums = mask(gradient, out, floor)
-    expected, expected_places = reference.mask_gradient(gradient, out, floor), reference.find_places(masked)
+    masked, nonzero, sums = mask(gradient, out, floor)
+    expected = reference.mask_gradient(gradient, out, floor)
     np.testing.assert_array_equal(masked, expected)
-    assert [row[:count].tolist() for row, count in zip(places, nonzero, strict=True)] == expected_places
+    np.testing.assert_array_equal(nonzero, np.count_nonzero(expected, axis=1))
     np.testing.assert_allclose(sums.sum(axis=0), expected.sum(axis=0, dtype=np.float64), **tolerance(dtype))
 
 
-@given(ragged(), SMALL, CHANNELS, MANY_CHANNELS, DTYPES)
-def test_conv_backward__matches_reference(rows, width, depth, channels, dtype):
-    rng, index, _, offsets = rows
-    width = min(width, index.shape[1])
-    windows = np.empty((len(index) * (index.shape[1] - width + 1), width), np.int32)
-    value_offsets, window_offsets = offsets * index.shape[1], offsets * (index.shape[1] - width + 1)
+@st.composite
+def windows_of_values(draw):
+    """Datasets with windows of any of their values: rng, windows (D, width), value_offsets, window_offsets."""
+    rng, index, _, offsets = draw(ragged())
+    width = draw(SMALL)
+    value_offsets, window_offsets = offsets * index.shape[1], offsets * draw(st.sampled_from([1, 3, 20]))
+    windows = np.empty((window_offsets[-1], width), np.int32)
     for b in range(len(offsets) - 1):  # no two datasets share a row of values
         of_dataset = windows[window_offsets[b] : window_offsets[b + 1]]
         of_dataset[:] = rng.integers(value_offsets[b], value_offsets[b + 1], of_dataset.shape)
-    values, weight = normal(rng, (index.size, depth), dtype), normal(rng, (channels, width, depth), dtype)
-    gradient = normal(rng, (len(windows), channels), dtype)
+    return rng, windows, value_offsets, window_offsets
+
+
+@given(windows_of_values(), CHANNELS, MANY_CHANNELS, DTYPES, st.sampled_from([1, 3, 8]))
+def test_conv_backward__matches_reference(drawn, depth, channels, dtype, number):
+    rng, windows, value_offsets, window_offsets = drawn
+    values, gradient = (normal(rng, shape, dtype) for shape in [(value_offsets[-1], depth), (len(windows), channels)])
     gradient[rng.random(len(windows)) < 0.4] = 0
-    masked, places, nonzero, _ = mask(gradient, np.ones_like(gradient), 0.0)
-
-    out = np.full_like(values, np.nan)
-    matrix = weight.reshape(channels, -1)
-    conv.sparse_backward_values(masked, places, nonzero, window_offsets, windows, matrix, value_offsets, out)
-    np.testing.assert_allclose(
-        out, reference.sparse_backward_values(gradient, windows, weight, out), **tolerance(dtype)
-    )
-
-    active = np.flatnonzero(nonzero)
-    product, out = normal(rng, (len(active), width, depth), dtype), np.full_like(values, np.nan)
+    active = np.flatnonzero(gradient.any(axis=1))
+    product, out = normal(rng, (len(active), windows.shape[1], depth), dtype), np.full_like(values, np.nan)
     conv.scatter_windows(product, active, np.searchsorted(active, window_offsets), windows, value_offsets, out)
     np.testing.assert_allclose(out, reference.scatter_windows(product, active, windows, out), **tolerance(dtype))
 
     expected = reference.backward_weight(gradient, values, windows)
-    for number in (1, 8):
-        parts, out = np.full((number, channels, width * depth), np.nan, dtype), np.full_like(expected, np.nan, dtype)
-        conv.sparse_backward_weight(masked, places, nonzero, values, windows, parts)
-        conv.add_parts(parts, out.reshape(-1, channels))
-        np.testing.assert_allclose(out.reshape(-1, channels), reference.add_parts(parts), **tolerance(dtype))
-        np.testing.assert_allclose(out, reference.sparse_backward_weight(gradient, values, windows), **tolerance(dtype))
-    out = np.full((width, depth, channels), np.nan, dtype)
-    conv.backward_weight(panels_of(gradient, active), active, values, windows, out)
+    parts = np.full((number, windows.shape[1] * depth, channels), np.nan, dtype)
+    conv.backward_weight(panels_of(gradient, active), active, values, windows, parts)
+    np.testing.assert_allclose(parts.sum(axis=0).reshape(expected.shape), expected, **tolerance(dtype))
+
+
+@given(windows_of_values(), st.sampled_from([1, 7, 80, 170]), CHANNELS, SMALL, DTYPES, st.sampled_from([1, 3, 8]))
+def test_winners_backward__through_products_matches_reference(drawn, depth, channels, entries, dtype, number):
+    rng, windows, value_offsets, window_offsets = drawn
+    datasets, width = len(window_offsets) - 1, windows.shape[1]
+    values, weight = normal(rng, (value_offsets[-1], depth), dtype), normal(rng, (channels, width, depth), dtype)
+    gradient = normal(rng, (datasets, entries, channels), dtype)
+    winners = np.empty(gradient.shape, np.int32)
+    for b in range(datasets):
+        winners[b] = rng.integers(window_offsets[b], window_offsets[b + 1], winners[b].shape)
+    which = gradient, winners, window_offsets, windows
+
+    out, matrix = np.full_like(values, np.nan), weight.reshape(channels, -1)
+    winner_kernels.winners_backward_values(*which, matrix, value_offsets, out)
+    expected = reference.winners_backward_values(gradient, winners, windows, weight, out)
     np.testing.assert_allclose(out, expected, **tolerance(dtype))
+
+    parts = np.full((number, channels, width * depth), np.nan, dtype)
+    winner_kernels.winners_backward_weight(*which, values, parts)
+    expected = reference.winners_backward_weight(gradient, winners, windows, values)
+    np.testing.assert_allclose(parts.sum(axis=0).T.reshape(expected.shape), expected, **tolerance(dtype))
 
 
 @given(SEEDS, st.sampled_from([1, 511, 512, 513, 1300]), st.sampled_from([1, 47, 48, 49, 100]), DTYPES)
@@ -197,6 +207,23 @@ def test_find_windows__matches_reference(rows, step, width, words):
             for p in range(positions):
                 window = tuple(data[u, p * step : (p + width) * step])
                 assert window == expected[b][numbers[u, p] - window_offsets[b]]
+
+
+def test_find_windows__long_windows_of_large_words():
+    """Keys of 64 bits do not hold them at once: they are numbered piece by piece."""
+    rng = np.random.default_rng(1)
+    data = rng.integers(-(2**31), 2**31 - 1, (3, 40)).astype(np.int32)[rng.integers(0, 3, (30, 40)), np.arange(40)]
+    for length, step in ((12, 1), (12, 3), (40, 4), (40, 1)):
+        numbers = np.empty((30, 40 // step - length // step + 1), np.int32)
+        firsts, counts = np.empty(numbers.size, np.int64), np.empty(2, np.int64)
+        offsets = np.array([0, 10, 30])
+        window_kernels.find_windows(data, offsets, length, step, numbers, firsts, counts)
+        expected = reference.find_windows(data, offsets, length, step)
+        assert counts.tolist() == [len(found) for found in expected]
+        for u in range(30):
+            of_dataset = expected[int(u >= 10)]
+            for p in range(numbers.shape[1]):
+                assert of_dataset[numbers[u, p]] == tuple(data[u, p * step : p * step + length])
 
 
 def test_find_windows__more_than_the_first_table_holds():
@@ -355,7 +382,7 @@ def test_kernel__refuses_arrays_that_are_not_contiguous():
 def test_mask_gradient__keeps_nan():
     nan = np.full((1, 2), np.nan, np.float32)
     for gradient, out in ((np.ones_like(nan), nan), (nan, np.ones_like(nan))):
-        masked, _, nonzero, _ = mask(gradient, out, 0.0)
+        masked, nonzero, _ = mask(gradient, out, 0.0)
         np.testing.assert_array_equal(masked, gradient)
         assert nonzero[0] == 2
 
@@ -381,7 +408,7 @@ def test_conv__bits_do_not_depend_on_threads(number):
     values, gradient = normal(rng, (3000, 140), np.float32), normal(rng, (3000, 30), np.float32)
     results = []
     for threads_used in (1, number):
-        out = np.empty((1, 140, 30), np.float32)
+        out = np.empty((4, 140, 30), np.float32)
         with threads(threads_used):
             conv.backward_weight(panels_of(gradient), np.arange(3000), values, windows, out)
         results.append(out.tobytes())
