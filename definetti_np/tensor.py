@@ -84,8 +84,8 @@ def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
 
 
 def as_dense(gradient) -> np.ndarray:
-    """The gradient as an array."""
-    return gradient if isinstance(gradient, np.ndarray) else gradient.dense()
+    """The gradient as an array; arithmetic with arrays of one number gives NumPy numbers."""
+    return np.asarray(gradient) if isinstance(gradient, (np.ndarray, np.generic)) else gradient.dense()
 
 
 def _in_order(tensor: Tensor) -> list[Tensor]:

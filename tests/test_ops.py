@@ -351,6 +351,7 @@ def test_features__several_uses_of_one_phi():
         mixed = phi[:, 1:] * more + ops.concatenate([phi, scale * phi], axis=-1)[:, :-1, 3:]
         mixed = mixed + ops.where(phi[:, 1:] > 0.5, phi[:, 1:], -more)
         pooled = [ops.max(mixed), ops.mean(mixed), ops.var(mixed), ops.sum(phi * each)[:, 1:], ops.mean(x)[:, 3:] * 2]
+        pooled += [ops.max(phi), ops.mean(phi), ops.top_k(phi, 2), ops.max(phi)]  # sparse and dense gradients meet
         pooled += [ops.mean(ops.stack([ops.max(phi, axis=-1), ops.sum(phi, axis=2)], axis=-1))]
         return ops.concatenate([ops.flatten(p) for p in pooled], axis=1) * ops.mean(ops.flatten(phi))[:, :1]
 
