@@ -6,9 +6,9 @@ The same data, weights and numbers of threads, in the same process and in turn. 
 """
 
 import argparse
+import functools
 
-import numpy as np
-from common import BATCH_SIZE, HOTSPOT, interleave, show, show_machine, show_ratio, simulate_hotspots
+from common import HOTSPOT, hotspot_batches, interleave, show, show_machine, show_ratio, time_calls
 
 from definetti_np import MultisetBatch, Network, Trainer, ops
 from definetti_np.layers import Conv, Dense, Sequential
@@ -44,9 +44,8 @@ def main():
     options = parser.parse_args()
 
     show_machine()
-    data, labels = simulate_hotspots(options.batches * BATCH_SIZE, options.seed)
-    batches = [MultisetBatch.from_datasets(d) for d in np.split(data, options.batches)]
-    labels = np.split(labels, options.batches)
+    data, labels = hotspot_batches(options.batches, options.seed)
+    batches = [MultisetBatch.from_datasets(d) for d in data]
     for threads in options.threads:
         print(f"\n{threads} thread(s)")
         compare(batches, labels, threads, options.rounds, options.seed)
@@ -63,7 +62,8 @@ def compare(batches, labels, threads: int, rounds: int, seed: int) -> None:
     losses = {name: step(0) for name, step in steps.items()}
     if losses["layer lists"] != losses["function"]:
         raise ValueError(f"the losses differ: {losses}")
-    seconds = interleave(steps, rounds, len(batches))
+    turns = {name: functools.partial(time_calls, step) for name, step in steps.items()}
+    seconds = interleave(turns, rounds, len(batches))
     for name, values in seconds.items():
         show(name, values)
     show_ratio("layer lists / function", seconds["layer lists"], seconds["function"])
