@@ -2,7 +2,16 @@
 
 
 class SimulatorError(RuntimeError):
-    """A simulator raised, returned something unusable, or its process died."""
+    """A simulator raised, returned something unusable, or its process died.
+
+    `reason` is the failure in one line where the example may be drawn again, else None.
+    """
+
+    reason: str | None = None
+
+
+class NotFiniteError(ValueError):
+    """An array holds NaN or infinite values."""
 
 
 class ModelFileError(ValueError):

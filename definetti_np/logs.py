@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 logger = logging.getLogger("definetti_np")
@@ -34,11 +35,11 @@ def log_to(logfile: str | Path | None):
         handler.close()
 
 
-def progress(num_batches: int, batch_size: int, verbosity: int, *, to_terminal: bool):
-    """A progress bar where tqdm is installed and stderr is a terminal, otherwise log lines."""
+def progress(num_batches: int, batch_size: int, verbosity: int, *, to_terminal: bool, first: int = 0):
+    """A progress bar where tqdm is installed and stderr is a terminal, otherwise log lines; from batch `first` on."""
     if to_terminal and sys.stderr.isatty():
         with contextlib.suppress(ImportError):
-            return _Bar(num_batches, batch_size)
+            return _Bar(num_batches, batch_size, first)
     return _Lines(num_batches, batch_size, verbosity)
 
 
@@ -90,10 +91,10 @@ class _Lines:
 class _Bar:
     """A tqdm bar, its text renewed twice a second."""
 
-    def __init__(self, num_batches: int, batch_size: int):
+    def __init__(self, num_batches: int, batch_size: int, first: int):
         from tqdm import tqdm
 
-        self._bar = tqdm(total=num_batches, unit="batch", dynamic_ncols=True)
+        self._bar = tqdm(total=num_batches, initial=first, unit="batch", dynamic_ncols=True)
         self._clock = _Clock(batch_size)
         self._renewed = 0.0
 
@@ -110,16 +111,40 @@ class _Bar:
 
 
 class Summary:
-    """The training summary: a line ``<batch> <loss> <accuracy>`` every `verbosity` batches, written at once."""
+    """The training summary: a line ``<batch> <loss> <accuracy>`` every `verbosity` batches, written at once.
 
-    def __init__(self, path: Path | None, verbosity: int):
-        self._file = None if path is None else open(path, "w", encoding="ascii")
+    A resumed run starts with the lines of the run before, so that none is missing or there twice. Where a line cannot
+    be written, it is with the next one.
+    """
+
+    def __init__(self, path: Path | None, verbosity: int, lines: Iterable[str] = ()):
+        self.lines = list(lines)
         self._verbosity = verbosity
+        self._written = 0  # bytes that are certainly in the file
+        self._unwritten = self.lines.copy()
+        self._file = None if path is None else open(path, "wb", buffering=0)
+        self._write()
 
     def update(self, batch: int, loss: float, accuracy: float) -> None:
-        if self._file is not None and batch % self._verbosity == 0:
-            self._file.write(f"{batch} {loss!r} {accuracy!r}\n")
-            self._file.flush()
+        if batch % self._verbosity == 0:
+            line = f"{batch} {loss!r} {accuracy!r}"
+            self.lines.append(line)
+            self._unwritten.append(line)
+            self._write()
+
+    def _write(self) -> None:
+        if self._file is None or not self._unwritten:
+            return
+        text = "".join(f"{line}\n" for line in self._unwritten).encode("ascii")
+        try:
+            self._file.seek(self._written)
+            if self._file.write(text) != len(text):
+                raise OSError("the disk is full")
+        except OSError as error:
+            logger.warning("the training summary cannot be written now: %s; training goes on", error)
+            return
+        self._written += len(text)
+        self._unwritten.clear()
 
     def close(self) -> None:
         if self._file is not None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import NotFiniteError
+
 
 @dataclass(frozen=True, eq=False)
 class MultisetBatch:
@@ -102,7 +104,7 @@ def as_floats(array, name: str, dtype=np.float32) -> np.ndarray:
         floats = np.ascontiguousarray(np.add(array, 0.0, dtype=dtype, casting="unsafe"))
     if not np.isfinite(floats).all():
         bad = np.argwhere(~np.isfinite(floats))[0].tolist()
-        raise ValueError(f"{name} must be finite in {np.dtype(dtype).name}, got {array[tuple(bad)]} at index {bad}")
+        raise NotFiniteError(f"{name} must be finite in {np.dtype(dtype).name}, got {array[tuple(bad)]} at index {bad}")
     if array.dtype.kind in "iu" and array.itemsize > 2 and not np.array_equal(floats, array):
         raise ValueError(f"{name} holds integers that {np.dtype(dtype).name} cannot represent exactly")
     return floats

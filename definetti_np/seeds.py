@@ -17,6 +17,6 @@ def weights_rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed))
 
 
-def example_seed(seed: int, index: int) -> np.random.SeedSequence:
-    """The seed sequence of example `index` of a run: a function of (seed, index) alone."""
-    return np.random.SeedSequence(seed, spawn_key=(index,))
+def example_seed(seed: int, index: int, attempt: int = 0) -> np.random.SeedSequence:
+    """The seed sequence of a draw of example `index`: a function of (seed, index, draws that failed before) alone."""
+    return np.random.SeedSequence(seed, spawn_key=(index, attempt) if attempt else (index,))

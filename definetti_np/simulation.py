@@ -10,42 +10,51 @@ import multiprocessing
 import random
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from .checks import as_integer
-from .errors import SimulatorError
+from .errors import NotFiniteError, SimulatorError
 from .losses import check_labels
 from .multiset import MultisetBatch, as_floats, as_rows, distinct_rows
+from .redraws import NO_REDRAWS, Redraws
 from .seeds import example_seed
 from .specs import NetworkSpec, shape_fits
+
+MOST_DRAWS = 100  # of one example, before it counts as impossible
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One simulated dataset as a multiset: rows (U, W, C) float32, counts (U,) int64; and its label (N,) float32."""
+    """One simulated dataset as a multiset: rows (U, W, C) float32, counts (U,) int64; and its label (N,) float32.
+
+    `redraws` says for each draw that failed before this one why it did.
+    """
 
     rows: np.ndarray
     counts: np.ndarray
     label: np.ndarray
+    redraws: tuple[str, ...] = ()
 
 
-def simulate_example(simulator: Callable, *, seed: int, index: int):
+def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0):
     """Call the simulator as a run of this seed does for example `index`, and return what it returns.
 
     A simulator that takes an argument receives a `numpy.random.Generator`. For one that takes none, `numpy.random` and
-    `random` are seeded, and put back afterwards.
+    `random` are seeded, and put back afterwards. `attempt` counts the draws that failed before under
+    ``on_simulator_error="redraw"``.
     """
     seed, index = as_integer(seed, "seed", minimum=0), as_integer(index, "index", minimum=0)
-    return _simulate(simulator, takes_generator(simulator), seed, index)
+    attempt = as_integer(attempt, "attempt", minimum=0)
+    return _simulate(simulator, takes_generator(simulator), example_seed(seed, index, attempt))
 
 
-def _simulate(simulator: Callable, with_generator: bool, seed: int, index: int):
+def _simulate(simulator: Callable, with_generator: bool, seed: np.random.SeedSequence):
     if with_generator:
-        return simulator(np.random.default_rng(example_seed(seed, index)))
-    words = example_seed(seed, index).generate_state(4)
+        return simulator(np.random.default_rng(seed))
+    words = seed.generate_state(4)
     with _global_generators:
         numpy_state, python_state = np.random.get_state(), random.getstate()
         np.random.seed(words)
@@ -94,12 +103,17 @@ def takes_generator(simulator: Callable) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class ExampleSource:
-    """Simulates the examples of a run and checks every one of them."""
+    """Simulates the examples of a run and checks every one of them.
+
+    `on_error` is "raise", or "redraw" to draw an example again, with its next seed, where the simulator raises or
+    returns NaN or infinite values.
+    """
 
     simulator: Callable
     seed: int
     spec: NetworkSpec
     loss: str
+    on_error: str = "raise"
 
     @functools.cached_property
     def _with_generator(self) -> bool:
@@ -113,26 +127,43 @@ class ExampleSource:
         SimulatorError
             If the simulator raises, or returns anything but data and a label that fit the network.
         """
+        redraws = []
+        while True:
+            try:
+                return self._draw(index, redraws)
+            except SimulatorError as error:
+                if self.on_error == "raise" or error.reason is None:
+                    raise
+                redraws.append(error.reason)
+                if len(redraws) == MOST_DRAWS:
+                    raise SimulatorError(f"{error}\nAll {MOST_DRAWS} draws of this example failed.") from None
+
+    def _draw(self, index: int, redraws: list[str]) -> Example:
+        attempt = len(redraws)
         try:
-            result = _simulate(self.simulator, self._with_generator, self.seed, index)
+            result = _simulate(self.simulator, self._with_generator, example_seed(self.seed, index, attempt))
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
                 raise  # it is the user's, not the simulator's
-            shown = traceback.format_exception(error)
-            raise SimulatorError(self._failure(index, f"failed:\n\n{''.join(shown)}")) from None
+            shown = "".join(traceback.format_exception(error))
+            # Whether memory runs out is no function of the seed, and who exits wants to end.
+            again = isinstance(error, Exception) and not isinstance(error, MemoryError)
+            raise self._failure(index, attempt, f"failed:\n\n{shown}", _one_line(error) if again else None) from None
         try:
-            return self._checked(result)
+            return Example(*self._checked(result), tuple(redraws))
         except Exception as error:
-            raise SimulatorError(self._failure(index, f"returned something unusable: {error}\n")) from None
+            reason = str(error).split(",")[0] if isinstance(error, NotFiniteError) else None
+            raise self._failure(index, attempt, f"returned something unusable: {error}\n", reason) from None
 
-    def _failure(self, index: int, what: str) -> str:
-        return (
+    def _failure(self, index: int, attempt: int, what: str, reason: str | None) -> SimulatorError:
+        error = SimulatorError(
             f"example {index} of seed {self.seed}: the simulator {what}\n"
-            "To reproduce it in this process:\n"
-            f"    definetti_np.simulate_example(simulator, seed={self.seed}, index={index})"
+            f"To reproduce it in this process:\n    {reproducing_line(self.seed, index, attempt)}"
         )
+        error.reason = reason
+        return error
 
-    def _checked(self, result) -> Example:
+    def _checked(self, result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not isinstance(result, tuple) or len(result) != 2:
             shown = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
             raise TypeError(f"it must return a tuple (data, label), got {shown}")
@@ -150,20 +181,50 @@ class ExampleSource:
             raise ValueError(f"data of {len(data)} rows, g={self.spec.g!r} needs {self.spec.pooling.k} at least")
         label = as_floats(label, "label")
         check_labels(label, self.loss, "label")
-        return Example(*distinct_rows(as_rows(data, "data")), label)
+        return *distinct_rows(as_rows(data, "data")), label
+
+
+def reproducing_line(seed: int, index: int, attempt: int = 0) -> str:
+    """The Python that simulates an example again."""
+    return f"definetti_np.simulate_example(simulator, seed={seed}, index={index}{f', {attempt=}' if attempt else ''})"
+
+
+def _one_line(error: Exception) -> str:
+    """Class and message of an error in at most 200 characters that any file can hold."""
+    lines = "".join(traceback.format_exception_only(error)).split("\n")
+    return " ".join(lines[0].split())[:200].encode(errors="backslashreplace").decode()
 
 
 class SerialStream:
-    """Batches of examples ``first``, ``first + 1``, ..., simulated in this process when they are asked for."""
+    """Batches of examples ``first``, ``first + 1``, ..., simulated in this process when they are asked for.
 
-    def __init__(self, source: ExampleSource, *, first: int = 0):
+    `max_redraw_fraction` limits how many draws may fail; `redraws` counts those that did, by reason, and starts with
+    those of the part of the run before `first`.
+    """
+
+    def __init__(
+        self,
+        source: ExampleSource,
+        *,
+        first: int = 0,
+        max_redraw_fraction: float = 0.1,
+        redraws: Mapping[str, int] = NO_REDRAWS,
+    ):
         self._source = source
         self._next = first
+        self._redraws = Redraws(max_redraw_fraction, redraws)
+
+    @property
+    def redraws(self) -> Mapping[str, int]:
+        """How many draws failed for the examples that were taken, by reason."""
+        return self._redraws.counts
 
     def next_batch(self, size: int) -> tuple[MultisetBatch, np.ndarray]:
         """Return the next `size` examples: their rows, and their labels (size, N)."""
         start, self._next = self._next, self._next + size
-        return assemble([self._source.example(index) for index in range(start, self._next)])
+        examples = [self._source.example(index) for index in range(start, self._next)]
+        self._redraws.take(examples, self._next)
+        return assemble(examples)
 
     def close(self) -> None:
         """There is nothing to stop."""

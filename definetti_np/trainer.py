@@ -19,6 +19,9 @@ from .workspace import Workspace
 
 LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
 LOSS_OPERATIONS = {"cross-ent": operations.cross_entropy, "l2": operations.squared_error}
+_WHAT_TO_TRY = (
+    "the network is as it was before this step. Try a smaller learning rate, or data and labels of a size near 1"
+)
 
 
 class Trainer:
@@ -80,7 +83,7 @@ class Trainer:
         Raises
         ------
         FloatingPointError
-            If the loss is NaN or infinite.
+            If the loss or the gradient is NaN or infinite; the network is as it was before.
         ValueError, TypeError
             If data or labels do not fit, or a function of the user's returns what it must not; the first step checks
             that a network function is permutation invariant.
@@ -93,12 +96,10 @@ class Trainer:
             prediction = self.network.forward(batch)
             loss = self._loss_of(prediction, labels)
             if not math.isfinite(loss.array):
-                raise FloatingPointError(
-                    f"the loss is {loss.array}; the network is as it was before this step. Try a smaller learning "
-                    "rate, or data and labels of a size near 1"
-                )
+                raise FloatingPointError(f"the loss is {loss.array}; {_WHAT_TO_TRY}")
             self.network.flat.gradients[:] = 0  # of what this loss does not depend on
             backpropagate(loss, np.ones_like(loss.array))
+            self._check_gradients()
             self.optimizer.step()
         loss_value = float(loss.array)
         if self.accuracy is None:
@@ -133,6 +134,15 @@ class Trainer:
                 "of your own"
             )
         self._checked = True
+
+    def _check_gradients(self) -> None:
+        gradients = self.network.flat.gradients
+        # One pass without BLAS, which would wake threads of its own. Adam sums squares: those must be finite too.
+        if not math.isfinite(np.einsum("i,i", gradients, gradients)):
+            for name, gradient in self.network.gradients.items():
+                if not np.isfinite(gradient).all():
+                    raise FloatingPointError(f"the gradient of {name} is NaN or infinite; {_WHAT_TO_TRY}")
+            raise FloatingPointError(f"the gradient is too large for its square; {_WHAT_TO_TRY}")
 
     def _check_labels(self, labels, datasets: int) -> np.ndarray:
         labels = as_floats(labels, "labels", self.network.dtype)

@@ -1,14 +1,22 @@
 """Training on data that is simulated on the fly."""
 
+import contextlib
+import functools
 import logging
+import multiprocessing
 import time
 from pathlib import Path
 
+from .checkpoint import Checkpoint, Checkpoints, check_same_run
 from .checks import as_integer, as_positive_number, name_of
 from .cores import available_cores
+from .errors import SimulatorError
+from .interruption import Interrupted, Interruption
+from .lock import only_run
 from .logs import Summary, log_to, progress
 from .losses import check_accuracy, check_loss
 from .modelfile import check_parent, model_path
+from .redraws import describe_redraws
 from .seeds import check_seed
 from .simulation import ExampleSource, SerialStream, takes_generator
 from .specs import function_spec, network_spec
@@ -41,10 +49,21 @@ def train(
     *,
     seed=None,
     learning_rate=0.001,
+    checkpoint_every=None,
+    resume=False,
+    simulator_timeout=None,
+    on_simulator_error="raise",
+    max_redraw_fraction=0.1,
+    worker_max_examples=None,
+    start_method=None,
 ):
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
     The arguments are those of the original defiNETti, up to `logfile`; the others are keywords.
+
+    Ctrl-C and SIGTERM end training after the batch, or at once while it waits for simulations, with a checkpoint, as
+    KeyboardInterrupt and SystemExit(143); SIGUSR1 writes a checkpoint, and training goes on. A second Ctrl-C ends it
+    at once. This holds in the main thread; elsewhere signals are left alone.
 
     Parameters
     ----------
@@ -96,6 +115,29 @@ def train(
         whatever the numbers of threads and processes. None draws one; it is in the log and in the model.
     learning_rate
         Step size of Adam.
+    checkpoint_every
+        Write a checkpoint beside the model, ``<save_path>.checkpoint.npz``, every this many batches. None: every
+        `verbosity` batches, but at most once a minute. The last one is written when training ends.
+    resume
+        Whether to go on from the checkpoint of `save_path`, to the model that an undisturbed run ends with, bit for
+        bit; without one, training starts afresh. The arguments must be those of the checkpoint, except for
+        `num_batches`, the numbers of threads and processes, `queue_capacity`, `verbosity`, `checkpoint_every`, and
+        the log; the code of the simulator is not compared. `seed` may be None. With another `verbosity`, new lines of
+        the summary come at its interval.
+    simulator_timeout
+        Seconds that one example may take. After that its simulator process is killed, with what it has started, and
+        the example simulated again, three times in all. None for no limit.
+    on_simulator_error
+        "raise" ends training when the simulator raises. "redraw" draws that example again with its next seed, also if
+        data or label are NaN or infinite, and counts the reasons. That changes the prior: the network learns from
+        the parameters at which the simulator succeeds. An example that fails 100 times ends training.
+    max_redraw_fraction
+        The fraction of draws that may fail under "redraw", judged from the 200th draw on.
+    worker_max_examples
+        Examples after which a simulator process is replaced by a new one, against slow leaks of memory. None for never.
+    start_method
+        How simulator processes start, "fork", "spawn" or "forkserver" as in `multiprocessing`; None for fork where the
+        platform has it. With the others the simulator must be a function that can be imported.
 
     Returns
     -------
@@ -105,11 +147,19 @@ def train(
     Raises
     ------
     ValueError, TypeError
-        If an argument is wrong, before anything is simulated.
+        If an argument is wrong, or not that of the checkpoint to resume from, before anything is simulated.
+    ModelFileError
+        If there are checkpoints to resume from, and all are damaged.
+    RuntimeError
+        If another run trains this `save_path`; the message says which.
     SimulatorError
-        If the simulator fails, or returns something that does not fit; with the example's index and seed.
+        If the simulator fails, or returns something that does not fit; with the example's index and seed. If
+        simulator processes do not start, or three of them died at one example.
     FloatingPointError
-        If the loss becomes NaN or infinite.
+        If the loss or the gradient becomes NaN or infinite.
+    OSError
+        If the model cannot be written when training has ended; the message names the checkpoint, from which
+        ``resume=True`` finishes.
     """
     if network_function is None:
         spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
@@ -130,65 +180,229 @@ def train(
     if training_threads is not None:
         training_threads = as_integer(training_threads, "training_threads", minimum=1)
     workers = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
-    as_positive_number(learning_rate, "learning_rate")
+    learning_rate = as_positive_number(learning_rate, "learning_rate")
+    drawn = seed is None
+    if simulator_timeout is not None:
+        as_positive_number(simulator_timeout, "simulator_timeout")
+        if workers == 0:
+            raise ValueError(
+                "simulator_timeout needs simulator processes to kill: sim_threads must be 1 at least, got 0"
+            )
+    if on_simulator_error not in ("raise", "redraw"):
+        raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from 'raise', 'redraw'")
+    if as_positive_number(max_redraw_fraction, "max_redraw_fraction") > 1:
+        raise ValueError(f"max_redraw_fraction must be at most 1, got {max_redraw_fraction!r}")
+    if worker_max_examples is not None:
+        worker_max_examples = as_integer(worker_max_examples, "worker_max_examples", minimum=1)
+    if start_method not in (None, *multiprocessing.get_all_start_methods()):
+        choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
+        raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
     seed = check_seed(seed)
+    checkpoints = None
     if save_path is not None:
         save_path = model_path(save_path, "save_path")
         check_parent(save_path, "save_path")
+        if save_path.stem.endswith((".checkpoint", ".checkpoint.previous")):
+            raise ValueError(
+                f"save_path must not end in .checkpoint, as the checkpoints of another run do; got {save_path.stem!r}"
+            )
+    if checkpoint_every is not None:
+        checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", minimum=1)
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume must be True or False, got {resume!r}")
+    if save_path is None:
+        for name, given in (("checkpoint_every", checkpoint_every is not None), ("resume", resume)):
+            if given:
+                raise ValueError(f"{name} needs a save_path, beside which the checkpoints are; got save_path=None")
+    else:
+        checkpoints = Checkpoints(save_path, every=checkpoint_every, verbosity=verbosity)
+        check_parent(checkpoints.previous, "save_path")
     if training_summary is not None:
         training_summary = Path(training_summary).expanduser().absolute()
         check_parent(training_summary, "training_summary")
     if logfile not in (None, "."):
         check_parent(Path(logfile).expanduser(), "logfile")
 
-    source = ExampleSource(simulator, seed, spec, name_of(loss))
-    with log_to(logfile), _open_stream(source, workers, queue_capacity, num_batches * batch_size) as stream:
-        # Only now: the workers are forked from a process that has neither Numba nor its threads.
-        from .model import Model
-        from .network import Network
-        from .trainer import Trainer
+    run = {
+        "network": spec.as_dict(),
+        "loss": name_of(loss),
+        "accuracy": name_of(accuracy),
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "seed": seed,
+        "simulator": _qualified_name(simulator),
+        "on_simulator_error": on_simulator_error,
+    }
+    with log_to(logfile), Interruption() as interruption, only_run(checkpoints and checkpoints.lock):
+        start = _start(checkpoints, run, num_batches, resume=resume, drawn=drawn)
+        if start is not None:
+            seed = run["seed"] = start.run["seed"]
+        source = ExampleSource(simulator, seed, spec, name_of(loss), on_simulator_error)
+        first, stop = 0 if start is None else start.next_example, num_batches * batch_size
+        redraws = {"max_redraw_fraction": max_redraw_fraction, "redraws": {} if start is None else start.redraws}
+        processes = {
+            "workers": workers,
+            "capacity": queue_capacity,
+            "start_method": start_method,
+            "timeout": simulator_timeout,
+            "worker_max_examples": worker_max_examples,
+        }
+        with _open_stream(source, first, stop, redraws, processes) as stream:
+            # Only now: the workers are forked from a process that has neither Numba nor its threads.
+            from .model import Model
+            from .network import Network
+            from .trainer import Trainer
 
-        if network_function is None:
-            network = Network(**spec.as_dict(), seed=seed)
-        else:
-            network = Network.from_function(input_shape, output_shape, network_function, seed=seed)
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
-            logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")
-        trainer = Trainer(network, loss=loss, accuracy=accuracy, learning_rate=learning_rate, threads=training_threads)
-        logger.info(
-            "training %d parameters for %d batches of %d, with seed %d, %d simulator processes and %d threads",
-            network.flat.weights.size, num_batches, batch_size, seed, workers, trainer.threads,
-        )  # fmt: skip
-        _run(trainer, stream, num_batches, batch_size, verbosity, training_summary, to_terminal=logfile == ".")
+            if network_function is None:
+                network = Network(**spec.as_dict(), seed=seed)
+            else:
+                network = Network.from_function(input_shape, output_shape, network_function, seed=seed)
+                shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
+                logger.info(
+                    "network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none"
+                )
+            trainer = Trainer(
+                network, loss=loss, accuracy=accuracy, learning_rate=learning_rate, threads=training_threads
+            )
+            logger.info(
+                "training %d parameters for %d batches of %d, with seed %d, %d simulator processes and %d threads",
+                network.flat.weights.size, num_batches, batch_size, seed, workers, trainer.threads,
+            )  # fmt: skip
+            lines = []
+            if start is not None:
+                start.restore(trainer)
+                lines = start.summary
+            summary = Summary(training_summary, verbosity, lines)
+            report = progress(num_batches, batch_size, verbosity, to_terminal=logfile == ".", first=first // batch_size)
+            training = _Training(trainer, stream, run, checkpoints, summary, report, batches=first // batch_size)
+            with contextlib.closing(summary), contextlib.closing(report):
+                training.run_to(num_batches, interruption)
+            if stream.redraws:
+                logger.warning(describe_redraws(stream.redraws, stop))
         model = Model(network, loss=loss, seed=seed, batches_trained=num_batches)
         if save_path is not None:
-            model.save(save_path)
-            logger.info("saved the model as %s", save_path)
+            _save(model, save_path, checkpoints)
     return model
 
 
-def _open_stream(source: ExampleSource, workers: int, capacity: int, examples: int):
-    if workers == 0:
-        return SerialStream(source)
-    return WorkerStream(source, workers=workers, capacity=capacity, stop=examples)
+def _qualified_name(simulator) -> str:
+    """The name of a function, of the one in a partial, or of an object's class."""
+    while isinstance(simulator, functools.partial):
+        simulator = simulator.func
+    return getattr(simulator, "__qualname__", type(simulator).__qualname__)
 
 
-def _run(trainer, stream, num_batches, batch_size, verbosity, training_summary, *, to_terminal) -> None:
-    """Train on the stream's batches, and report."""
-    summary = Summary(training_summary, verbosity)
-    report = progress(num_batches, batch_size, verbosity, to_terminal=to_terminal)
+def _start(checkpoints: Checkpoints | None, run: dict, num_batches: int, *, resume: bool, drawn: bool):
+    """Return the checkpoint to go on from, or None; look after what is there from earlier runs."""
+    if checkpoints is None:
+        return None
+    checkpoints.tidy()
+    if not resume:
+        if checkpoints.path.exists():
+            logger.warning(
+                "%s is of an earlier run and will be replaced; resume=True goes on from it", checkpoints.path
+            )
+        return None
+    start = checkpoints.latest()
+    if start is None:
+        logger.info("there is no checkpoint %s: training starts afresh", checkpoints.path)
+        return None
+    if drawn:
+        run = {**run, "seed": start.run.get("seed")}
+    check_same_run(start, run, checkpoints.path)
+    if start.batches > num_batches:
+        raise ValueError(
+            f"num_batches must be at least {start.batches}, the batches that {checkpoints.path} was trained on, "
+            f"got {num_batches}"
+        )
+    logger.info("going on from %s, after %d batches", checkpoints.path, start.batches)
+    return start
+
+
+def _open_stream(source: ExampleSource, first: int, stop: int, redraws: dict, processes: dict):
+    if processes["workers"] == 0 or first == stop:
+        return SerialStream(source, first=first, **redraws)
+    return WorkerStream(source, first=first, stop=stop, **redraws, **processes)
+
+
+def _save(model, path: Path, checkpoints: Checkpoints) -> None:
     try:
-        for batch in range(num_batches):
-            start = time.monotonic()
-            data, labels = stream.next_batch(batch_size)
-            waited = time.monotonic() - start
-            try:
-                loss, accuracy = trainer.step(data, labels)
-            except FloatingPointError as error:
-                examples = f"examples {batch * batch_size} to {(batch + 1) * batch_size - 1}"
-                raise FloatingPointError(f"batch {batch} ({examples}): {error}") from None
-            summary.update(batch, loss, accuracy)
-            report.update(batch, loss, accuracy, waited)
-    finally:
-        report.close()
-        summary.close()
+        model.save(path)
+    except OSError as error:
+        raise OSError(
+            f"the trained model cannot be written to {path}: {error}. Make room, and call train again with "
+            f"resume=True: it goes on from {checkpoints.path}, which holds {checkpoints.batches} batches"
+        ) from error
+    logger.info("saved the model as %s", path)
+
+
+class _Training:
+    """A run: takes batches from the stream, trains on them, reports, and writes checkpoints."""
+
+    def __init__(self, trainer, stream, run: dict, checkpoints: Checkpoints | None, summary, report, *, batches: int):
+        self._trainer = trainer
+        self._stream = stream
+        self._run = run
+        self._checkpoints = checkpoints
+        self._summary = summary
+        self._report = report
+        self._batches = batches  # trained on so far
+        self._redraws = dict(stream.redraws)  # of their examples
+
+    def run_to(self, num_batches: int, interruption: Interruption) -> None:
+        """Train until there were so many batches; a signal may end it before."""
+        try:
+            while self._batches < num_batches:
+                self._take_batch(interruption)
+                if self._checkpoints is not None and self._checkpoints.is_due(self._batches):
+                    self._checkpoint()
+                interruption.act(self._checkpoint)
+            self._checkpoint()
+        except Interrupted as stop:
+            self._checkpoint()
+            self._say_how_to_resume(stop)
+            raise
+        except SimulatorError:
+            self._checkpoint()
+            raise
+
+    def _take_batch(self, interruption: Interruption) -> None:
+        batch, size = self._batches, self._run["batch_size"]
+        start = time.monotonic()
+        with interruption.waiting(self._checkpoint):
+            data, labels = self._stream.next_batch(size)
+        waited = time.monotonic() - start
+        try:
+            loss, accuracy = self._trainer.step(data, labels)
+        except FloatingPointError as error:
+            examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._run['seed']}"
+            raise FloatingPointError(f"batch {batch} ({examples}): {error}{self._what_is_kept()}") from None
+        self._summary.update(batch, loss, accuracy)
+        self._report.update(batch, loss, accuracy, waited)
+        self._batches += 1
+        self._redraws = dict(self._stream.redraws)
+
+    def _checkpoint(self) -> None:
+        if self._checkpoints is not None and self._batches:
+            state = Checkpoint.of(
+                self._trainer,
+                self._run,
+                batches=self._batches,
+                summary=self._summary.lines,
+                redraws=self._redraws,
+            )
+            self._checkpoints.write(state)
+
+    def _what_is_kept(self) -> str:
+        if self._checkpoints is None or self._checkpoints.batches is None:
+            return ""
+        return f". {self._checkpoints.path} holds the run after {self._checkpoints.batches} batches"
+
+    def _say_how_to_resume(self, stop: Interrupted) -> None:
+        if self._checkpoints is None:
+            how = "nothing is kept, since there is no save_path"
+        elif self._checkpoints.batches is None:
+            how = "there is no checkpoint yet"
+        else:
+            how = f"{self._checkpoints.path} holds {self._checkpoints.batches}; resume=True goes on from there"
+        logger.warning("%s: stopped after %d batches; %s", stop.signal.name, self._batches, how)

@@ -1,32 +1,35 @@
-"""Simulator processes: each has a pipe of its own, and nothing else is shared between them.
+"""Batches from simulator processes: each has a socket of its own, and nothing else is shared between them.
 
-The trainer tells a worker which examples to simulate and gets each back as one message of raw bytes. Since an
-example is a function of its index, it does not matter who simulates it. A thread of the trainer receives
-examples while others are trained on, and hands out new ones, at most `capacity` ahead of the last one taken.
+Since an example is a function of its index, it does not matter who simulates it, nor how often: examples of a worker
+that died are simulated again. A thread of the trainer receives examples while others are trained on, hands out new
+ones, at most `capacity` ahead of the last one taken, and sees to it that workers live.
 """
 
-import contextlib
+import atexit
+import heapq
+import logging
 import multiprocessing
-import os
+import selectors
 import signal
-import struct
 import threading
 import time
-import warnings
-from collections import deque
-from multiprocessing.connection import Connection, wait
-
-import numpy as np
+from collections.abc import Mapping
 
 from .errors import SimulatorError
-from .simulation import Example, ExampleSource, assemble, forget_locks_of_other_threads
+from .messages import READY, decode, text_of
+from .redraws import NO_REDRAWS, Redraws
+from .simulation import ExampleSource, assemble, reproducing_line
+from .worker import Worker, end_all
+from .worker_process import refuse_to_train_while_starting
 
-EXAMPLE, FAILURE = 0, 1
-HEADER = struct.Struct("<qqq")  # EXAMPLE, index, number of distinct rows; or FAILURE, index, 0
-TASK = struct.Struct("<q")  # the index of an example to simulate; an empty message says stop
+logger = logging.getLogger("definetti_np")
+
 MOST_TASKS = 16  # examples handed to a worker ahead, so that it need not wait for the trainer's answer
-TICK = 1.0  # seconds between two looks at whether the workers live
-GRACE = 1.0  # seconds that a worker gets to stop by itself
+MOST_ENDS = 3  # processes that one example may end before it ends the run
+TICK = 0.1  # seconds between two looks at whether the workers live
+QUIET = 60.0  # seconds without an example until a warning
+LONGEST = 1.0  # seconds between two looks at the watch; what is more, the trainer was stopped
+MOST_FAILED_STARTS = 10  # in a row
 
 
 class WorkerStream:
@@ -44,6 +47,19 @@ class WorkerStream:
         The range of the examples.
     start_method
         Of `multiprocessing`; None for fork where the platform has it, so that any function can be the simulator.
+    timeout
+        Seconds for an example, after which its process is killed; None for no limit.
+    worker_max_examples
+        How many examples a process simulates before another takes its place; None for no limit.
+    max_redraw_fraction, redraws
+        As in `SerialStream`.
+
+    Raises
+    ------
+    TypeError
+        If the simulator cannot be sent to another process.
+    SimulatorError
+        If a process does not start.
     """
 
     def __init__(
@@ -54,32 +70,52 @@ class WorkerStream:
         capacity: int,
         stop: int,
         first: int = 0,
-        start_method=None,
+        start_method: str | None = None,
+        timeout: float | None = None,
+        worker_max_examples: int | None = None,
+        max_redraw_fraction: float = 0.1,
+        redraws: Mapping[str, int] = NO_REDRAWS,
     ):
+        refuse_to_train_while_starting()
         self._source = source
         self._capacity = capacity
         self._taken = self._assigned = first
         self._stop = stop
+        self._timeout = timeout
         self._most_tasks = max(1, min(MOST_TASKS, capacity // (2 * workers)))
+        self._most_given = float("inf") if worker_max_examples is None else worker_max_examples
+        self._redraws = Redraws(max_redraw_fraction, redraws)
         self._messages: dict[int, bytes] = {}
+        self._lost: list[int] = []  # heap of the examples to simulate again
+        self._ends: dict[int, list[str]] = {}  # how the processes ended that were at an example
+        self._failed_starts: list[str] = []  # how processes ended before they were ready, since the last that was
         self._wanted, self._missing = range(0), 0  # the batch that is waited for, and how many of it are missing
         self._error: SimulatorError | None = None
         self._closing = False
         self._changed = threading.Condition()
-        self._workers: list[_Worker] = []
-        self._receiver: threading.Thread | None = None
+        self._watch = _Watch()
+        self._last_look = self._last_news = 0.0
+        self._workers: list[Worker] = []
+        self._selector = selectors.PollSelector()
+        self._receiver = threading.Thread(target=self._receive, name="definetti_np receiver", daemon=True)
         if start_method is None and "fork" in multiprocessing.get_all_start_methods():
             start_method = "fork"
-        context = multiprocessing.get_context(start_method)
+        self._context = multiprocessing.get_context(start_method)
         try:
             for number in range(workers):
-                self._workers.append(_Worker(number, source, context, self._workers))
-            self._assign()
+                self._start_worker(number)
+            while not all(worker.ready for worker in self._workers):
+                self._attend()
         except BaseException:
-            self.close()
+            end_all(self._workers)
             raise
-        self._receiver = threading.Thread(target=self._receive, name="definetti_np receiver", daemon=True)
         self._receiver.start()
+        atexit.register(self.close)  # before multiprocessing ends the workers, which would be started again
+
+    @property
+    def redraws(self) -> Mapping[str, int]:
+        """How many draws failed for the examples that were taken, by reason."""
+        return self._redraws.counts
 
     def next_batch(self, size: int):
         """Return the next `size` examples, waiting for them: their rows, and their labels (size, N).
@@ -87,7 +123,7 @@ class WorkerStream:
         Raises
         ------
         SimulatorError
-            If one of these examples failed, or a worker died.
+            If one of these examples failed, or processes died again and again.
         ValueError
             If the examples are more than the queue holds, more than are left, or the stream is closed.
         """
@@ -106,54 +142,167 @@ class WorkerStream:
             messages = [self._messages.pop(index) for index in range(start, end)]
             self._taken = end
             self._assign()
-        return assemble([decode(message, self._source) for message in messages])
+        examples = [decode(message, self._source) for message in messages]
+        self._redraws.take(examples, end)
+        return assemble(examples)
 
     def _assign(self) -> None:
-        """Hand out examples in turn while workers are short of them and the queue has room."""
-        limit = 0 if self._closing else min(self._taken + self._capacity, self._stop)
-        while self._assigned < limit:
-            worker = min(self._workers, key=lambda worker: len(worker.tasks))
-            if len(worker.tasks) >= self._most_tasks:
+        """Hand out examples in turn, lost ones first, while workers are short of them and the queue has room."""
+        limit = min(self._taken + self._capacity, self._stop)
+        given: dict[Worker, list[int]] = {}
+        free = [worker for worker in self._workers if worker.ready and not worker.retired]
+        while free and (self._lost or self._assigned < limit):
+            worker = min(free, key=lambda worker: len(worker.tasks) + len(given.get(worker, ())))
+            indices = given.setdefault(worker, [])
+            if len(worker.tasks) + len(indices) >= self._most_tasks:
                 break
-            worker.assign(self._assigned)
-            self._assigned += 1
+            if self._lost:
+                indices.append(heapq.heappop(self._lost))
+            else:
+                indices.append(self._assigned)
+                self._assigned += 1
+            if worker.given + len(indices) >= self._most_given:
+                worker.retired = True
+                free.remove(worker)
+        for worker, indices in given.items():
+            if not worker.tasks:
+                worker.began = self._watch.now()
+            worker.assign(indices)
 
     def _receive(self) -> None:
-        """Receive messages for as long as a worker lives, and let no error pass unseen; runs in a thread."""
+        """Attend to the workers until the stream is closed or fails, then end them; runs in a thread."""
         try:
-            self._receive_while_workers_live()
+            while not self._closing and self._error is None:
+                self._attend()
         except BaseException as error:
             self._fail(f"the receiver of simulations failed: {error!r}", error)
+        finally:
+            end_all(self._workers)
 
-    def _receive_while_workers_live(self) -> None:
-        living = list(self._workers)
-        while living:
-            ready = wait([waitable for worker in living for waitable in worker.waitables], TICK)
-            for worker in living.copy():
-                # After a quiet tick all are looked at: a dead worker's own children may keep its pipe open.
-                if not ready or any(waitable in ready for waitable in worker.waitables):
-                    if not self._receive_from(worker):
-                        living.remove(worker)
+    def _attend(self) -> None:
+        """Wait a tick at most for messages, take them, and look after the workers every tick."""
+        arrived = self._selector.select(TICK)
+        with self._changed:
+            now = self._watch.now()
+        for key, _ in arrived:
+            self._receive_from(key.data)
+        if now - self._last_look >= TICK or not arrived:
+            self._last_look = now
+            self._look_after_workers(now)
 
-    def _receive_from(self, worker: "_Worker") -> bool:
-        """Take what a worker has sent; return whether it lives."""
+    def _receive_from(self, worker: Worker) -> bool:
+        """Take what a worker has sent, or replace it if it is gone; return whether there was anything."""
         try:
-            while worker.connection.poll():
-                message = worker.connection.recv_bytes()
-                with self._changed:
-                    index = worker.tasks.popleft()
-                    self._messages[index] = message
-                    self._assign()
-                    self._missing -= index in self._wanted
-                    if not self._missing:  # waking the trainer for every example would cost more than the example
-                        self._changed.notify_all()
-            if worker.process.is_alive():
-                return True
+            messages = worker.receive()
         except (EOFError, OSError):
-            pass
-        if not self._closing:
-            self._fail(worker.obituary(self._source.seed))
-        return False
+            self._replace(worker)
+            return False
+        if messages:
+            with self._changed:
+                for kind, index, message in messages:
+                    self._take(worker, kind, index, message)
+                worker.began = self._last_news = self._watch.time
+                if worker.retired and not worker.tasks:
+                    worker.hang_up()
+                if any(worker.ready and len(worker.tasks) <= self._most_tasks // 2 for worker in self._workers):
+                    self._assign()
+                if not self._missing:  # waking the trainer for every example would cost more than the example
+                    self._changed.notify_all()
+        return messages is not None
+
+    def _take(self, worker: Worker, kind: int, index: int, message: bytes) -> None:
+        if kind == READY:
+            worker.ready = True
+            self._failed_starts.clear()
+        elif not worker.ready:
+            worker.verdict = f"could not load the simulator:\n\n{text_of(message)}"
+        else:
+            worker.tasks.popleft()
+            self._messages[index] = message
+            self._missing -= index in self._wanted
+            self._ends.pop(index, None)
+
+    def _look_after_workers(self, now: float) -> None:
+        """Replace workers that are dead or too slow, and say so if nothing happens for long."""
+        for worker in self._workers.copy():
+            if not worker.lives():  # and its socket is still open: a process that it started has it too
+                while self._receive_from(worker):
+                    pass
+                if worker in self._workers:
+                    self._replace(worker)
+            elif self._timeout is not None and worker.tasks and now - worker.began > self._timeout:
+                worker.verdict = f"took longer than simulator_timeout={self._timeout:g} seconds and was killed"
+                worker.signal(signal.SIGKILL)
+                self._replace(worker)
+        if not any(worker.tasks or not worker.ready for worker in self._workers):
+            self._last_news = now
+        if now - self._last_news >= QUIET:
+            self._last_news = now
+            at = ", ".join(f"{worker.number} at {worker.tasks[0]}" for worker in self._workers if worker.tasks)
+            logger.warning(
+                "no example has arrived for %g seconds (simulator processes and their examples: %s)",
+                QUIET,
+                at or "none",
+            )
+
+    def _replace(self, worker: Worker) -> None:
+        """Start another worker in the place of one that has ended, and have its examples simulated again."""
+        self._selector.unregister(worker.socket)
+        with self._changed:
+            self._workers.remove(worker)
+        how = worker.bury()
+        with self._changed:
+            if self._closing:
+                return
+            for index in worker.tasks:
+                heapq.heappush(self._lost, index)
+            if not worker.retired or worker.tasks:
+                self._mourn(worker, how)
+        if self._error is None:
+            self._start_worker(worker.number)
+
+    def _start_worker(self, number: int) -> None:
+        worker = Worker(number, self._source, self._context, self._workers)
+        worker.began = self._watch.time
+        self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+        with self._changed:
+            self._workers.append(worker)
+
+    def _mourn(self, worker: Worker, how: str) -> None:
+        """Report a worker that ended by itself, and give up if that happens again and again."""
+        text = f"simulator process {worker.number} (pid {worker.pid}) {how}"
+        if not worker.ready:
+            text += " before it was ready"
+            self._failed_starts.append(how)
+            if not self._receiver.is_alive():
+                raise SimulatorError(f"{text}\n{self._start_hint(how)}")
+            if len(self._failed_starts) >= MOST_FAILED_STARTS:
+                self._fail(f"{text}, as the {MOST_FAILED_STARTS - 1} before: {'; '.join(self._failed_starts)}")
+        elif worker.tasks:
+            index = worker.tasks[0]
+            text += f" while it simulated example {index} of seed {self._source.seed}"
+            ends = self._ends.setdefault(index, [])
+            ends.append(how)
+            if "SIGKILL" in how:
+                text += "; if nobody killed it, it may have run out of memory"
+            if len(ends) >= MOST_ENDS:
+                self._fail(
+                    f"{text}\nIt is the third process that ended at this example: {'; '.join(ends)}.\n"
+                    f"To reproduce it in this process:\n    {reproducing_line(self._source.seed, index)}"
+                )
+        else:
+            text += " while it was idle"
+        logger.warning("%s; %s", text, "another one takes its place" if self._error is None else "giving up")
+
+    def _start_hint(self, how: str) -> str:
+        method = self._context.get_start_method()
+        if method == "fork":
+            return "It had not called the simulator yet."
+        return (
+            f"Under start method {method!r} a simulator process imports the script and the simulator's module; what "
+            "goes wrong there is on stderr. Both must be importable, and the script must call train under "
+            'if __name__ == "__main__":'
+        )
 
     def _fail(self, message: str, cause: BaseException | None = None) -> None:
         """Let `next_batch` raise an error, the first one that there is."""
@@ -164,18 +313,15 @@ class WorkerStream:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Ask the workers to stop, wait a moment, and end those that go on; closing again does nothing."""
-        self._closing = True
-        for worker in self._workers:
-            worker.ask_to_stop()
-        deadline = time.monotonic() + GRACE
-        for worker in self._workers:
-            worker.end(max(0.0, deadline - time.monotonic()))
-        if self._receiver is not None:
-            self._receiver.join()
-        for worker in self._workers:
-            worker.release()
+        """Ask the workers to end, wait a moment, and end those that go on; closing again does nothing."""
+        with self._changed:
+            self._closing = True
+            for worker in self._workers:
+                worker.hang_up()  # which wakes the receiver
+        self._receiver.join()
         self._workers = []
+        self._selector.close()
+        atexit.unregister(self.close)
 
     def __enter__(self):
         return self
@@ -184,131 +330,15 @@ class WorkerStream:
         self.close()
 
 
-class _Worker:
-    """The trainer's side of one worker process: its pipe and the examples it was given."""
+class _Watch:
+    """Seconds in which this process ran: while it is stopped, or the machine sleeps, no worker is late."""
 
-    def __init__(self, number: int, source: ExampleSource, context, siblings: list["_Worker"]):
-        self.number = number
-        self.tasks: deque[int] = deque()
-        self.connection, theirs = context.Pipe()
-        # A forked child inherits the trainer's ends of all pipes. It closes them, or no pipe would ever end.
-        inherited = []
-        if context.get_start_method() == "fork":
-            inherited = [self.connection, *(sibling.connection for sibling in siblings)]
-        self.process = context.Process(
-            target=_work,
-            args=(source, theirs, inherited),
-            name=f"definetti_np simulator {number}",
-            daemon=True,
-        )
-        try:
-            with warnings.catch_warnings():
-                # Python 3.12 warns of any fork in a process with threads; ours touches nothing but the simulator.
-                warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-                self.process.start()
-        except OSError:
-            self.connection.close()
-            raise
-        except Exception as error:  # pickling raises errors of many classes
-            self.connection.close()
-            raise TypeError(
-                f"simulator: {error}; with start method {context.get_start_method()!r} it must be a function that "
-                "can be imported, not a lambda or a closure"
-            ) from error
-        finally:
-            theirs.close()
+    def __init__(self):
+        self.time = 0.0
+        self._last = time.monotonic()
 
-    @property
-    def waitables(self):
-        return self.connection, self.process.sentinel
-
-    def assign(self, index: int) -> None:
-        self.tasks.append(index)
-        with contextlib.suppress(OSError):  # it died: the receiver finds out
-            self.connection.send_bytes(TASK.pack(index))
-
-    def ask_to_stop(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.send_bytes(b"")
-
-    def end(self, grace: float) -> None:
-        self.process.join(grace)
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join(GRACE)
-        if self.process.is_alive():
-            self.process.kill()
-        self.process.join()
-
-    def release(self) -> None:
-        """Close the files of a process that has ended."""
-        self.connection.close()
-        self.process.close()
-
-    def obituary(self, seed: int) -> str:
-        """Say how the process ended, and at which example."""
-        self.process.join(GRACE)
-        code = self.process.exitcode
-        if code is not None and code < 0:
-            names = {number.value: number.name for number in signal.Signals}
-            how = f"was killed by {names.get(-code, f'signal {-code}')}"
-        else:
-            how = f"ended with exit code {code}"
-        task = f"while it simulated example {self.tasks[0]} of seed {seed}" if self.tasks else "while it was idle"
-        text = f"simulator process {self.number} (pid {self.process.pid}) {how} {task}"
-        if code == -signal.SIGKILL:
-            text += "; if nobody killed it, it may have run out of memory"
-        if self.tasks:
-            text += (
-                "\nTo reproduce it in this process:\n"
-                f"    definetti_np.simulate_example(simulator, seed={seed}, index={self.tasks[0]})"
-            )
-        return text
-
-
-def _work(source: ExampleSource, connection: Connection, inherited: list[Connection]) -> None:
-    """Simulate the examples that the trainer asks for, until it says stop or is gone; runs in a worker process."""
-    for other in inherited:
-        other.close()
-    os.register_at_fork(after_in_child=connection.close)  # a simulator's own children must not keep the pipe open
-    forget_locks_of_other_threads()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the trainer stops its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
-    tasks = deque()
-    with contextlib.suppress(EOFError, OSError):  # the trainer is gone
-        while True:
-            while not tasks or connection.poll():
-                message = connection.recv_bytes()
-                if not message:
-                    return
-                tasks.append(TASK.unpack(message)[0])
-            index = tasks.popleft()
-            try:
-                message = encode(index, source.example(index))
-            except SimulatorError as error:
-                message = HEADER.pack(FAILURE, index, 0) + str(error).encode(errors="backslashreplace")
-            connection.send_bytes(message)
-
-
-def encode(index: int, example: Example) -> bytes:
-    """Lay an example out as bytes: header, rows, counts, label."""
-    header = HEADER.pack(EXAMPLE, index, len(example.counts))
-    return b"".join([header, example.rows.tobytes(), example.counts.tobytes(), example.label.tobytes()])
-
-
-def decode(message: bytes, source: ExampleSource) -> Example:
-    """Read a message of `encode`; raise SimulatorError for that of a failure."""
-    kind, _, rows = HEADER.unpack_from(message)
-    if kind == FAILURE:
-        raise SimulatorError(message[HEADER.size :].decode())
-    shape = (rows, *source.spec.row_shape)
-    size = int(np.prod(shape))
-    counts_start = HEADER.size + 4 * size
-    label_start = counts_start + 8 * rows
-    return Example(
-        np.frombuffer(message, np.float32, size, HEADER.size).reshape(shape),
-        np.frombuffer(message, np.int64, rows, counts_start),
-        np.frombuffer(message, np.float32, offset=label_start),
-    )
+    def now(self) -> float:
+        now = time.monotonic()
+        self.time += min(now - self._last, LONGEST)
+        self._last = now
+        return self.time

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 
 import numba
@@ -22,12 +23,19 @@ from numba import types
 from numba.core import event
 from numba.extending import intrinsic
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 logger = logging.getLogger("definetti_np")
 
 # "contract" lets a product and a sum become one fused instruction; nothing is reordered.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 FEW_BYTES = 2**17  # of all arguments of a kernel: below it waking threads takes longer than the kernel
+
+PATIENCE = 60.0  # seconds to wait for another process that compiles
 
 SPIN_COUNT = "10000"  # of OpenMP's threads after a loop: some 0.1 ms
 
@@ -128,12 +136,49 @@ def _address(array: np.ndarray) -> int:
 def _with_cache(decorator, signature, function):
     """Compile `function`, with Numba's cache on disk where there is a folder to write it to."""
     try:
-        return decorator(signature, cache=True, **OPTIONS)(function)
+        with _only_process():
+            return decorator(signature, cache=True, **OPTIONS)(function)
     except RuntimeError as error:
         if "no locator available" not in str(error):
             raise
         _warn_of_no_cache()
         return decorator(signature, **OPTIONS)(function)
+
+
+@contextlib.contextmanager
+def _only_process():
+    """Keep other processes from writing to the cache meanwhile, for as long as they can be expected to wait.
+
+    Two that compile a function for different types at once may give both the same file name: Numba takes no lock.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = Path(numba.njit(cache=True)(_one_by_one).stats.cache_path, "definetti_np.lock")
+    with open(path, "ab") as file:
+        deadline = time.monotonic() + PATIENCE
+        while not _try_lock(file) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        try:
+            yield
+        finally:
+            _unlock(file)  # a process that was forked meanwhile keeps the file open
+
+
+def _try_lock(file) -> bool:
+    """Whether to go on: with the lock, or because there is none to be had here."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def _unlock(file) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 @functools.cache  # once a process

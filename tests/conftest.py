@@ -5,8 +5,17 @@ import os
 # Numba reads this when it is imported; with it, 3 and 4 threads are real ones on a machine with fewer cores.
 os.environ["NUMBA_NUM_THREADS"] = "4"
 
+import pytest
+import sessions
 from hypothesis import settings
 
 # The first example may compile kernels; a failing example is printed, and found again without a database.
 settings.register_profile("definetti_np", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("definetti_np")
+
+
+@pytest.fixture(autouse=True)
+def _no_session_survives():
+    yield
+    while sessions.started:
+        sessions.started.pop().kill()

@@ -120,6 +120,16 @@ def test_train__same_file_for_any_number_of_workers_and_threads(tmp_path):
     assert len(files) == 1
 
 
+def test_train__resumed_run_ends_in_the_same_bits(tmp_path):
+    options = {**CUSTOM, "network_function": a_network()}
+    train(simulator=simulator, **options, save_path=tmp_path / "whole")
+    train(simulator=simulator, **{**options, "num_batches": 3}, save_path=tmp_path / "parts")
+    with pytest.raises(ValueError, match="loss='cross-ent', the checkpoint has 'function weighted_loss'"):
+        train(simulator=simulator, **{**options, "loss": "cross-ent"}, save_path=tmp_path / "parts", resume=True)
+    train(simulator=simulator, **options, save_path=tmp_path / "parts", resume=True)
+    assert sha(tmp_path / "parts.npz") == sha(tmp_path / "whole.npz")
+
+
 def test_train__reports_what_it_found(tmp_path):
     train(simulator=simulator, **{**CUSTOM, "logfile": tmp_path / "log"}, network_function=a_network())
     assert (
@@ -335,7 +345,7 @@ def test_trainer__an_accuracy_that_is_no_number():
 def test_train__a_loss_that_is_nan_on_the_first_batch(tmp_path):
     with (
         np.errstate(invalid="ignore"),
-        pytest.raises(FloatingPointError, match=r"batch 0 \(examples 0 to 9\): the loss"),
+        pytest.raises(FloatingPointError, match=r"batch 0 \(examples 0 to 9 of seed 1\): the loss"),
     ):
         train(
             simulator=simulator,

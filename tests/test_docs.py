@@ -32,6 +32,6 @@ def test_docs__networks_are_ten_lines():
 
 
 def test_docs__links_lead_somewhere():
-    for path in DOCS.glob("*.md"):
+    for path in (DOCS / "write_your_own_network.md", DOCS / "exchangeability.md"):
         for link in re.findall(r"\]\(([\w/.]+\.md)\)", path.read_text()):
             assert (path.parent / link).exists(), link

@@ -26,16 +26,30 @@ LAYERS = [
     ["operands"],
     ["operations", "assembly", "places"],
     ["products"],
-    ["features", "parameters", "workers"],
-    ["workspace", "kernels"],
+    ["features", "parameters", "workers", "checkpoint"],
+    ["workspace", "kernels", "worker"],
+    ["worker_process"],
+    ["messages"],
     ["simulation", "bindings", "modelfile", "logs"],
-    ["tensor", "initial"],
+    ["tensor", "initial", "redraws"],
     ["losses", "multiset", "seeds"],
     ["specs"],
-    ["checks", "errors", "cores", "arithmetic"],
+    ["checks", "errors", "cores", "interruption", "lock", "one_thread", "arithmetic"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
-WITHOUT_NUMBA = {"simulation", "workers", "specs", "modelfile", "multiset", "losses", "seeds", "logs", "training"}
+WITHOUT_NUMBA = {
+    "simulation",
+    "workers",
+    "worker_process",
+    "specs",
+    "modelfile",
+    "multiset",
+    "losses",
+    "seeds",
+    "logs",
+    "training",
+    "checkpoint",
+}
 
 
 def imports_of(path):

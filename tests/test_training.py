@@ -13,7 +13,9 @@ import pytest
 
 import definetti_np
 from definetti_np import SimulatorError, load, train
+from definetti_np.checkpoint import read_checkpoint
 from definetti_np.logs import progress
+from definetti_np.tensor import backpropagate
 
 SMALL = {
     "input_shape": (12, 3),
@@ -90,7 +92,7 @@ def test_train__a_script_for_the_original(tmp_path, monkeypatch):
     # fmt: on
     output = definetti_np.test([simulate_data()[0] for _ in range(5)], model_path="./example_weights", threads=2)
     assert output.shape == (5, 2)
-    assert sorted(os.listdir()) == ["example_weights.npz", "summary.txt"]
+    assert sorted(os.listdir()) == ["example_weights.checkpoint.npz", "example_weights.npz", "summary.txt"]
 
 
 def test_train__regression_with_defaults_of_the_original():
@@ -160,7 +162,7 @@ def test_train__a_failing_simulator_leaves_nothing_running(tmp_path):
 
 def test_train__a_loss_that_is_not_finite_stops_training(tmp_path):
     options = {**SMALL, "phi_net": [], "g": ("moments", 0.5), "h_net": [("softmax",)]}
-    with pytest.raises(FloatingPointError, match=r"batch 0 \(examples 0 to 9\): the loss is nan"):
+    with pytest.raises(FloatingPointError, match=r"batch 0 \(examples 0 to 9 of seed 1\): the loss is nan"):
         train(simulator=simulator, **options, save_path=tmp_path / "weights")
     assert os.listdir(tmp_path) == []
 
@@ -222,19 +224,6 @@ def test_train__tells_when_it_compiles_and_not_when_it_need_not(tmp_path):
     assert [done.stderr.count("compiling kernels") for done in logs] == [1, 0]
 
 
-def test_train__works_without_a_folder_for_the_cache():
-    program = (
-        "import numpy as np, definetti_np, numba\n"
-        "import numba.core.caching as caching\n"
-        "caching.CacheImpl._locator_classes = []\n"  # as where nothing can be written to
-        "definetti_np.train((4, 2), (1,), lambda: (np.ones((4, 2)), np.ones(1)), phi_net=[('fc', 2)],\n"
-        "    h_net=[('matmul',)], loss='l2', num_batches=1, sim_threads=0)\n"
-    )
-    done = run_python(program)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("set NUMBA_CACHE_DIR") == 1
-
-
 def test_train__twice_in_a_process_and_from_another_thread():
     import threading
 
@@ -249,3 +238,58 @@ def test_train__twice_in_a_process_and_from_another_thread():
     thread.join()
     assert len(results) == 3
     assert len(set(results)) == 1
+
+
+def data_of_size(size):
+    """The simulator, with data multiplied by a size from example 35 on."""
+    calls = []
+
+    def large(rng):
+        calls.append(None)
+        data, label = simulator(rng)
+        return data * (size if len(calls) > 35 else 1), label
+
+    return large
+
+
+@pytest.mark.parametrize("size", [1e20, 1e30, 1e37])
+def test_train__numbers_that_become_too_large_stop_it_at_their_batch(tmp_path, size):
+    """The loss is finite for a while where the gradient, or its square, is not."""
+    options = {**SMALL, "h_net": [("matmul",)], "loss": "l2"}
+    with pytest.raises(
+        FloatingPointError,
+        match=r"batch 3 \(examples 30 to 39 of seed 1\): the (loss is|gradient) .*Try a smaller learning rate, or data "
+        r"and labels of a size near 1\. .*w\.checkpoint\.npz holds the run after 3 batches",
+    ):
+        train(simulator=data_of_size(size), **options, save_path=tmp_path / "w", checkpoint_every=1)
+    assert sorted(os.listdir(tmp_path)) == ["w.checkpoint.npz", "w.checkpoint.previous.npz"]
+    state = read_checkpoint(tmp_path / "w.checkpoint.npz")
+    twin = train(simulator=data_of_size(1), **{**options, "num_batches": 3})
+    assert state.weights.tobytes() == twin.network.flat.weights.tobytes()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e25])
+def test_step__a_gradient_that_is_not_finite_changes_nothing(monkeypatch, bad):
+    trainer = definetti_np.Trainer(definetti_np.Network((12, 3), (2,), [("fc", 8)], ("max",), [("softmax",)], seed=1))
+    batch = np.ones((2, 12, 3)), np.eye(2)
+    trainer.step(*batch)
+    optimizer = trainer.optimizer
+    arrays = (optimizer.weights, optimizer.first_moments, optimizer.second_moments)
+    before = [array.tobytes() for array in arrays]
+
+    def spoiled(*arguments):
+        backpropagate(*arguments)
+        trainer.network.gradients["h.0.weight"][3, 1] = bad
+
+    monkeypatch.setattr(definetti_np.trainer, "backpropagate", spoiled)
+    message = "the gradient is too large" if np.isfinite(bad) else r"the gradient of h\.0\.weight is NaN or infinite"
+    with pytest.raises(FloatingPointError, match=f"{message}.*the network is as it was before this step"):
+        trainer.step(*batch)
+    assert [array.tobytes() for array in arrays] == before
+    assert optimizer.steps == 1
+
+
+def test_train__weights_that_are_not_finite_are_never_written(tmp_path):
+    with pytest.raises(FloatingPointError, match="weights are not finite; try a smaller|the loss is nan"):
+        train(simulator=simulator, **SMALL, save_path=tmp_path / "w", checkpoint_every=1, learning_rate=1e39)
+    assert os.listdir(tmp_path) == []

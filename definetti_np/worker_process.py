@@ -1,0 +1,129 @@
+"""A simulator process from the inside: it is told indices, simulates these examples, and sends them back.
+
+It shares nothing with the trainer but its own socket, and dies with the trainer.
+"""
+
+import contextlib
+import ctypes
+import io
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from multiprocessing import forkserver
+from multiprocessing.reduction import ForkingPickler
+
+from .errors import SimulatorError
+from .messages import TASK, encode, failure, ready
+from .one_thread import use_one_thread
+from .simulation import ExampleSource, forget_locks_of_other_threads
+
+PR_SET_PDEATHSIG = 1
+NO_GUARD = 64  # exit code of a process that found itself training, since the script that it imported does
+
+
+def run(
+    source: ExampleSource | bytes, connection: socket.socket, inherited: list[socket.socket], trainer: int | None
+) -> None:
+    """Simulate the examples that the trainer asks for, until it hangs up or is gone.
+
+    Parameters
+    ----------
+    source
+        What simulates an example, pickled unless this process was forked.
+    connection
+        The socket to the trainer.
+    inherited
+        What a forked process must close: the trainer's own sockets.
+    trainer
+        Process id of the trainer, None if it is not the parent of this process.
+    """
+    for other in inherited:
+        other.close()
+    os.setsid()  # a process group: what the simulator starts ends with it
+    if trainer is None:
+        _let_the_fork_server_end()
+    _die_with_parent(os.getppid() if trainer is None else trainer)
+    _reset_signals()
+    _renew_standard_streams()
+    forget_locks_of_other_threads()
+    use_one_thread()
+    os.register_at_fork(after_in_child=connection.close)  # a simulator's own children must not keep it open
+    with contextlib.suppress(OSError):  # the trainer is gone, or has hung up
+        if isinstance(source, bytes):
+            try:
+                source = ForkingPickler.loads(source)
+            except Exception:
+                connection.sendall(failure(0, traceback.format_exc()))
+                return
+        connection.sendall(ready())
+        _simulate(source, connection)
+
+
+def _simulate(source: ExampleSource, connection: socket.socket) -> None:
+    tasks = b""
+    while received := connection.recv(4096):
+        tasks += received
+        whole = len(tasks) - len(tasks) % TASK.size
+        for (index,) in TASK.iter_unpack(tasks[:whole]):
+            try:
+                message = encode(index, source.example(index))
+            except SimulatorError as error:
+                message = failure(index, str(error))
+            connection.sendall(message)
+        tasks = tasks[whole:]
+
+
+def _die_with_parent(parent: int) -> None:
+    """Be killed when the parent ends, also while the simulator holds the GIL where Linux sees to it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
+
+
+def _let_the_fork_server_end() -> None:
+    """Close the pipe by which every process that a fork server has started keeps it alive, after the trainer's end."""
+    server = forkserver._forkserver
+    if getattr(server, "_forkserver_alive_fd", None) is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _reset_signals() -> None:
+    """Leave Ctrl-C to the trainer, which stops its workers, and take back what the trainer has made of the others."""
+    handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
+    for number in {*handled, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _renew_standard_streams() -> None:
+    """Replace stdout and stderr: in a forked process they hold unwritten text and, maybe, the lock of a lost thread."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # it is no file
+            if type(old) is io.TextIOWrapper and old.fileno() == number:
+                new = open(number, "w", encoding=old.encoding, errors=old.errors, closefd=False)
+                new.reconfigure(line_buffering=old.line_buffering)
+                setattr(sys, name, new)
+
+
+def refuse_to_train_while_starting() -> None:
+    """End a process that was started to simulate, but trains because the script it imports does."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(NO_GUARD)

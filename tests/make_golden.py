@@ -1,0 +1,53 @@
+"""Write the golden files of this version of the file format: models with data and predictions, and a checkpoint.
+
+    python tests/make_golden.py
+
+Run it when `FORMAT_VERSION` has been raised, and never again: files of every version must load for ever.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from definetti_np import Model, Network, Trainer
+from definetti_np.checkpoint import Checkpoint, write_checkpoint
+from definetti_np.modelfile import FORMAT_VERSION
+
+GOLDEN = Path(__file__).parent / "golden"
+NETWORKS = {
+    "conv": {
+        "input_shape": (None, 6, 2),
+        "output_shape": (3,),
+        "phi_net": [("conv", 2, 3), ("conv", 3, 4)],
+        "g": ("top_k", 2),
+        "h_net": [("fc", 5), ("softmax",)],
+    },
+    "dense": {
+        "input_shape": (7, 4),
+        "output_shape": (2,),
+        "phi_net": [("fc", 5), ("fc", 4)],
+        "g": ("moments", 1, 2.5),
+        "h_net": [("matmul",)],
+    },
+}
+
+
+def main():
+    for number, (name, network) in enumerate(NETWORKS.items(), 1):
+        network = Network(**network, seed=number)
+        loss = "cross-ent" if network.spec.ends_in_softmax else "l2"
+        model = Model(network, loss=loss, seed=number, batches_trained=10 * number)
+        data = np.random.default_rng(number).standard_normal((4, 7, *network.spec.input_shape[1:]))
+        path = GOLDEN / f"version_{FORMAT_VERSION}_{name}"
+        model.save(path)
+        np.savez(f"{path}_predictions.npz", data=data, predictions=model.predict(data))
+    trainer = Trainer(network, loss=loss)
+    trainer.step(data, np.ones((4, 2)))
+    run = {"network": network.spec.as_dict(), "batch_size": 4, "seed": 2}
+    state = Checkpoint.of(trainer, run, batches=1, summary=["0 0.5 0.25"], redraws={"ValueError": 3})
+    path = GOLDEN / f"version_{FORMAT_VERSION}_state.npz"
+    write_checkpoint(path, state, previous=path)
+
+
+if __name__ == "__main__":
+    main()

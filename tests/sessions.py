@@ -1,0 +1,71 @@
+"""Scripts in sessions of their own, of which no process may be left when they have ended."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+LIVES = Path(__file__).parent / "lives.py"
+LIMIT = 120  # seconds
+
+
+started = []  # the sessions of the test that runs; conftest.py ends those that it has not
+
+
+class Session:
+    """A Python script that runs in a new session."""
+
+    def __init__(self, *arguments, **environment):
+        started.append(self)
+        environment = {**os.environ, "PYTHONPATH": str(LIVES.parents[1]), **environment}
+        self.process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        )  # fmt: skip
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and what it wrote to stderr. Nothing of it may be left after that."""
+        try:
+            output, errors = self.process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail("it hangs")
+        until(lambda: not self.members(), "processes of it to be gone")
+        return self.process.returncode, output + errors
+
+    def kill(self) -> None:
+        """Kill what is still there of it."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, 9)
+        self.process.communicate()
+
+    def members(self) -> list[str]:
+        """The living processes of the session."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(session) == self.process.pid and state not in "ZX" and int(entry.name) != self.process.pid:
+                    found.append((entry / "cmdline").read_text())
+        return found
+
+
+def start(folder, environment=None, **options) -> Session:
+    """Start a small training in a folder, with options of train; its log goes to `log` there."""
+    options = {"logfile": str(folder / "log"), **options}
+    return Session(LIVES, "train", folder, json.dumps(options), **(environment or {}))
+
+
+def until(condition, what: str):
+    """Wait until something is so, but not for ever; return what it is."""
+    deadline = time.monotonic() + LIMIT
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited in vain for {what}")
+        time.sleep(0.01)
+    return value

@@ -1,0 +1,420 @@
+"""Checkpoints: a run that was stopped, however, ends in the same file as one that was not."""
+
+import hashlib
+import logging
+import os
+import re
+import resource
+import signal
+import stat
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lives import SMALL, run, simulator
+from sessions import LIVES, Session, start, until
+
+from definetti_np import ModelFileError, SimulatorError, load, train
+from definetti_np import checkpoint as checkpoint_module
+from definetti_np.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
+from definetti_np.modelfile import CHECKPOINT, FORMAT_VERSION, read_file, write_file
+
+FILES = ["s", "w.checkpoint.npz", "w.checkpoint.previous.npz", "w.npz"]
+
+
+def sha(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory):
+    """The folder of an undisturbed run."""
+    folder = tmp_path_factory.mktemp("twin")
+    run(folder)
+    return folder
+
+
+def assert_same(folder, twin):
+    for name in ("w.npz", "s"):
+        assert sha(folder / name) == sha(twin / name), name
+    assert not list(folder.glob(".*"))
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.INFO, logger="definetti_np")
+    return caplog
+
+
+@pytest.mark.parametrize("batches", range(1, 10))
+def test_resume__ends_in_the_same_bits(tmp_path, twin, batches):
+    run(tmp_path, num_batches=batches)
+    assert (sha(tmp_path / "w.npz") == sha(twin / "w.npz")) == (batches == 9)
+    model = run(tmp_path, seed=None, resume=True)
+    assert_same(tmp_path, twin)
+    assert load(tmp_path / "w").network.flat.weights.tobytes() == model.network.flat.weights.tobytes()
+    assert sorted(os.listdir(tmp_path)) == [name for name in FILES if batches < 9 or "previous" not in name]
+
+
+def test_resume__other_workers_threads_capacity_and_intervals(tmp_path, twin):
+    for batches, workers, threads, every in [(2, 0, 1, None), (3, 2, 2, 1), (4, 1, 4, 3), (6, 3, 1, 2), (9, 7, 2, 1)]:
+        changes = {"num_batches": batches, "sim_threads": workers, "training_threads": threads}
+        run(tmp_path, **changes, queue_capacity=10 + workers, checkpoint_every=every, resume=True)
+    assert_same(tmp_path, twin)
+
+
+def test_resume__conv_and_moments(tmp_path):
+    options = {"phi_net": [("conv", 2, 3)], "g": ("moments", 1, 2.5), "h_net": [("matmul",)], "loss": "l2"}
+    run(tmp_path, **options)
+    expected = sha(tmp_path / "w.npz")
+    run(tmp_path, **options, num_batches=4)
+    run(tmp_path, **options, resume=True)
+    assert sha(tmp_path / "w.npz") == expected
+
+
+def test_resume__after_the_end_simulates_nothing(tmp_path, twin):
+    run(tmp_path)
+    (tmp_path / "w.npz").unlink()
+
+    def simulator(rng):
+        pytest.fail("it simulates")
+
+    run(tmp_path, simulator=simulator_named(simulator), resume=True, sim_threads=2)
+    assert_same(tmp_path, twin)
+
+
+def simulator_named(function):
+    function.__qualname__ = simulator.__qualname__
+    return function
+
+
+def test_resume__without_a_checkpoint_starts_afresh(tmp_path, twin, log):
+    run(tmp_path, resume=True)
+    assert "there is no checkpoint" in log.text
+    assert_same(tmp_path, twin)
+
+
+def test_train__a_checkpoint_of_an_earlier_run_is_replaced_and_it_says_so(tmp_path, log):
+    run(tmp_path, seed=7)
+    assert "earlier run" not in log.text
+    run(tmp_path, num_batches=3)
+    assert "is of an earlier run and will be replaced; resume=True goes on from it" in log.text
+    assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches == 3
+
+
+DIFFERENCES = {
+    "seed": (2, "seed=2, the checkpoint has 1"),
+    "learning_rate": (0.1, "learning_rate=0.1, the checkpoint has 0.001"),
+    "accuracy": (None, "accuracy=None, the checkpoint has 'classification'"),
+    "batch_size": (5, "batch_size=5, the checkpoint has 10"),
+    "phi_net": ([("fc", 9)], r"phi_net=\[\['fc', 9\]\], the checkpoint has \[\['fc', 8\]\]"),
+    "g": (("sort",), r"g=\['sort'\], the checkpoint has \['max'\]"),
+    "input_shape": ((None, 3), r"input_shape=\[None, 3\], the checkpoint has \[12, 3\]"),
+    "output_shape": ((3,), r"output_shape=\[3\], the checkpoint has \[2\]"),
+    "simulator": (lambda rng: None, "simulator='<lambda>', the checkpoint has 'simulator'"),
+    "num_batches": (8, "num_batches must be at least 9"),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_resume__of_another_run_is_refused(twin, name):
+    value, message = DIFFERENCES[name]
+    before = sorted(os.listdir(twin))
+    with pytest.raises(ValueError, match=message):
+        run(twin, **{name: value}, resume=True)
+    assert sorted(os.listdir(twin)) == before
+
+
+def test_resume__lists_all_differences(twin):
+    with pytest.raises(ValueError, match="loss='l2', .*; seed=3, .*; h_net="):
+        run(twin, seed=3, loss="l2", h_net=[("matmul",)], resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"resume": True}, ValueError, "resume needs a save_path"),
+        ({"checkpoint_every": 5}, ValueError, "checkpoint_every needs a save_path"),
+        ({"checkpoint_every": 0, "save_path": "w"}, ValueError, "checkpoint_every must be at least 1, got 0"),
+        ({"resume": 1, "save_path": "w"}, TypeError, "resume must be True or False, got 1"),
+        ({"save_path": "w.checkpoint"}, ValueError, "save_path must not end in .checkpoint, .* got 'w.checkpoint'"),
+        ({"save_path": "w" * 240}, ValueError, "is longer than 255 bytes"),
+    ],
+)
+def test_train__arguments(options, error, message):
+    with pytest.raises(error, match=message):
+        train(simulator=simulator, **SMALL, **options)
+
+
+def batches_in(tmp_path, **options):
+    """After how many batches a run writes checkpoints."""
+    written = []
+
+    def watching(*arguments, **keywords):
+        written.append(arguments[2]["batches"])
+        write_file(*arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint_module, "write_file", watching)
+        run(tmp_path, **options)
+    return written
+
+
+def test_checkpoint_every__counts_batches_and_the_last_is_written(tmp_path):
+    assert batches_in(tmp_path, checkpoint_every=4) == [4, 8, 9]
+    assert batches_in(tmp_path, checkpoint_every=3) == [3, 6, 9]
+    assert batches_in(tmp_path, checkpoint_every=100) == [9]
+
+
+def test_checkpoint_every__none_is_verbosity_but_at_most_once_a_minute(tmp_path, monkeypatch):
+    assert batches_in(tmp_path) == [9]
+    monkeypatch.setattr(checkpoint_module, "SECONDS", 0)
+    monkeypatch.setattr(checkpoint_module, "PATIENCE", 0)
+    assert batches_in(tmp_path) == [2, 4, 6, 8, 9]
+
+
+def test_checkpoint__holds_the_run(twin):
+    header, arrays = read_file(twin / "w.checkpoint.npz", CHECKPOINT)
+    assert {name: header[name] for name in ("batches", "next_example", "adam_steps", "redraws")} == {
+        "batches": 9,
+        "next_example": 90,
+        "adam_steps": 9,
+        "redraws": {},
+    }
+    assert header["summary"] == (twin / "s").read_text().splitlines()
+    assert header["run"]["seed"] == 1
+    assert arrays["weights"].tobytes() == load(twin / "w").network.flat.weights.tobytes()
+    with pytest.raises(ModelFileError, match="another kind of file, 'definetti_np checkpoint'"):
+        load(twin / "w.checkpoint")
+    with pytest.raises(ModelFileError, match="another kind of file, 'definetti_np model'"):
+        read_checkpoint(twin / "w.npz")
+
+
+def test_resume__a_damaged_newest_falls_back_to_the_one_before(tmp_path, twin, log):
+    run(tmp_path, num_batches=5, checkpoint_every=2)
+    newest, previous = tmp_path / "w.checkpoint.npz", tmp_path / "w.checkpoint.previous.npz"
+    assert (read_checkpoint(newest).batches, read_checkpoint(previous).batches) == (5, 4)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    run(tmp_path, resume=True)
+    assert re.search(r"w\.checkpoint\.npz: not a readable .*; the one before it is taken, of 4 batches", log.text)
+    assert_same(tmp_path, twin)
+
+
+def test_resume__falls_back_without_losing_the_good_one(tmp_path):
+    """The damaged file must not become the previous generation while the next is written."""
+    run(tmp_path, num_batches=5, checkpoint_every=2)
+    (tmp_path / "w.checkpoint.npz").write_bytes(b"damaged")
+    checkpoints = Checkpoints(tmp_path / "w.npz", every=1, verbosity=1)
+    assert checkpoints.latest().batches == 4
+    assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches == 4
+
+
+def test_resume__all_damaged_is_an_error(tmp_path):
+    run(tmp_path, num_batches=5, checkpoint_every=2)
+    for name in FILES[1:3]:
+        (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(ModelFileError, match=r"w\.checkpoint\.npz.*previous\.npz.*remove what is damaged"):
+        run(tmp_path, resume=True)
+
+
+CHANGES = {
+    "no run": lambda h, a: h.pop("run"),
+    "a run of another type": lambda h, a: h.update(run=3),
+    "batches of another type": lambda h, a: h.update(batches="9"),
+    "negative batches": lambda h, a: h.update(batches=-1),
+    "an array missing": lambda h, a: a.pop("weights"),
+    "an array of another length": lambda h, a: a.update(weights=a["weights"][:-1]),
+    "moments that are not finite": lambda h, a: a.update(second_moments=a["second_moments"] * np.inf),
+    "arrays of another length": lambda h, a: a.update({name: array[:-1] for name, array in a.items()}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("change", CHANGES)
+def test_resume__a_checkpoint_that_does_not_add_up(tmp_path, change):
+    run(tmp_path)
+    path = tmp_path / "w.checkpoint.npz"
+    header, arrays = read_file(path, CHECKPOINT)
+    for name in ("format", "format_version", "sha256", "packages", "arrays"):
+        del header[name]
+    CHANGES[change](header, arrays)
+    write_file(path, CHECKPOINT, header, arrays)
+    with pytest.raises(ModelFileError):
+        run(tmp_path, resume=True)
+
+
+def test_train__a_simulator_that_fails_leaves_a_checkpoint(tmp_path, twin):
+    def failing(rng):
+        failing.calls += 1
+        if failing.calls > 45:
+            raise ArithmeticError
+        return simulator(rng)
+
+    failing.calls = 0
+    with pytest.raises(SimulatorError):
+        run(tmp_path, simulator=simulator_named(failing))
+    assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches == 4
+    run(tmp_path, resume=True)
+    assert_same(tmp_path, twin)
+
+
+@pytest.mark.parametrize("version", range(2, FORMAT_VERSION + 1))
+def test_checkpoint__files_of_every_version(version):
+    """They were written by the code of that time; see make_golden.py."""
+    path = Path(__file__).parent / "golden" / f"version_{version}_state.npz"
+    state = read_checkpoint(path)
+    assert (state.batches, state.next_example, state.adam_steps) == (1, 4, 1)
+    assert (state.summary, state.redraws, state.run["seed"]) == (["0 0.5 0.25"], {"ValueError": 3}, 2)
+    with np.load(path) as file:
+        for name in ("weights", "first_moments", "second_moments"):
+            assert getattr(state, name).tobytes() == file[name].tobytes()
+    assert state.first_moments.any()
+
+
+def test_checkpoint__is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """The order of a save: the new file's content, the old file's new name, the new file's name, the folder."""
+    done = []
+
+    def record(name, describe):
+        function = getattr(os, name)
+
+        def recorded(*arguments):
+            done.append((name, *describe(*arguments)))
+            return function(*arguments)
+
+        monkeypatch.setattr(os, name, recorded)
+
+    record("fsync", lambda descriptor: [stat.S_ISDIR(os.fstat(descriptor).st_mode)])
+    record("replace", lambda old, new: [Path(new).name])
+    checkpoint = read_checkpoint(Path(__file__).parent / "golden" / "version_2_state.npz")
+    for _ in range(2):
+        done.clear()
+        write_checkpoint(tmp_path / "new.npz", checkpoint, previous=tmp_path / "old.npz")
+    assert done == [("fsync", False), ("replace", "old.npz"), ("replace", "new.npz"), ("fsync", True)]
+
+
+# A full disk
+
+
+@pytest.fixture
+def disk():
+    """A function that fills the disk: no file can be written beyond so many bytes; None is as many as one likes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
+
+    yield limit
+    limit(None)
+
+
+def changing_disk(changes):
+    """The simulator, which calls functions before certain examples."""
+
+    def changing(rng):
+        changes.get(changing.calls, lambda: None)()
+        changing.calls += 1
+        return simulator(rng)
+
+    changing.calls = 0
+    return simulator_named(changing)
+
+
+def test_full_disk__training_goes_on_and_tries_again(tmp_path, twin, disk, log):
+    def is_whole():
+        assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches == 3
+        assert sorted(os.listdir(tmp_path)) == ["s", "w.checkpoint.npz", "w.checkpoint.previous.npz", "w.lock"]
+        disk(None)
+
+    run(tmp_path, simulator=changing_disk({30: lambda: disk(1000), 50: is_whole}), checkpoint_every=1)
+    assert len(re.findall(r"cannot be written: .*File too large; the one of 3 batches is kept", log.text)) == 2
+    assert_same(tmp_path, twin)
+    assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches == 9
+
+
+def test_full_disk__the_summary_catches_up(tmp_path, twin, disk, log):
+    run(tmp_path, simulator=changing_disk({30: lambda: disk(70), 60: lambda: disk(None)}))
+    assert "the training summary cannot be written now" in log.text
+    assert_same(tmp_path, twin)
+
+
+def test_full_disk__at_the_end_the_checkpoint_finishes(tmp_path, twin, disk):
+    with pytest.raises(
+        OSError, match=r"File too large.*resume=True: it goes on from .*w\.checkpoint\.npz, which holds 6"
+    ):
+        run(tmp_path, simulator=changing_disk({70: lambda: disk(1000)}), checkpoint_every=3)
+    disk(None)
+    assert not list(tmp_path.glob(".*"))
+    run(tmp_path, resume=True)
+    assert_same(tmp_path, twin)
+
+
+# Two runs, and what a killed one leaves
+
+
+def test_lock__a_second_run_is_refused_and_sigkill_frees(tmp_path, twin):
+    stall = tmp_path / "stall"
+    stall.touch()
+    session = start(tmp_path, {"STALL": str(stall), "SLURM_JOB_ID": "4711"}, sim_threads=2)
+    until(lambda: (tmp_path / "w.lock").exists() and (tmp_path / "w.lock").read_text(), "the lock")
+    message = rf"another run \(host \S+, process {session.process.pid}, Slurm job 4711\) is training this model"
+    with pytest.raises(RuntimeError, match=message):
+        run(tmp_path)
+    os.kill(session.process.pid, signal.SIGKILL)
+    session.process.wait()
+    run(tmp_path)  # at once, although its workers may live for a moment
+    session.end()
+    assert sha(tmp_path / "w.npz") == sha(twin / "w.npz")
+    assert "w.lock" not in os.listdir(tmp_path)
+
+
+def test_lock__is_free_again_after_errors(tmp_path):
+    for _ in range(2):
+        with pytest.raises(SimulatorError):
+            run(tmp_path, simulator=lambda rng: 1 / 0)
+    assert os.listdir(tmp_path) == ["s"]
+
+
+def test_train__removes_its_own_stale_files_alone(tmp_path):
+    from definetti_np.modelfile import _temporary_prefix
+
+    stale = [f"{_temporary_prefix(tmp_path / name)}abcdefgh.tmp" for name in ("w.npz", "w.checkpoint.npz", "x.npz")]
+    for name in [*stale, ".other.tmp"]:
+        (tmp_path / name).touch()
+    run(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob(".*")) == sorted([stale[2], ".other.tmp"])
+
+
+# SIGKILL
+
+
+def lives(*arguments):
+    code, output = Session(LIVES, *arguments).end()
+    assert code == 0, output
+    return output
+
+
+def test_sigkill__at_random_moments(tmp_path):
+    assert "20 kills" in lives("storm", tmp_path, 20, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_sigkill__at_200_random_moments(tmp_path, seed):
+    assert "20 kills" in lives("storm", tmp_path, 20, seed)
+
+
+def test_sigkill__at_each_step_of_a_save(tmp_path):
+    assert lives("save", tmp_path).split("\n")[:3] == ["23 steps, before", "4 steps, in", "23 steps, after"]
+
+
+def test_sigstop__a_pause_changes_nothing(tmp_path, twin):
+    session = start(tmp_path, {"PACE": "0.01"}, sim_threads=2)
+    until(lambda: (tmp_path / "s").exists() and (tmp_path / "s").read_text(), "the first batch")
+    os.killpg(session.process.pid, signal.SIGSTOP)
+    time.sleep(1)
+    os.killpg(session.process.pid, signal.SIGCONT)
+    code, output = session.end()
+    assert code == 0, output
+    assert_same(tmp_path, twin)

@@ -1,0 +1,111 @@
+"""Workers that do not start: training ends before its first step, says why, and starts no more of them."""
+
+import sys
+
+import disasters
+import pytest
+from disasters import SMALL, descendants, sha_of_training, simulator, start_script
+
+from definetti_np import SimulatorError, train
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+def test_train__start_methods_give_the_same_file(tmp_path):
+    methods = (None, "fork", "spawn", "forkserver")
+    assert len({sha_of_training(tmp_path, sim_threads=2, start_method=method) for method in methods}) == 1
+
+
+def test_train__start_method_is_checked():
+    with pytest.raises(ValueError, match="start_method: unknown method 'thread'; choose from 'fork', "):
+        train(simulator=simulator, **SMALL, start_method="thread")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_train__a_closure_cannot_be_sent(method):
+    with pytest.raises(TypeError, match=f"with start method '{method}' it must be a function that can be imported"):
+        train(simulator=lambda rng: simulator(rng), **SMALL, sim_threads=2, start_method=method)
+
+
+class BrokenElsewhere:
+    """A simulator that can be sent, but not received."""
+
+    def __reduce__(self):
+        return fail_to_load, ()
+
+    def __call__(self, rng):
+        return simulator(rng)
+
+
+def fail_to_load():
+    raise ImportError("no module of that name here")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_train__a_simulator_that_cannot_be_loaded(method):
+    with pytest.raises(SimulatorError) as caught:
+        train(simulator=BrokenElsewhere(), **SMALL, sim_threads=2, start_method=method)
+    message = str(caught.value)
+    assert "could not load the simulator" in message
+    assert "ImportError: no module of that name here" in message
+    assert "in fail_to_load" in message
+    assert f"Under start method '{method}' a simulator process imports the script" in message
+
+
+RAISING = """
+from disasters import sha_of_training, simulator
+
+if __name__ == "__mp_main__":
+    raise ImportError("only here")
+
+if __name__ == "__main__":
+    sha_of_training({folder!r}, sim_threads=3, start_method={method!r})
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_train__a_script_that_cannot_be_imported(tmp_path, method):
+    trainer = start_script(tmp_path, RAISING.format(folder=str(tmp_path), method=method))
+    _, errors = trainer.communicate(timeout=60)
+    assert trainer.returncode == 1
+    assert "ImportError: only here" in errors
+    assert errors.count("SimulatorError: simulator process") == 1
+    assert "ended with exit code 1 before it was ready" in errors
+    assert "another one takes its place" not in errors
+
+
+UNGUARDED = """
+import os
+from disasters import simulator, SMALL
+from definetti_np import train
+
+with open({folder!r} + "/starts", "a") as file:
+    print(os.getpid(), file=file)
+train(simulator=simulator, **SMALL, sim_threads=3, start_method={method!r})
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_train__a_script_without_guard(tmp_path, method):
+    trainer = start_script(tmp_path, UNGUARDED.format(folder=str(tmp_path), method=method))
+    _, errors = trainer.communicate(timeout=60)
+    assert trainer.returncode == 1
+    assert 'call train under if __name__ == "__main__"' in errors
+    assert "bootstrapping" not in errors
+    assert errors.count("Traceback") <= 2, "one, or one with its cause"
+    assert len((tmp_path / "starts").read_text().split()) <= 4, "no process starts others"
+    assert not descendants(trainer.pid)
+
+
+def test_train__from_a_program_that_ends_without_closing(tmp_path):
+    program = (
+        "from disasters import simulator\n"
+        "from test_workers_alone import open_stream\n"
+        "stream = open_stream(simulator)\n"
+        "stream.next_batch(10)\n"
+        "print(*[worker.pid for worker in stream._workers])\n"
+    )
+    trainer = start_script(tmp_path, program)
+    output, errors = trainer.communicate(timeout=60)
+    assert (trainer.returncode, errors) == (0, "")
+    assert not [pid for pid in map(int, output.split()) if disasters.alive(pid)]

@@ -1,0 +1,110 @@
+"""Simulators that hang, and processes that are stopped: time is counted only while the trainer runs."""
+
+import logging
+import os
+import signal
+import sys
+import time
+
+import disasters
+import pytest
+from disasters import descendants, sha_of_training, simulator, start_script, wait_until, with_disaster
+
+from definetti_np import SimulatorError, train, workers
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return sha_of_training(tmp_path_factory.mktemp("undisturbed"), sim_threads=0)
+
+
+@pytest.mark.parametrize("disaster", [disasters.hang, disasters.hang_with_the_gil])
+def test_train__a_simulator_that_hangs_is_killed_and_its_example_simulated_again(
+    tmp_path, caplog, undisturbed, disaster
+):
+    function = with_disaster(tmp_path, disaster, {7, 120}, times=2)
+    assert sha_of_training(tmp_path, function, sim_threads=2, simulator_timeout=0.5) == undisturbed
+    messages = [record.getMessage() for record in caplog.records]
+    for index in (7, 120):
+        text = f"took longer than simulator_timeout=0.5 seconds and was killed while it simulated example {index} of"
+        assert sum(text in message for message in messages) == 2
+
+
+def test_train__the_third_hang_at_an_example_ends_it(tmp_path):
+    function = with_disaster(tmp_path, disasters.hang, {7}, times=3)
+    with pytest.raises(
+        SimulatorError, match=r"example 7 of seed 1\nIt is the third process .* simulator_timeout=0\.3"
+    ) as caught:
+        sha_of_training(tmp_path, function, sim_threads=2, simulator_timeout=0.3)
+    assert "definetti_np.simulate_example(simulator, seed=1, index=7)" in str(caught.value)
+
+
+def test_train__slow_examples_in_a_row_are_not_one_that_hangs(tmp_path, undisturbed, caplog):
+    """The clock of an example starts when the worker begins it, not when it is told to simulate it."""
+
+    def simulate(rng):
+        time.sleep(0.02)
+        return simulator(rng)
+
+    assert sha_of_training(tmp_path, simulate, sim_threads=1, simulator_timeout=1) == undisturbed
+    assert caplog.records == []
+
+
+def test_train__what_a_simulator_that_hangs_has_started_is_killed_too(tmp_path):
+    def simulate(rng):
+        os.system(f"sleep 600 & echo $! >> {tmp_path}/pids; wait")
+
+    with pytest.raises(SimulatorError, match="simulator_timeout=0.5"):
+        sha_of_training(tmp_path, simulate, sim_threads=1, simulator_timeout=0.5)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 3
+    assert wait_until(lambda: not any(disasters.alive(pid) for pid in pids), 5)
+
+
+def test_train__silence_is_reported(tmp_path, monkeypatch, caplog, undisturbed):
+    monkeypatch.setattr(workers, "QUIET", 0.3)
+    function = with_disaster(tmp_path, lambda: time.sleep(1), {7})
+    assert sha_of_training(tmp_path, function, sim_threads=1) == undisturbed
+    [first, *_] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert (
+        "no example has arrived for 0.3 seconds (simulator processes and their examples: 0 at 7)" in first.getMessage()
+    )
+
+
+def test_train__timeout_needs_processes():
+    with pytest.raises(ValueError, match="simulator_timeout needs simulator processes to kill: sim_threads must be 1"):
+        train(simulator=simulator, **disasters.SMALL, sim_threads=0, simulator_timeout=1)
+
+
+STOPPED = """
+import time
+from disasters import sha_of_training, simulator
+
+def simulate(rng):
+    time.sleep(0.01)
+    return simulator(rng)
+
+if __name__ == "__main__":
+    print(sha_of_training({folder!r}, simulate, sim_threads=2, logfile=".", simulator_timeout=1.5))
+"""
+
+
+@pytest.mark.parametrize("who", ["a worker", "the workers", "the trainer", "all"])
+def test_train__processes_that_are_stopped_and_continue(tmp_path, undisturbed, who):
+    trainer = start_script(tmp_path, STOPPED.format(folder=str(tmp_path)))
+    while "batch 0 " not in trainer.stderr.readline():
+        assert trainer.poll() is None
+    children = descendants(trainer.pid)
+    stopped = {"a worker": children[:1], "the workers": children, "the trainer": [trainer.pid]}
+    stopped["all"] = [trainer.pid, *children]
+    for pid in stopped[who]:
+        os.kill(pid, signal.SIGSTOP)
+    # A worker that is stopped while the trainer runs cannot be told from one that hangs.
+    time.sleep(0.5 if who.endswith(("worker", "workers")) else 3)
+    for pid in stopped[who]:
+        os.kill(pid, signal.SIGCONT)
+    result, errors = trainer.communicate(timeout=60)
+    assert (trainer.returncode, result.strip()) == (0, undisturbed), errors
+    assert "simulator_timeout" not in errors
