@@ -11,6 +11,7 @@ _MODULE_OF = {
     "ModelFileError": "errors",
     "MultisetBatch": "multiset",
     "Network": "network",
+    "Parameter": "bindings",
     "SimulatorError": "errors",
     "Trainer": "trainer",
     "load": "model",
@@ -19,11 +20,15 @@ _MODULE_OF = {
     "train": "training",
 }
 
-__all__ = sorted(_MODULE_OF)
+_MODULES = ("layers", "ops")
+
+__all__ = sorted([*_MODULE_OF, *_MODULES])
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)

@@ -26,3 +26,10 @@ def as_positive_number(value, name: str) -> float:
     if not 0 < float(value) < float("inf"):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
     return float(value)
+
+
+def name_of(function) -> str | None:
+    """What files say of a choice that may be a function: the choice itself, or "function " and the function's name."""
+    if not callable(function):
+        return function
+    return f"function {getattr(function, '__qualname__', type(function).__qualname__)}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .arithmetic import Arithmetic
 from .kernels import windows as kernels
 from .multiset import MultisetBatch
 from .tensor import Tensor
@@ -13,7 +14,7 @@ GIVE_UP = 0.75  # the share of distinct windows of the first dataset from which 
 
 
 @dataclass(frozen=True, eq=False)
-class RowFeatures:
+class RowFeatures(Arithmetic):
     """Features of the distinct rows of B datasets, each distinct feature held once.
 
     The feature of row u at position p is ``values.array[index[u, p]]``. After pooling there is one row per dataset.
@@ -46,11 +47,13 @@ class RowFeatures:
     dense: bool = False
 
     @classmethod
-    def from_batch(cls, batch: MultisetBatch) -> "RowFeatures":
-        """The rows themselves as features: W positions of depth C."""
+    def from_batch(cls, batch: MultisetBatch, *, flat: bool = False) -> "RowFeatures":
+        """The rows themselves as features: W positions of depth C, or for flat rows W numbers without an axis C."""
         _, positions, depth = batch.rows.shape
-        values = Tensor(batch.rows.reshape(-1, depth))
-        return cls(values, positions, batch.counts, batch.offsets, None, batch.offsets * positions, is_data=True)
+        if flat:
+            positions, depth = 1, positions * depth
+        values, value_offsets = Tensor(batch.rows.reshape(-1, depth)), batch.offsets * positions
+        return cls(values, positions, batch.counts, batch.offsets, None, value_offsets, is_data=True, dense=flat)
 
     @classmethod
     def of_datasets(cls, values: Tensor, positions: int) -> "RowFeatures":
@@ -62,6 +65,14 @@ class RowFeatures:
     @property
     def depth(self) -> int:
         return self.values.shape[1]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of the features of a row: (P, C), or (N,) as a dense layer leaves them."""
+        return (self.depth,) if self.dense else (self.positions, self.depth)
+
+    def __repr__(self) -> str:
+        return f"features of rows of shape {self.row_shape}"
 
     def rows_of_values(self) -> np.ndarray:
         """The index (U, P) int32, written out where it is the identity."""

@@ -1,20 +1,21 @@
-"""Losses and accuracies by name."""
+"""Losses and accuracies: by name, or functions of the user's."""
 
 import numpy as np
 
-from .specs import NetworkSpec
+from .specs import FunctionSpec, NetworkSpec
 
 LOSSES = ("cross-ent", "l2")
 ACCURACIES = ("classification", None)
-_USER_FUNCTION = "{name}: functions of your own are not supported yet; choose from {choices}"
 
 
-def check_loss(loss, spec: NetworkSpec) -> str:
-    """Return the loss if it is known and fits the last layer of the network."""
+def check_loss(loss, spec: NetworkSpec | FunctionSpec):
+    """Return the loss if it is a function, or is known and fits the last layer of the network."""
     if callable(loss):
-        raise NotImplementedError(_USER_FUNCTION.format(name="loss", choices=LOSSES))
+        return loss
     if loss not in LOSSES:
-        raise ValueError(f"loss: unknown loss {loss!r}; choose from {LOSSES}")
+        raise ValueError(f"loss: unknown loss {loss!r}; choose from {LOSSES}, or give a function")
+    if isinstance(spec, FunctionSpec):
+        return loss
     if loss == "cross-ent" and not spec.ends_in_softmax:
         raise ValueError("loss 'cross-ent' needs an h_net that ends in ('softmax',), got ('matmul',)")
     if loss == "l2" and spec.ends_in_softmax:
@@ -23,11 +24,9 @@ def check_loss(loss, spec: NetworkSpec) -> str:
 
 
 def check_accuracy(accuracy):
-    """Return the accuracy if it is known."""
-    if callable(accuracy):
-        raise NotImplementedError(_USER_FUNCTION.format(name="accuracy", choices=ACCURACIES))
-    if accuracy not in ACCURACIES:
-        raise ValueError(f"accuracy: unknown accuracy {accuracy!r}; choose from {ACCURACIES}")
+    """Return the accuracy if it is a function or known."""
+    if not callable(accuracy) and accuracy not in ACCURACIES:
+        raise ValueError(f"accuracy: unknown accuracy {accuracy!r}; choose from {ACCURACIES}, or give a function")
     return accuracy
 
 

@@ -1,11 +1,11 @@
 """Trained models: predict with them, save them, load them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .checks import as_integer
+from .checks import as_integer, name_of
 from .cores import available_cores
 from .errors import ModelFileError
 from .kernels._jit import threads as kernel_threads
@@ -13,7 +13,7 @@ from .losses import check_loss
 from .modelfile import check_parent, model_path, read_model, write_model
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
-from .specs import network_spec
+from .specs import NetworkSpec, network_spec
 from .workspace import Workspace
 
 # What is predicted at once; a result does not depend on which others it is computed with.
@@ -29,14 +29,14 @@ class Model:
     network
         The `Network`.
     loss
-        The loss it was trained with.
+        The loss it was trained with, or "function <name>" where it was a function and the model was loaded.
     seed
         The seed of its training run.
     batches_trained
         How many batches it was trained on.
     """
 
-    def __init__(self, network: Network, *, loss: str, seed: int, batches_trained: int):
+    def __init__(self, network: Network, *, loss: str | Callable, seed: int, batches_trained: int):
         self.network = network
         self.loss = loss
         self.seed = seed
@@ -55,7 +55,8 @@ class Model:
         Returns
         -------
         (B, N) float32
-            Posterior probabilities of a softmax network, estimates of a matmul network.
+            Posterior probabilities of a softmax network, estimates of a matmul network; what a network function
+            returns, (B, M).
 
         Raises
         ------
@@ -69,10 +70,10 @@ class Model:
         else:
             data = check_datasets(data, spec.input_shape)  # all of it, before the first is computed
             sizes = [len(dataset) for dataset in data]
-        predictions = [np.empty((0, *spec.output_shape), self.network.dtype)]
+        predictions = [np.empty((0, *self.network.prediction_shape), self.network.dtype)]
         workspace = Workspace()
         with kernel_threads(threads):
-            for start, stop in _parts(sizes, FEATURES_AT_ONCE // spec.features_per_row):
+            for start, stop in _parts(sizes, FEATURES_AT_ONCE // self.network.features_per_row):
                 part = data.slice(start, stop) if isinstance(data, MultisetBatch) else data[start:stop]
                 with workspace.used():
                     batch = self.network.as_batch(part, first=start)
@@ -87,7 +88,7 @@ class Model:
             raise ValueError("only float32 networks with finite weights can be saved")
         description = {
             "network": self.network.spec.as_dict(),
-            "loss": self.loss,
+            "loss": name_of(self.loss),
             "seed": self.seed,
             "batches_trained": self.batches_trained,
         }
@@ -106,37 +107,84 @@ def _parts(sizes, rows_at_once: int):
         yield start, len(sizes)
 
 
-def load(path: str | os.PathLike) -> Model:
+def load(path: str | os.PathLike, *, network_function: Callable | None = None) -> Model:
     """Read a model that `Model.save` or `train` wrote; ``.npz`` is added where it is missing.
+
+    Parameters
+    ----------
+    path
+        The file.
+    network_function
+        The function that was given to `train`, for a model of one: a file holds numbers, and no code.
 
     Raises
     ------
     ModelFileError
-        If the file is missing, damaged, or not a model; the message names file and reason.
+        If the file is missing, damaged, or not a model; or if the function is missing, or has other parameters. The
+        message names file and reason.
     """
     path = model_path(path, "path")
     header, weights = read_model(path)
     try:
         seed = as_integer(header["seed"], "seed", minimum=0)
-        spec = network_spec(**header["network"])
-        shapes = {name: shape for layer in spec.layers for name, shape in layer.parameter_shapes()}
-        if {name: array.shape for name, array in weights.items()} != shapes:
-            raise ValueError(f"the network has weights of other names or shapes: {shapes}")
-        network = Network(**spec.as_dict(), seed=seed)
+        network = _network(path, header["network"], network_function, seed)
+        _check_shapes(path, network, {name: array.shape for name, array in weights.items()})
         model = Model(
             network,
-            loss=check_loss(header["loss"], network.spec),
+            loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
             seed=seed,
             batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
         )
         for name, array in network.parameters.items():
             array[...] = weights[name]
+    except ModelFileError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the header describes no network: {error}") from error
     return model
 
 
-def test(data, model_path, threads: int | None = None) -> np.ndarray:
+def _network(path, description: dict, network_function: Callable | None, seed: int) -> Network:
+    if not isinstance(description, dict):
+        raise TypeError(f"network: {description!r}")
+    name = description.get("network_function")
+    if name is None:
+        if network_function is not None:
+            raise ModelFileError(f"{path}: a model of phi_net, g and h_net, without a network_function; leave it out")
+        return Network(**network_spec(**description).as_dict(), seed=seed)
+    if network_function is None:
+        raise ModelFileError(
+            f"{path}: a model of a network_function ({name}), which the file does not hold; give the function that it "
+            "was trained with as network_function="
+        )
+    shapes = {key: value for key, value in description.items() if key != "network_function"}
+    try:
+        return Network.from_function(**shapes, network_function=network_function, seed=seed)
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: network_function fails on data of the model's shapes, {shapes}: {error}"
+        ) from error
+
+
+def _check_shapes(path, network: Network, stored: dict[str, tuple]) -> None:
+    shapes = {name: array.shape for name, array in network.parameters.items()}
+    if stored == shapes:
+        return
+    if isinstance(network.spec, NetworkSpec):
+        raise ValueError(f"the network has weights of other names or shapes: {shapes}")
+    differ = sorted(name for name in stored.keys() | shapes.keys() if stored.get(name) != shapes.get(name))
+    shown = [
+        f"{name} ({shapes.get(name, 'none')} in the function, {stored.get(name, 'none')} in the file)"
+        for name in differ
+    ]
+    raise ModelFileError(f"{path}: network_function has other parameters than the model: {', '.join(shown)}")
+
+
+def _is_function(loss) -> bool:
+    return isinstance(loss, str) and loss.startswith("function ")
+
+
+def test(data, model_path, threads: int | None = None, *, network_function: Callable | None = None) -> np.ndarray:
     """Predict the labels of datasets with a model that `train` saved: `load` and `Model.predict`.
 
     Parameters
@@ -147,10 +195,13 @@ def test(data, model_path, threads: int | None = None) -> np.ndarray:
         The `save_path` that was given to `train`.
     threads
         Number of threads, None for every core of this process.
+    network_function
+        The function that was given to `train`, for a model of one.
 
     Returns
     -------
     (B, N) float32
-        Posterior probabilities of a softmax network, estimates of a matmul network.
+        Posterior probabilities of a softmax network, estimates of a matmul network; what a network function returns,
+        (B, M).
     """
-    return load(model_path).predict(data, threads)
+    return load(model_path, network_function=network_function).predict(data, threads)

@@ -1,17 +1,21 @@
-"""Permutation-invariant networks from layer lists: h(g(Phi(x_1), ..., Phi(x_n)))."""
+"""Permutation-invariant networks, from layer lists, h(g(Phi(x_1), ..., Phi(x_n))), or from a function."""
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
-from . import operations
+from . import ops
 from .assembly import assemble_datasets
+from .bindings import Binding, Tracer
 from .features import RowFeatures
+from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch
 from .parameters import Parameters
+from .places import contiguous
 from .seeds import check_seed, weights_rng
-from .specs import LayerSpec, network_spec, shape_fits
+from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
 from .tensor import Tensor
 
 
@@ -42,13 +46,81 @@ class Network:
     """
 
     def __init__(self, input_shape, output_shape, phi_net, g, h_net, *, seed=None, dtype=np.float32):
-        self.spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
+        spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
+        self._build(spec, LayerLists(spec), seed, dtype)
+
+    @classmethod
+    def from_function(cls, input_shape, output_shape, network_function, *, seed=None, dtype=np.float32) -> "Network":
+        """Make a network of a function of `ops` and `layers`; see docs/write_your_own_network.md.
+
+        Parameters
+        ----------
+        input_shape
+            ``(n, W)`` or ``(n, W, C)``: rows, width, channels. ``n`` may be None for any number of rows.
+        output_shape
+            ``(N,)``, the shape of a label.
+        network_function
+            Function of features of shape (rows, W) or (rows, W, C) that returns a Tensor (B, M). It is called here,
+            on made-up data, to find its layers and Parameters in order of first use, and then once per batch. What it
+            returns is what the network predicts.
+        seed
+            Seed of the initial weights; None draws one.
+        dtype
+            numpy.float32, or numpy.float64 to check gradients.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the function fails on features of these shapes, or returns anything else.
+        """
+        network = cls.__new__(cls)
+        network._build(function_spec(input_shape, output_shape, network_function), network_function, seed, dtype)
+        return network
+
+    def _build(self, spec, function, seed, dtype) -> None:
+        self.spec = spec
+        self.network_function = function
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
         self.seed = check_seed(seed)
-        self.flat = Parameters(self.spec.layers, self.dtype)
-        self.flat.initialise(weights_rng(self.seed))
+        tracer = self._trace()
+        self.flat = Parameters({name: tracer.tensors[key].shape for key, name in tracer.names.items()}, self.dtype)
+        for key, name in tracer.names.items():
+            self.flat.by_name[name].array[...] = tracer.tensors[key].array
+
+    def _trace(self) -> Tracer:
+        """Draw the parameters that the function uses, and find their names."""
+        tracer = Tracer(weights_rng(self.seed), self.dtype)
+        with tracer.active():
+            if isinstance(self.network_function, LayerLists):
+                self.network_function.declare()
+                self.prediction_shape, self.features_per_row = self.spec.output_shape, self.spec.features_per_row
+            else:
+                prediction = self._call_on_made_up_data()
+                self.prediction_shape = prediction.shape[1:]
+                self.features_per_row = math.prod(self.spec.row_shape) + tracer.features_per_row
+        self._names = tracer.names
+        return tracer
+
+    def _call_on_made_up_data(self) -> Tensor:
+        batch = made_up_batch(self.spec, self.dtype)
+        try:
+            with np.errstate(all="ignore"):
+                return self._call(batch)
+        except Exception as error:
+            sizes = " and ".join(map(str, sorted(set(batch.dataset_sizes().tolist()))))
+            row = self.spec.input_shape[1:]
+            error.add_note(f"network_function was called on made-up data, 2 datasets of {sizes} rows of shape {row}")
+            raise
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_names"}
+
+    def __setstate__(self, state):
+        """Find the layers anew: a copy of a function may use copies of them."""
+        vars(self).update(state)
+        self._trace()
 
     @property
     def parameters(self) -> Mapping[str, np.ndarray]:
@@ -63,33 +135,45 @@ class Network:
     def __call__(self, data) -> np.ndarray:
         """Predict: posterior probabilities after softmax, estimates after matmul, (B, N).
 
-        `data` is an array (B, n, W[, C]), a sequence of arrays (n, W[, C]), or a MultisetBatch. All of it is computed
-        at once; `Model.predict` bounds the memory.
+        A network made of a function predicts what the function returns, (B, M). `data` is an array (B, n, W[, C]), a
+        sequence of arrays (n, W[, C]), or a MultisetBatch. All of it is computed at once; `Model.predict` bounds the
+        memory.
         """
         return self.predict_batch(self.as_batch(data))
 
     def predict_batch(self, batch: MultisetBatch) -> np.ndarray:
         """Predict from a batch that `as_batch` has made, (B, N)."""
-        constants = {name: Tensor(parameter.array) for name, parameter in self.flat.by_name.items()}
-        prediction = self._apply(batch, constants).array
+        prediction = self.compute(batch).array
         return np.exp(prediction) if self.spec.ends_in_softmax else prediction
+
+    def compute(self, batch: MultisetBatch, log: list | None = None) -> Tensor:
+        """The output (B, N) as a constant; operations write what they compute of whole datasets to the log."""
+        dtype = batch.rows.dtype
+        constants = {key: Tensor(np.asarray(self.flat.by_name[name].array, dtype)) for key, name in self._names.items()}
+        with Binding(constants, log=log).active():
+            return self._call(batch)
 
     def forward(self, batch: MultisetBatch) -> Tensor:
         """The output (B, N) as a Tensor to differentiate: log-probabilities after softmax, else estimates."""
-        return self._apply(batch, self.flat.by_name)
+        tensors = {key: self.flat.by_name[name] for key, name in self._names.items()}
+        with Binding(tensors, training=True).active() as binding:
+            out = self._call(batch)
+        if len(binding.used) < len(self._names):
+            unused = [name for key, name in self._names.items() if key not in binding.used]
+            raise ValueError(
+                f"network_function changes its parameters between calls: it did not use {', '.join(unused)} this time"
+            )
+        return out
 
-    def _apply(self, batch: MultisetBatch, parameters: Mapping[str, Tensor]) -> Tensor:
-        features = RowFeatures.from_batch(batch)
-        for layer in self.spec.phi_layers:
-            features = _apply_layer(layer, features, parameters)
-        pooling = self.spec.pooling
-        if pooling.kind == "moments":
-            features = operations.moments(features, pooling.orders)
-        else:
-            features = operations.top_k(features, pooling.k)
-        for layer in self.spec.h_layers:
-            features = _apply_layer(layer, features, parameters)
-        return operations.log_softmax(features.values) if self.spec.ends_in_softmax else features.values
+    def _call(self, batch: MultisetBatch) -> Tensor:
+        out = self.network_function(RowFeatures.from_batch(batch, flat=len(self.spec.input_shape) == 2))
+        if not isinstance(out, Tensor):
+            raise TypeError(f"network_function must return a Tensor (B, M), got {out!r}")
+        if out.ndim != 2 or out.shape[0] != len(batch):
+            raise ValueError(
+                f"network_function must return a Tensor (B, M), here ({len(batch)}, M), got shape {out.shape}"
+            )
+        return contiguous(out)
 
     def as_batch(self, data, *, first: int = 0) -> MultisetBatch:
         """Turn data into the batch the network computes on, or say what is wrong with it.
@@ -140,9 +224,43 @@ def check_datasets(data, input_shape: tuple, *, first: int = 0) -> Sequence[np.n
     return datasets
 
 
-def _apply_layer(layer: LayerSpec, features: RowFeatures, parameters: Mapping[str, Tensor]) -> RowFeatures:
-    weight, bias = parameters[f"{layer.name}.weight"], parameters[f"{layer.name}.bias"]
-    if layer.kind == "conv":
-        return operations.conv(features, weight, bias)
-    floor = operations.RELU if layer.kind == "fc" else operations.LINEAR
-    return operations.dense(features, weight, bias, floor=floor)
+class LayerLists:
+    """The network function of layer lists: h(g(Phi(x)))."""
+
+    def __init__(self, spec: NetworkSpec):
+        self._specs, self._pooling, self._ends_in_softmax = spec.layers, spec.pooling, spec.ends_in_softmax
+        self._phi, self._h = (Sequential([_layer(s) for s in specs]) for specs in (spec.phi_layers, spec.h_layers))
+
+    def declare(self) -> None:
+        """Use each parameter once, in order."""
+        for layer, spec in zip(self._phi.layers + self._h.layers, self._specs, strict=True):
+            layer.parameters(spec.weight_shape)
+
+    def __call__(self, x: RowFeatures) -> Tensor:
+        """Log-probabilities or estimates (B, N)."""
+        x = self._phi(x)
+        x = ops.moments(x, self._pooling.orders) if self._pooling.kind == "moments" else ops.top_k(x, self._pooling.k)
+        x = self._h(x)
+        return ops.log_softmax(x) if self._ends_in_softmax else x
+
+
+def _layer(spec: LayerSpec) -> Conv | Dense:
+    if spec.kind == "conv":
+        width, _, depth = spec.weight_shape
+        return Conv(width, depth, name=spec.name)
+    return Dense(spec.weight_shape[-1], ops.relu if spec.kind == "fc" else None, name=spec.name)
+
+
+def made_up_batch(spec, dtype) -> MultisetBatch:
+    """Two datasets of a few distinct random rows, for a function to be called on; as many rows as the network takes.
+
+    Where the network takes any number, they have different ones, and large.
+    """
+    rng = np.random.default_rng(0)
+    datasets = []
+    for number in (1000, 1001) if spec.input_shape[0] is None else 2 * (spec.input_shape[0],):
+        rows = rng.random((min(number, 3), *spec.row_shape)).astype(dtype)
+        counts = np.ones(len(rows), np.int64)
+        counts[0] += number - len(rows)
+        datasets.append((rows, counts))
+    return MultisetBatch.from_distinct(datasets)

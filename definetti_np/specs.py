@@ -5,9 +5,10 @@ symmetric function ``g``, and ``("matmul",)`` or ``("softmax",)`` at the end. Se
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from .checks import as_integer, as_positive_number
+from .checks import as_integer, as_positive_number, name_of
 
 HIDDEN_LAYERS = {"conv": ("width", "depth"), "fc": ("nodes",)}
 FINAL_LAYERS = ("matmul", "softmax")
@@ -89,6 +90,33 @@ class NetworkSpec:
     def as_dict(self) -> dict:
         fields = ("input_shape", "output_shape", "phi_net", "g", "h_net")
         return {field: getattr(self, field) for field in fields}
+
+
+@dataclass(frozen=True)
+class FunctionSpec:
+    """The shapes of a network that is a function of the user's; what a `NetworkSpec` says, as far as it is known."""
+
+    input_shape: tuple
+    output_shape: tuple[int]
+    network_function: str  # its name
+    pooling: PoolingSpec = PoolingSpec("of network_function")
+    ends_in_softmax: bool = False  # what it predicts is what it returns
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Positions W and channels C of a row of the data."""
+        return row_shape(self.input_shape)
+
+    def as_dict(self) -> dict:
+        fields = ("input_shape", "output_shape", "network_function")
+        return {field: getattr(self, field) for field in fields}
+
+
+def function_spec(input_shape, output_shape, network_function: Callable) -> FunctionSpec:
+    """Check the shapes of a network that is a function of the user's, and that it is one."""
+    if not callable(network_function):
+        raise TypeError(f"network_function must be a function, got {network_function!r}")
+    return FunctionSpec(check_input_shape(input_shape), check_output_shape(output_shape), name_of(network_function))
 
 
 def network_spec(input_shape, output_shape, phi_net, g, h_net) -> NetworkSpec:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .arithmetic import Arithmetic
 
-class Tensor:
+
+class Tensor(Arithmetic):
     """An array, the Tensors it was computed from, and a closure that sends a gradient back to them.
 
     ``backward(gradient)`` gets the gradient of the loss with respect to ``array`` and returns one gradient per parent,
@@ -33,6 +35,13 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    def __repr__(self) -> str:
+        return f"Tensor of shape {self.shape} and dtype {self.array.dtype}"
 
 
 class Parameter(Tensor):
@@ -75,8 +84,8 @@ def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
 
 
 def as_dense(gradient) -> np.ndarray:
-    """The gradient as an array."""
-    return gradient if isinstance(gradient, np.ndarray) else gradient.dense()
+    """The gradient as an array; arithmetic with arrays of one number gives NumPy numbers."""
+    return np.asarray(gradient) if isinstance(gradient, (np.ndarray, np.generic)) else gradient.dense()
 
 
 def _in_order(tensor: Tensor) -> list[Tensor]:

@@ -7,14 +7,17 @@ import numpy as np
 from . import operations
 from .checks import as_integer, as_positive_number
 from .cores import available_cores
+from .invariance import check_invariance
 from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import as_floats
 from .network import Network
 from .optimizers import Adam
-from .tensor import backpropagate
+from .specs import NetworkSpec
+from .tensor import Tensor, backpropagate
 from .workspace import Workspace
 
+LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
 LOSS_OPERATIONS = {"cross-ent": operations.cross_entropy, "l2": operations.squared_error}
 _WHAT_TO_TRY = (
     "the network is as it was before this step. Try a smaller learning rate, or data and labels of a size near 1"
@@ -29,9 +32,12 @@ class Trainer:
     network
         The network; its parameters are changed in place.
     loss
-        "cross-ent" for networks that end in softmax, "l2" for those that end in matmul.
+        "cross-ent" for networks that end in softmax, "l2" for those that end in matmul; or a function
+        ``loss(prediction, label)`` of a Tensor (B, M) and an array (B, N) that returns a Tensor with one number. The
+        prediction is what the network computes: log-probabilities after softmax.
     accuracy
-        "classification", or None for the loss.
+        "classification", None for the loss, or a function ``accuracy(prediction, label)`` of arrays that returns a
+        number.
     learning_rate
         Adam's step size.
     threads
@@ -50,6 +56,14 @@ class Trainer:
         self.network = network
         self.loss = check_loss(loss, network.spec)
         self.accuracy = check_accuracy(accuracy)
+        shape, wanted = network.prediction_shape, network.spec.output_shape
+        for argument, choice in (("loss", self.loss), ("accuracy", self.accuracy)):
+            if isinstance(choice, str) and shape != wanted:
+                raise ValueError(
+                    f"{argument} {choice!r} needs predictions of the labels' shape (B, {wanted[0]}), network_function "
+                    f"returns (B, {shape[0]}); give a function as {argument}"
+                )
+        self._checked = isinstance(network.spec, NetworkSpec)
         self.threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         self._workspace = Workspace()
         flat = network.flat
@@ -70,21 +84,56 @@ class Trainer:
         ------
         FloatingPointError
             If the loss or the gradient is NaN or infinite; the network is as it was before.
+        ValueError, TypeError
+            If data or labels do not fit, or a function of the user's returns what it must not; the first step checks
+            that a network function is permutation invariant.
         """
+        if not self._checked:
+            self._check_function(data)
         with kernel_threads(self.threads), self._workspace.used():
             batch = self.network.as_batch(data)
             labels = self._check_labels(labels, len(batch))
             prediction = self.network.forward(batch)
-            loss = LOSS_OPERATIONS[self.loss](prediction, labels)
+            loss = self._loss_of(prediction, labels)
             if not math.isfinite(loss.array):
                 raise FloatingPointError(f"the loss is {loss.array}; {_WHAT_TO_TRY}")
+            self.network.flat.gradients[:] = 0  # of what this loss does not depend on
             backpropagate(loss, np.ones_like(loss.array))
             self._check_gradients()
             self.optimizer.step()
         loss_value = float(loss.array)
         if self.accuracy is None:
             return loss_value, loss_value
+        if callable(self.accuracy):
+            return loss_value, _as_number(self.accuracy(prediction.array.copy(), labels))
         return loss_value, classification_accuracy(prediction.array, labels)
+
+    def _loss_of(self, prediction: Tensor, labels: np.ndarray) -> Tensor:
+        if isinstance(self.loss, str):
+            return LOSS_OPERATIONS[self.loss](prediction, labels)
+        loss = self.loss(prediction, labels)
+        if not isinstance(loss, Tensor) or not loss.needs_gradient:
+            raise ValueError(
+                f"loss must return a Tensor that depends on a parameter, got {loss!r}: there is no gradient path; "
+                "compute it of the prediction with definetti_np.ops"
+            )
+        if loss.shape != ():
+            raise ValueError(
+                f"loss must return one number, got a Tensor of shape {loss.shape}; end it in ops.mean(...)"
+            )
+        return loss
+
+    def _check_function(self, data) -> None:
+        with kernel_threads(self.threads):
+            batch = self.network.as_batch(data)
+            check_invariance(self.network, batch)
+            prediction = self.network.compute(batch).array
+        if self.loss == "cross-ent" and np.abs(np.exp(prediction).sum(axis=1) - 1).max() > LOG_PROBABILITIES:
+            raise ValueError(
+                "loss 'cross-ent' needs log-probabilities: let network_function end in ops.log_softmax, or give a loss "
+                "of your own"
+            )
+        self._checked = True
 
     def _check_gradients(self) -> None:
         gradients = self.network.flat.gradients
@@ -102,3 +151,10 @@ class Trainer:
             raise ValueError(f"labels has shape {labels.shape}, expected {wanted}")
         check_labels(labels, self.loss, "labels")
         return labels
+
+
+def _as_number(accuracy) -> float:
+    try:
+        return float(accuracy)
+    except (TypeError, ValueError):
+        raise TypeError(f"accuracy must return a number, got {accuracy!r}") from None

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from .checkpoint import Checkpoint, Checkpoints, check_same_run
-from .checks import as_integer, as_positive_number
+from .checks import as_integer, as_positive_number, name_of
 from .cores import available_cores
 from .errors import SimulatorError
 from .interruption import Interrupted, Interruption
@@ -19,7 +19,7 @@ from .modelfile import check_parent, model_path
 from .redraws import describe_redraws
 from .seeds import check_seed
 from .simulation import ExampleSource, SerialStream, takes_generator
-from .specs import network_spec
+from .specs import function_spec, network_spec
 from .workers import WorkerStream
 
 logger = logging.getLogger("definetti_np")
@@ -83,11 +83,15 @@ def train(
     h_net
         Layers after it, the last one ``("matmul",)`` or ``("softmax",)``.
     network_function
-        Not supported yet; must be None.
+        A network of your own: a function of features, written with `definetti_np.ops` and `definetti_np.layers`, that
+        returns a Tensor (B, M); see docs/write_your_own_network.md. Then phi_net, g and h_net are ignored, and
+        predictions are what it returns.
     loss
-        "cross-ent" with softmax, "l2" with matmul.
+        "cross-ent" with softmax (a network function ends in `ops.log_softmax`), "l2" with matmul; or a function
+        ``loss(prediction, label)`` of a Tensor (B, M) and an array (B, N) that returns a Tensor with one number.
     accuracy
-        "classification" (largest prediction at the largest label), or None for the loss.
+        "classification" (largest prediction at the largest label), None for the loss, or a function
+        ``accuracy(prediction, label)`` of arrays that returns a number.
     num_batches
         Number of training steps.
     batch_size
@@ -157,9 +161,10 @@ def train(
         If the model cannot be written when training has ended; the message names the checkpoint, from which
         ``resume=True`` finishes.
     """
-    if network_function is not None:
-        raise NotImplementedError("network_function: networks of your own are not supported yet; use phi_net, g, h_net")
-    spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
+    if network_function is None:
+        spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
+    else:
+        spec = function_spec(input_shape, output_shape, network_function)
     takes_generator(simulator)
     check_loss(loss, spec)
     check_accuracy(accuracy)
@@ -220,8 +225,8 @@ def train(
 
     run = {
         "network": spec.as_dict(),
-        "loss": loss,
-        "accuracy": accuracy,
+        "loss": name_of(loss),
+        "accuracy": name_of(accuracy),
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "seed": seed,
@@ -232,7 +237,7 @@ def train(
         start = _start(checkpoints, run, num_batches, resume=resume, drawn=drawn)
         if start is not None:
             seed = run["seed"] = start.run["seed"]
-        source = ExampleSource(simulator, seed, spec, loss, on_simulator_error)
+        source = ExampleSource(simulator, seed, spec, name_of(loss), on_simulator_error)
         first, stop = 0 if start is None else start.next_example, num_batches * batch_size
         redraws = {"max_redraw_fraction": max_redraw_fraction, "redraws": {} if start is None else start.redraws}
         processes = {
@@ -248,7 +253,14 @@ def train(
             from .network import Network
             from .trainer import Trainer
 
-            network = Network(**spec.as_dict(), seed=seed)
+            if network_function is None:
+                network = Network(**spec.as_dict(), seed=seed)
+            else:
+                network = Network.from_function(input_shape, output_shape, network_function, seed=seed)
+                shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
+                logger.info(
+                    "network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none"
+                )
             trainer = Trainer(
                 network, loss=loss, accuracy=accuracy, learning_rate=learning_rate, threads=training_threads
             )

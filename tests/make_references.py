@@ -119,11 +119,11 @@ def draw_labels(case: Case, rng: np.random.Generator) -> np.ndarray:
     return np.eye(shape[1])[rng.integers(shape[1], size=shape[0])]
 
 
-def adam(parameters: list[torch.Tensor], gradients_of, *, rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8) -> None:
+def adam(parameters, gradients_of, *, steps=ADAM_STEPS, rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8) -> None:
     """Take Adam steps in TensorFlow 1's form; `torch.optim.Adam` puts epsilon in another place."""
     first = [torch.zeros_like(p) for p in parameters]
     second = [torch.zeros_like(p) for p in parameters]
-    for t in range(1, ADAM_STEPS + 1):
+    for t in range(1, steps + 1):
         corrected = rate * math.sqrt(1 - beta2**t) / (1 - beta1**t)
         for p, m, v, gradient in zip(parameters, first, second, gradients_of(), strict=True):
             m.mul_(beta1).add_((1 - beta1) * gradient)

@@ -19,18 +19,22 @@ TREES = {path: ast.parse(path.read_text()) for path in [*LIBRARY, *KERNELS, ROOT
 LAYERS = [
     ["training"],
     ["model", "trainer"],
+    ["invariance"],
     ["network", "optimizers"],
-    ["operations", "assembly"],
+    ["layers"],
+    ["ops"],
+    ["operands"],
+    ["operations", "assembly", "places"],
     ["products"],
     ["features", "parameters", "workers", "checkpoint"],
     ["workspace", "kernels", "worker"],
     ["worker_process"],
     ["messages"],
-    ["simulation", "tensor", "modelfile", "logs"],
-    ["redraws"],
+    ["simulation", "bindings", "modelfile", "logs"],
+    ["tensor", "initial", "redraws"],
     ["losses", "multiset", "seeds"],
     ["specs"],
-    ["checks", "errors", "cores", "interruption", "lock", "one_thread"],
+    ["checks", "errors", "cores", "interruption", "lock", "one_thread", "arithmetic"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 WITHOUT_NUMBA = {

@@ -1,0 +1,168 @@
+"""Layers and Parameters are declarations: a network binds arrays of its own to them while it computes."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Hashable
+
+import numpy as np
+
+from .arithmetic import Arithmetic
+from .checks import as_integer
+from .initial import draw_weight
+from .tensor import Tensor
+
+NOT_NAMES = ("header", "file", "allow_pickle")
+
+_current = threading.local()
+
+
+class Parameter(Arithmetic):
+    """An array that is trained, for use in a network function, where it behaves as a Tensor.
+
+    Like a layer it holds no numbers: each network has its own.
+
+    Parameters
+    ----------
+    initial
+        The initial values, an array or a number; or a tuple, the shape of an array whose values are drawn as those
+        of weights are.
+    name
+        The name it is saved under; None for "parameter.0", by order of first use.
+    """
+
+    kind = "parameter"
+
+    def __init__(self, initial, name: str | None = None):
+        self.name = check_name(name)
+        if name in NOT_NAMES:
+            raise ValueError(f"name of a Parameter must be none of {NOT_NAMES}, which model files use, got {name!r}")
+        if isinstance(initial, tuple):
+            self.shape = tuple(as_integer(d, f"initial[{i}] of a Parameter", minimum=1) for i, d in enumerate(initial))
+            self._values = None
+        else:
+            self._values = np.array(initial, np.float64)
+            self.shape = self._values.shape
+            if not np.isfinite(self._values).all():
+                raise ValueError(f"initial of a Parameter must be finite, got {initial!r}")
+
+    def tensor(self) -> Tensor:
+        """The Tensor that stands for it in the network that is computing."""
+        return bound(self, "", self.shape, self._draw)
+
+    def _draw(self, rng, shape):
+        return draw_weight(rng, shape) if self._values is None else self._values
+
+    def __repr__(self):
+        return f"Parameter of shape {self.shape}" + (f" named {self.name!r}" if self.name else "")
+
+
+class Binding:
+    """The Tensors that stand for the parameters of a network while it computes.
+
+    Attributes
+    ----------
+    tensors
+        By (owner, role), such as (a layer, "weight").
+    training
+        Whether this is a step of training: then dropout drops.
+    used
+        The keys of the parameters that were used.
+    log
+        None, or a list to which operations add (name, array) of what they compute of whole datasets.
+    """
+
+    def __init__(self, tensors: dict[tuple[Hashable, str], Tensor], *, training: bool = False, log: list | None = None):
+        self.tensors = tensors
+        self.training = training
+        self.used: set = set()
+        self.log = log
+
+    @contextlib.contextmanager
+    def active(self):
+        """Let layers and Parameters find their Tensors here, in this thread."""
+        outer = getattr(_current, "binding", None)
+        _current.binding = self
+        try:
+            yield self
+        finally:
+            _current.binding = outer
+
+    def tensor(self, owner, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
+        """The Tensor of a parameter."""
+        tensor = self.tensors.get((owner, role))
+        if tensor is None:
+            tensor = self.missing(owner, role, shape, initial)
+        if tensor.shape != shape:
+            raise ValueError(f"{owner!r}: its {role or 'array'} has shape {tensor.shape}, this input needs {shape}")
+        self.used.add((owner, role))
+        return tensor
+
+    def missing(self, owner, role, shape, initial) -> Tensor:
+        """Say that a network function uses another layer or Parameter than before."""
+        raise ValueError(
+            f"network_function changes its parameters between calls: {owner!r} was not used when it was traced. Create "
+            "layers and Parameters once, outside of the function, and use all of them in every call"
+        )
+
+    def note_features(self, values_per_row: int) -> None:
+        """Hear how many features a layer computes of each row."""
+
+
+class Tracer(Binding):
+    """Draws each parameter when it is used for the first time, and names it.
+
+    Attributes
+    ----------
+    names
+        The names of the parameters, by (owner, role), in order of first use.
+    features_per_row
+        The number of values that layers compute of one row.
+    """
+
+    def __init__(self, rng: np.random.Generator, dtype):
+        super().__init__({})
+        self.names: dict[tuple[Hashable, str], str] = {}
+        self.features_per_row = 0
+        self._owners: dict[Hashable, str] = {}
+        self._rng, self._dtype = rng, dtype
+
+    def missing(self, owner, role, shape, initial) -> Tensor:
+        """Draw a parameter."""
+        if owner not in self._owners:
+            name = owner.name or f"{owner.kind}.{len(self._owners)}"
+            if name in self._owners.values():
+                raise ValueError(f"two layers or Parameters are named {name!r}; give them different names")
+            self._owners[owner] = name
+        name = f"{self._owners[owner]}.{role}" if role else self._owners[owner]
+        if name in self.names.values():
+            raise ValueError(f"two parameters are named {name!r}; give their layers different names")
+        self.names[owner, role] = name
+        self.tensors[owner, role] = Tensor(np.array(initial(self._rng, shape), self._dtype))
+        return self.tensors[owner, role]
+
+    def note_features(self, values_per_row):
+        """Add up what layers compute of one row."""
+        self.features_per_row += values_per_row
+
+
+def current() -> Binding | None:
+    """The binding in use in this thread."""
+    return getattr(_current, "binding", None)
+
+
+def bound(owner, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
+    """The Tensor of a parameter in the network that is computing; ``initial(rng, shape)`` draws its first values."""
+    binding = current()
+    if binding is None:
+        raise RuntimeError(
+            f"{owner!r} has numbers in a network alone: use it in a function that you give to "
+            "train(network_function=...) or Network.from_function"
+        )
+    return binding.tensor(owner, role, shape, initial)
+
+
+def check_name(name):
+    """Return the name of a layer or Parameter if it is one that a model file can hold."""
+    if name is not None and (not isinstance(name, str) or not name.replace(".", "").replace("_", "").isalnum()):
+        raise ValueError(f"name must consist of letters, digits, '_' and '.', got {name!r}")
+    return name

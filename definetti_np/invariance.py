@@ -1,0 +1,90 @@
+"""Whether a network that a user wrote depends on each dataset as a multiset of rows, and on nothing else."""
+
+import numpy as np
+
+from .multiset import MultisetBatch
+from .network import Network
+
+TOLERANCE = 1e-7  # of float64, relative to the largest number: only the order of sums may change
+ADVICE = "see docs/exchangeability.md"
+
+
+def check_invariance(network: Network, batch: MultisetBatch) -> None:
+    """Compute a batch twice, with its rows in another order, and a part of it alone.
+
+    Raises
+    ------
+    ValueError
+        If an output changes; the message says which, and which operation gives the first result that changes.
+    """
+    batch = MultisetBatch(batch.rows.astype(np.float64), batch.counts, batch.offsets)
+    with np.errstate(all="ignore"):
+        expected, log = _compute(network, batch)
+        if _first_change(expected, _compute(network, batch)[0]) is not None:
+            raise ValueError(
+                "network_function gives other results for the same batch: it must keep nothing from one call to the "
+                "next and draw nothing by itself; use ops.dropout, which drops in training alone"
+            )
+        out, new_log = _compute(network, _shuffled(batch), "with the rows of each dataset in another order")
+        if (found := _first_change(expected, out)) is not None:
+            raise ValueError(
+                "network_function is not permutation invariant: with the rows of each dataset in another order its "
+                f"output {found}{_first_operation(log, new_log, len(batch))}. What is computed of rows must go through "
+                f"a symmetric function such as ops.max or ops.mean; {ADVICE}"
+            )
+        half = len(batch) // 2
+        out, _ = (
+            _compute(network, batch.slice(0, half), f"of {half} datasets of the batch alone") if half else (None, None)
+        )
+        if half and (found := _first_change(expected[:half], out)) is not None:
+            raise ValueError(
+                "network_function mixes the datasets of a batch: computed without the others, the output "
+                f"{found}. The first axis of a Tensor, B, must stay as it is: no sum, mean or max along it; {ADVICE}"
+            )
+
+
+def _compute(network: Network, batch: MultisetBatch, what: str | None = None):
+    log = []
+    try:
+        return network.compute(batch, log).array, log
+    except Exception as error:
+        if what is not None:
+            error.add_note(f"network_function failed {what}, not before: it must be a function of each dataset alone")
+        raise
+
+
+def _shuffled(batch: MultisetBatch) -> MultisetBatch:
+    """The same datasets with their rows in another order, and repeated rows as two of fewer repeats."""
+    rng = np.random.default_rng(0)
+    chosen, counts, offsets = [], [], [0]
+    for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
+        rows = np.repeat(np.arange(start, stop), np.minimum(batch.counts[start:stop], 2))
+        first = np.concatenate([[True], rows[1:] != rows[:-1]])
+        last = np.append(first[1:], True)
+        order = rng.permutation(len(rows))
+        chosen.append(rows[order])
+        counts.append(np.where(last, batch.counts[rows] - ~first, 1)[order])
+        offsets.append(offsets[-1] + len(rows))
+    return MultisetBatch(batch.rows[np.concatenate(chosen)], np.concatenate(counts), np.array(offsets))
+
+
+def _changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    scale = np.abs(before[np.isfinite(before)]).max(initial=1e-300)
+    return ~np.isclose(before, after, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+
+
+def _first_change(before: np.ndarray, after: np.ndarray) -> str | None:
+    where = np.argwhere(_changed(before, after))
+    if len(where) == 0:
+        return None
+    dataset, number = map(int, where[0])
+    return f"{number} of dataset {dataset} goes from {before[dataset, number]:.6g} to {after[dataset, number]:.6g}"
+
+
+def _first_operation(before: list, after: list, datasets: int) -> str:
+    """Name the first operation on whole datasets whose result changes."""
+    for i, ((name, array), (_, other)) in enumerate(zip(before, after, strict=False)):
+        if array.shape == other.shape and array.shape[:1] == (datasets,) and _changed(array, other).any():
+            calls = [earlier for earlier, _ in before[: i + 1]].count(name)
+            return f"; the first result of shape (B, ...) that changes is that of call {calls} of ops.{name}"
+    return ""

@@ -1,0 +1,143 @@
+"""Layers with parameters, for network functions; the layer lists are built of them too.
+
+A layer is a declaration: it is created once, outside of the function, and its parameters are drawn when a network uses
+it for the first time, with the sizes that fit what it is called with. Each network has numbers of its own.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from . import ops
+from .bindings import Parameter, bound, check_name, current
+from .checks import as_integer
+from .features import RowFeatures
+from .initial import constant_bias, draw_weight
+from .operations import LINEAR, RELU
+from .tensor import Tensor
+
+__all__ = ["Conv", "Dense", "Parameter", "Sequential"]
+
+
+class _Layer:
+    """A weight, a bias and an activation; a ReLU is computed together with the product."""
+
+    def __init__(self, activation, name):
+        if activation is not None and not callable(activation):
+            raise TypeError(f"activation must be a function such as ops.relu, or None, got {activation!r}")
+        self.activation = activation
+        self.name = check_name(name)
+
+    def parameters(self, weight_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The weight and the bias in the network that is computing."""
+        weight = bound(self, "weight", weight_shape, draw_weight)
+        return weight, bound(self, "bias", weight_shape[-1:], constant_bias)
+
+    def _finish(self, operation: Callable, x, weight_shape: tuple[int, ...]):
+        out = operation(x, *self.parameters(weight_shape), floor=RELU if self.activation is ops.relu else LINEAR)
+        if isinstance(out, RowFeatures):
+            current().note_features(math.prod(out.row_shape))
+        return out if self.activation in (None, ops.relu) else self.activation(out)
+
+    def __repr__(self) -> str:
+        sizes = [str(getattr(self, size)) for size in self._sizes]
+        return f"{type(self).__name__}({', '.join(sizes + [f'name={self.name!r}'] * (self.name is not None))})"
+
+
+class Conv(_Layer):
+    """Slide a window over the positions: features (rows, P, C) become (rows, P - width + 1, depth).
+
+    It also takes what is pooled, (B, P, C), and N nodes of a dense layer as N positions of depth 1.
+
+    Parameters
+    ----------
+    width
+        Positions under the window.
+    depth
+        Channels that are computed.
+    activation
+        Function of what the layer computes, such as `ops.relu` or `ops.tanh`; None for none.
+    name
+        The name its parameters are saved under, "name.weight" and "name.bias"; None for "conv.0", by order of first
+        use.
+    """
+
+    kind = "conv"
+    _sizes = ("width", "depth")
+
+    def __init__(self, width: int, depth: int, activation: Callable | None = ops.relu, name: str | None = None):
+        super().__init__(activation, name)
+        self.width = as_integer(width, "Conv: width", minimum=1)
+        self.depth = as_integer(depth, "Conv: depth", minimum=1)
+
+    def __call__(self, x):
+        """Apply it to features, or to a Tensor (B, P, C) or (B, N)."""
+        shape = _input_shape(self, x)
+        positions, depth = shape if len(shape) == 2 else (*shape, 1)
+        if self.width > positions:
+            raise ValueError(f"{self!r}: the width is larger than the {positions} positions it slides over")
+        return self._finish(ops.conv, x, (self.width, depth, self.depth))
+
+
+class Dense(_Layer):
+    """Connect all features of a row, or all that is pooled of a dataset, to nodes: (rows, nodes) or (B, nodes).
+
+    Parameters
+    ----------
+    nodes
+        Numbers that are computed.
+    activation
+        Function of what the layer computes, such as `ops.relu` or `ops.tanh`; None for none, as at the end.
+    name
+        The name its parameters are saved under, "name.weight" and "name.bias"; None for "dense.0", by order of first
+        use.
+    """
+
+    kind = "dense"
+    _sizes = ("nodes",)
+
+    def __init__(self, nodes: int, activation: Callable | None = ops.relu, name: str | None = None):
+        super().__init__(activation, name)
+        self.nodes = as_integer(nodes, "Dense: nodes", minimum=1)
+
+    def __call__(self, x):
+        """Apply it to features, or to a Tensor (B, P, C) or (B, N)."""
+        return self._finish(ops.dense, x, (math.prod(_input_shape(self, x)), self.nodes))
+
+
+class Sequential:
+    """Layers and functions one after another.
+
+    Parameters
+    ----------
+    layers
+        Layers, and functions such as `ops.flatten`.
+    name
+        None, or the beginning of the names of its layers: "name.0", "name.1", ..., for those that have none.
+    """
+
+    def __init__(self, layers: Sequence[Callable], name: str | None = None):
+        self.layers = tuple(layers)
+        check_name(name)
+        for i, layer in enumerate(self.layers):
+            if not callable(layer):
+                raise TypeError(f"Sequential: layers[{i}] must be a layer or a function, got {layer!r}")
+            if name is not None and isinstance(layer, _Layer) and layer.name is None:
+                layer.name = f"{name}.{i}"
+
+    def __call__(self, x):
+        """Apply the first layer to x, the next one to the result, and so on."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def __repr__(self) -> str:
+        return f"Sequential({list(self.layers)})"
+
+
+def _input_shape(layer: _Layer, x) -> tuple[int, ...]:
+    """The shape of what is computed of a row, or of a dataset: (P, C) or (N,)."""
+    if isinstance(x, RowFeatures):
+        return x.row_shape
+    if isinstance(x, Tensor) and x.ndim in (2, 3):
+        return x.shape[1:]
+    raise TypeError(f"{layer!r} takes features, or a Tensor (B, P, C) or (B, N), got {x!r}")

@@ -1,0 +1,154 @@
+"""What operations take: Tensors, Parameters, features, arrays and numbers; and the list of the operations."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from .arithmetic import OPERATIONS
+from .bindings import Parameter, current
+from .features import RowFeatures
+from .places import expanded, met, of_rows, with_values
+from .tensor import Parameter as Leaf
+from .tensor import Tensor
+
+
+def operation(function: Callable) -> Callable:
+    """Enter an operation in the list that operators and NumPy functions are looked up in."""
+
+    @functools.wraps(function)
+    def noted(*args, **options):
+        result = function(*args, **options)
+        binding = current()
+        if binding is not None and binding.log is not None and isinstance(result, Tensor):
+            binding.log.append((function.__name__, result.array))
+        return result
+
+    OPERATIONS[function.__name__] = noted
+    return noted
+
+
+def elementwise(operands: int) -> Callable:
+    """Let a function of so many Tensors take all that operations take, and go through features row by row."""
+
+    def decorate(function):
+        @operation
+        @functools.wraps(function)
+        def flexible(*args, **options):
+            if len(args) < operands:
+                raise TypeError(f"{function.__name__} takes {operands} operands by position, got {len(args)}")
+            tensors, finish = _aligned(function.__name__, args[:operands])
+            return finish(function(*tensors, *args[operands:], **options))
+
+        return flexible
+
+    return decorate
+
+
+def resolved(operand):
+    """The operand, or what stands for it in the network that is computing."""
+    return operand.tensor() if isinstance(operand, Parameter) else operand
+
+
+def tensors_of(name: str, operands) -> list[Tensor]:
+    """Operands without features as Tensors of one dtype."""
+    operands = [resolved(operand) for operand in operands]
+    dtype = _dtype(name, [operand for operand in operands if isinstance(operand, Tensor)])
+    return [_as_tensor(name, operand, dtype) for operand in operands]
+
+
+def _dtype(name: str, tensors: list[Tensor]):
+    trained = {tensor.array.dtype for tensor in tensors if tensor.needs_gradient}
+    if len(trained) > 1:
+        raise ValueError(f"{name}: Tensors of networks of different dtypes, {sorted(map(str, trained))}")
+    floats = [tensor.array.dtype for tensor in tensors if tensor.array.dtype.kind == "f"]
+    return next(iter(trained), floats[0] if floats else None)
+
+
+def _as_tensor(name: str, operand, dtype) -> Tensor:
+    if not isinstance(operand, Tensor):
+        array = np.asarray(operand)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{name}: takes Tensors, features, arrays of numbers and numbers, got {operand!r}")
+        operand = Tensor(array if dtype is not None or array.dtype.kind == "f" else array.astype(np.float64))
+    if dtype is None or operand.array.dtype == dtype:
+        return operand
+    return Tensor(operand.array.astype(dtype))
+
+
+def tensor_of(name: str, operand) -> Tensor:
+    """The one operand of an operation that takes no features here."""
+    if isinstance(operand, RowFeatures):
+        raise TypeError(f"{name}: takes Tensors, got {operand!r}; pool them first, with ops.max, for example")
+    return tensors_of(name, [operand])[0]
+
+
+def _aligned(name: str, operands) -> tuple[list[Tensor], Callable]:
+    """Tensors whose shapes broadcast, and a function that turns a result into what the operands were."""
+    unresolved, operands = operands, [resolved(operand) for operand in operands]
+    features = [operand for operand in operands if isinstance(operand, RowFeatures)]
+    if not features:
+        tensors = tensors_of(name, operands)
+        check_broadcast(name, operands, [tensor.shape for tensor in tensors])
+        return tensors, lambda result: result
+    check_one_batch(name, features)
+    if any(isinstance(given, Tensor) and not isinstance(given, Leaf) and given.ndim > 1 for given in unresolved):
+        raise TypeError(
+            f"{name}: {' and '.join(map(shown, operands))}: what is pooled of datasets does not go together with "
+            "features of rows; ops.to_rows(pooled, features) gives it to each row"
+        )
+    shapes = [shape_of(operand) for operand in operands]
+    check_broadcast(name, operands, shapes)
+    others = [len(shape_of(operand)) for operand in operands if not isinstance(operand, RowFeatures)]
+    if max(others, default=0) <= 1 and (together := met(features)) is not None:
+        data = all(feature.is_data for feature in features)
+        values = _replaced(operands, [feature.values for feature in together])
+        return tensors_of(name, values), lambda result: with_values(together[0], result, data=data)
+    ndim = max(len(shape) for shape in shapes)
+    each = _replaced(operands, [expanded(feature, ndim) for feature in features])
+    return tensors_of(name, each), lambda result: of_rows(features[0], result)
+
+
+def _replaced(operands: list, by: list) -> list:
+    """The operands with other things in place of the features."""
+    by = iter(by)
+    return [next(by) if isinstance(operand, RowFeatures) else operand for operand in operands]
+
+
+def check_one_batch(name: str, features: list[RowFeatures]) -> None:
+    """Raise an error if features are of the rows of different batches."""
+    if any(other.offsets is not features[0].offsets for other in features):
+        raise ValueError(f"{name}: features of different batches; use what is computed of one batch together")
+
+
+def shape_of(operand) -> tuple[int, ...]:
+    """The shape of an operand, of features that of a row."""
+    if isinstance(operand, RowFeatures):
+        return operand.row_shape
+    return operand.shape if isinstance(operand, Tensor) else np.shape(operand)
+
+
+def check_broadcast(name: str, operands, shapes) -> None:
+    """Raise an error that shows the operands if their shapes do not broadcast."""
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(f"{name}: the shapes of {' and '.join(map(shown, operands))} do not broadcast") from None
+
+
+def shown(operand) -> str:
+    """What an operand is, with its shape and the letters of its axes."""
+    if isinstance(operand, RowFeatures):
+        return f"features (rows, {'N' if operand.dense else 'P, C'}) = {('rows', *operand.row_shape)}".replace("'", "")
+    shape = shape_of(operand)
+    letters = {2: " (B, N)", 3: " (B, P, C)"}.get(len(shape), "")
+    return f"a Tensor{letters} = {shape}" if isinstance(operand, Tensor) else f"an array of shape {shape}"
+
+
+def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum a gradient over the axes along which an operand of this shape was repeated."""
+    if gradient.shape == shape:
+        return gradient
+    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
+    repeated = tuple(axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis] != 1)
+    return np.asarray(gradient.sum(axis=repeated, keepdims=True) if repeated else gradient)
