@@ -13,7 +13,7 @@ from .losses import check_loss
 from .modelfile import check_parent, model_path, read_model, write_model
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
-from .specs import NetworkSpec, network_spec
+from .specs import network_spec
 from .workspace import Workspace
 
 # What is predicted at once; a result does not depend on which others it is computed with.
@@ -127,8 +127,8 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
     header, weights = read_model(path)
     try:
         seed = as_integer(header["seed"], "seed", minimum=0)
-        network = _network(path, header["network"], network_function, seed)
-        _check_shapes(path, network, {name: array.shape for name, array in weights.items()})
+        stored = {name: array.shape for name, array in weights.items()}
+        network = _network(path, header["network"], network_function, seed, stored)
         model = Model(
             network,
             loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
@@ -144,14 +144,19 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
     return model
 
 
-def _network(path, description: dict, network_function: Callable | None, seed: int) -> Network:
+def _network(path, description: dict, network_function: Callable | None, seed: int, stored: dict) -> Network:
+    """The network that a file describes, if its parameters have the shapes that are stored."""
     if not isinstance(description, dict):
         raise TypeError(f"network: {description!r}")
     name = description.get("network_function")
     if name is None:
         if network_function is not None:
             raise ModelFileError(f"{path}: a model of phi_net, g and h_net, without a network_function; leave it out")
-        return Network(**network_spec(**description).as_dict(), seed=seed)
+        spec = network_spec(**description)
+        shapes = {name: shape for layer in spec.layers for name, shape in layer.parameter_shapes()}
+        if stored != shapes:  # before it is built: a damaged description may be that of a huge one
+            raise ValueError(f"the network has weights of other names or shapes: {shapes}")
+        return Network(**spec.as_dict(), seed=seed)
     if network_function is None:
         raise ModelFileError(
             f"{path}: a model of a network_function ({name}), which the file does not hold; give the function that it "
@@ -159,25 +164,17 @@ def _network(path, description: dict, network_function: Callable | None, seed: i
         )
     shapes = {key: value for key, value in description.items() if key != "network_function"}
     try:
-        return Network.from_function(**shapes, network_function=network_function, seed=seed)
-    except (TypeError, ValueError) as error:
+        network = Network.from_function(**shapes, network_function=network_function, seed=seed)
+    except (TypeError, ValueError, MemoryError) as error:
         raise ModelFileError(
             f"{path}: network_function fails on data of the model's shapes, {shapes}: {error}"
         ) from error
-
-
-def _check_shapes(path, network: Network, stored: dict[str, tuple]) -> None:
     shapes = {name: array.shape for name, array in network.parameters.items()}
-    if stored == shapes:
-        return
-    if isinstance(network.spec, NetworkSpec):
-        raise ValueError(f"the network has weights of other names or shapes: {shapes}")
     differ = sorted(name for name in stored.keys() | shapes.keys() if stored.get(name) != shapes.get(name))
-    shown = [
-        f"{name} ({shapes.get(name, 'none')} in the function, {stored.get(name, 'none')} in the file)"
-        for name in differ
-    ]
-    raise ModelFileError(f"{path}: network_function has other parameters than the model: {', '.join(shown)}")
+    if differ:
+        shown = [f"{n} ({shapes.get(n, 'none')} in the function, {stored.get(n, 'none')} in the file)" for n in differ]
+        raise ModelFileError(f"{path}: network_function has other parameters than the model: {', '.join(shown)}")
+    return network
 
 
 def _is_function(loss) -> bool:
