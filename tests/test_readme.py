@@ -4,7 +4,9 @@ import inspect
 import re
 from pathlib import Path
 
-from definetti_np import train
+import numpy as np
+
+from definetti_np import Network, train
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -19,6 +21,14 @@ def test_readme__the_gaussian_example_runs(tmp_path, monkeypatch, capfd):
     exec(short, {})
     assert (tmp_path / "gaussian.npz").exists()
     assert re.match(r"\[\[\S+ +\S+ *\]\]", capfd.readouterr().out)
+
+
+def test_readme__the_network_is_one():
+    (block,) = [block for block in BLOCKS if "def network(" in block]
+    names = {}
+    exec(block, names)
+    network = Network.from_function((6, 12, 2), (2,), names["network"])
+    np.testing.assert_allclose(np.exp(network(np.ones((3, 6, 12, 2)))).sum(axis=1), 1, rtol=1e-5)
 
 
 def test_readme__table_has_the_arguments_and_defaults_of_train():
