@@ -38,8 +38,8 @@ class Run:
         times = []
         next_batch = WorkerStream.next_batch
 
-        def timed(stream, size):
-            batch = next_batch(stream, size)
+        def timed(stream, *arguments):
+            batch = next_batch(stream, *arguments)
             times.append(time.perf_counter())
             if len(times) > WARM_UP + 1 and times[-1] - times[WARM_UP] > seconds:
                 raise TimeIsUpError

@@ -19,7 +19,7 @@ import numpy as np
 from common import interleave, show, show_ratio, time_calls
 from processes import in_processes
 
-from definetti_np.parameters import Parameters
+from definetti_np.initial import constant_bias, draw_weight
 from definetti_np.seeds import weights_rng
 from definetti_np.specs import NetworkSpec, network_spec
 
@@ -43,9 +43,13 @@ class Job:
 
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:
-        parameters = Parameters(self.spec.layers)
-        parameters.initialise(weights_rng(self.seed))
-        return {name: parameter.array for name, parameter in parameters.by_name.items()}
+        """Those that a Network of ours draws, without loading its kernels."""
+        rng, weights = weights_rng(self.seed), {}
+        for layer in self.spec.layers:
+            (weight, shape), (bias, bias_shape) = layer.parameter_shapes()
+            weights[weight] = draw_weight(rng, shape).astype(np.float32)
+            weights[bias] = constant_bias(rng, bias_shape).astype(np.float32)
+        return weights
 
     def images(self) -> list[np.ndarray]:
         """The data as (B, n, W, C)."""

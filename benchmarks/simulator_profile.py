@@ -16,9 +16,9 @@ import msprime
 import tskit
 from common import HOTSPOT, hotspot_simulator, save, show_machine
 
+from definetti_np.messages import encode
 from definetti_np.simulation import ExampleSource
 from definetti_np.specs import network_spec
-from definetti_np.workers import encode
 
 MSPRIME = (msprime, "sim_ancestry"), (msprime, "sim_mutations"), (msprime, "RateMap")
 TSKIT = (tskit.TreeSequence, "variants"), (tskit.TreeSequence, "genotype_matrix"), (tskit.TreeSequence, "tables")

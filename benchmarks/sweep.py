@@ -109,8 +109,8 @@ def fit(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 def example_costs(threads: int, calls: int, examples: int = 200) -> tuple[dict, float, float]:
     """Counts and steps of the example's batch; seconds per example of simulating, and of all that the trainer does."""
+    from definetti_np.messages import decode, encode
     from definetti_np.simulation import ExampleSource, assemble
-    from definetti_np.workers import decode, encode
 
     job = Job.of(HOTSPOT, *hotspot_batches(1, seed=1))
     point = measure(job, threads, calls)
