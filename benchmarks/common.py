@@ -23,6 +23,7 @@ HOTSPOT = {
     "g": ("top_k", 1),
     "h_net": [("fc", 128), ("fc", 128), ("softmax",)],
 }
+WARM_UP = 0.2  # seconds
 PACKAGES = ("numpy", "numba", "msprime", "torch", "jax", "tensorflow", "tensorflow-cpu")
 
 
@@ -92,11 +93,16 @@ def use_cores(number: int) -> None:
 
 
 def time_calls(function: Callable, calls: int) -> list[float]:
-    """The seconds of ``function(0), function(1), ...`` after a call that is not timed.
+    """The seconds of ``function(0), function(1), ...`` after calls that are not timed, for `WARM_UP` seconds at least.
 
-    During that one the threads of whoever was timed before stop spinning, and its own wake up.
+    During those the threads of whoever was timed before stop spinning, its own wake up, and caches and clock rates
+    become those of a run.
     """
-    function(calls - 1)
+    start = time.perf_counter()
+    while True:
+        function(calls - 1)
+        if time.perf_counter() - start > WARM_UP:
+            break
     seconds = []
     for call in range(calls):
         start = time.perf_counter()

@@ -3,24 +3,21 @@
 import contextlib
 import functools
 import logging
-import multiprocessing
-import time
 from pathlib import Path
 
-from .checkpoint import Checkpoint, Checkpoints, check_same_run
+from .checkpoint import Checkpoints
 from .checks import as_integer, as_positive_number, name_of
-from .cores import available_cores
-from .errors import SimulatorError
-from .interruption import Interrupted, Interruption
+from .interruption import Interruption
 from .lock import only_run
 from .logs import Summary, log_to, progress
 from .losses import check_accuracy, check_loss
 from .modelfile import check_parent, model_path
 from .redraws import describe_redraws
+from .run import Run, find_start, save_model
 from .seeds import check_seed
-from .simulation import ExampleSource, SerialStream, takes_generator
+from .simulation import ExampleSource, takes_generator
 from .specs import function_spec, network_spec
-from .workers import WorkerStream
+from .streams import StreamOptions
 
 logger = logging.getLogger("definetti_np")
 
@@ -56,6 +53,7 @@ def train(
     max_redraw_fraction=0.1,
     worker_max_examples=None,
     start_method=None,
+    executor=None,
 ):
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -138,6 +136,9 @@ def train(
     start_method
         How simulator processes start, "fork", "spawn" or "forkserver" as in `multiprocessing`; None for fork where the
         platform has it. With the others the simulator must be a function that can be imported.
+    executor
+        An executor of `concurrent.futures`, or of anything with its ``submit`` (Dask, mpi4py), to simulate with
+        instead of processes of our own; it stays open. It is not restarted: what it raises ends training.
 
     Returns
     -------
@@ -179,24 +180,19 @@ def train(
     verbosity = as_integer(verbosity, "verbosity", minimum=1)
     if training_threads is not None:
         training_threads = as_integer(training_threads, "training_threads", minimum=1)
-    workers = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
     learning_rate = as_positive_number(learning_rate, "learning_rate")
     drawn = seed is None
-    if simulator_timeout is not None:
-        as_positive_number(simulator_timeout, "simulator_timeout")
-        if workers == 0:
-            raise ValueError(
-                "simulator_timeout needs simulator processes to kill: sim_threads must be 1 at least, got 0"
-            )
     if on_simulator_error not in ("raise", "redraw"):
         raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from 'raise', 'redraw'")
-    if as_positive_number(max_redraw_fraction, "max_redraw_fraction") > 1:
-        raise ValueError(f"max_redraw_fraction must be at most 1, got {max_redraw_fraction!r}")
-    if worker_max_examples is not None:
-        worker_max_examples = as_integer(worker_max_examples, "worker_max_examples", minimum=1)
-    if start_method not in (None, *multiprocessing.get_all_start_methods()):
-        choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
-        raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
+    streams = StreamOptions.checked(
+        sim_threads=sim_threads,
+        queue_capacity=queue_capacity,
+        executor=executor,
+        simulator_timeout=simulator_timeout,
+        max_redraw_fraction=max_redraw_fraction,
+        worker_max_examples=worker_max_examples,
+        start_method=start_method,
+    )
     seed = check_seed(seed)
     checkpoints = None
     if save_path is not None:
@@ -234,20 +230,13 @@ def train(
         "on_simulator_error": on_simulator_error,
     }
     with log_to(logfile), Interruption() as interruption, only_run(checkpoints and checkpoints.lock):
-        start = _start(checkpoints, run, num_batches, resume=resume, drawn=drawn)
+        start = find_start(checkpoints, run, num_batches, resume=resume, drawn=drawn)
         if start is not None:
             seed = run["seed"] = start.run["seed"]
         source = ExampleSource(simulator, seed, spec, name_of(loss), on_simulator_error)
-        first, stop = 0 if start is None else start.next_example, num_batches * batch_size
-        redraws = {"max_redraw_fraction": max_redraw_fraction, "redraws": {} if start is None else start.redraws}
-        processes = {
-            "workers": workers,
-            "capacity": queue_capacity,
-            "start_method": start_method,
-            "timeout": simulator_timeout,
-            "worker_max_examples": worker_max_examples,
-        }
-        with _open_stream(source, first, stop, redraws, processes) as stream:
+        batches, redraws = (0, {}) if start is None else (start.batches, start.redraws)
+        first, stop = batches * batch_size, num_batches * batch_size
+        with streams.open(source, first=first, stop=stop, redraws=redraws) as stream:
             # Only now: the workers are forked from a process that has neither Numba nor its threads.
             from .model import Model
             from .network import Network
@@ -265,23 +254,23 @@ def train(
                 network, loss=loss, accuracy=accuracy, learning_rate=learning_rate, threads=training_threads
             )
             logger.info(
-                "training %d parameters for %d batches of %d, with seed %d, %d simulator processes and %d threads",
-                network.flat.weights.size, num_batches, batch_size, seed, workers, trainer.threads,
+                "training %d parameters for %d batches of %d, with seed %d, %s and %d threads",
+                network.flat.weights.size, num_batches, batch_size, seed, streams, trainer.threads,
             )  # fmt: skip
             lines = []
             if start is not None:
                 start.restore(trainer)
                 lines = start.summary
             summary = Summary(training_summary, verbosity, lines)
-            report = progress(num_batches, batch_size, verbosity, to_terminal=logfile == ".", first=first // batch_size)
-            training = _Training(trainer, stream, run, checkpoints, summary, report, batches=first // batch_size)
+            report = progress(num_batches, batch_size, verbosity, to_terminal=logfile == ".", first=batches)
+            training = Run(trainer, stream, run, checkpoints, summary, report, batches=batches)
             with contextlib.closing(summary), contextlib.closing(report):
                 training.run_to(num_batches, interruption)
             if stream.redraws:
                 logger.warning(describe_redraws(stream.redraws, stop))
         model = Model(network, loss=loss, seed=seed, batches_trained=num_batches)
         if save_path is not None:
-            _save(model, save_path, checkpoints)
+            save_model(model, save_path, checkpoints)
     return model
 
 
@@ -290,122 +279,3 @@ def _qualified_name(simulator) -> str:
     while isinstance(simulator, functools.partial):
         simulator = simulator.func
     return getattr(simulator, "__qualname__", type(simulator).__qualname__)
-
-
-def _start(checkpoints: Checkpoints | None, run: dict, num_batches: int, *, resume: bool, drawn: bool):
-    """Return the checkpoint to go on from, or None; look after what is there from earlier runs."""
-    if checkpoints is None:
-        return None
-    checkpoints.tidy()
-    if not resume:
-        if checkpoints.path.exists():
-            logger.warning(
-                "%s is of an earlier run and will be replaced; resume=True goes on from it", checkpoints.path
-            )
-        return None
-    start = checkpoints.latest()
-    if start is None:
-        logger.info("there is no checkpoint %s: training starts afresh", checkpoints.path)
-        return None
-    if drawn:
-        run = {**run, "seed": start.run.get("seed")}
-    check_same_run(start, run, checkpoints.path)
-    if start.batches > num_batches:
-        raise ValueError(
-            f"num_batches must be at least {start.batches}, the batches that {checkpoints.path} was trained on, "
-            f"got {num_batches}"
-        )
-    logger.info("going on from %s, after %d batches", checkpoints.path, start.batches)
-    return start
-
-
-def _open_stream(source: ExampleSource, first: int, stop: int, redraws: dict, processes: dict):
-    if processes["workers"] == 0 or first == stop:
-        return SerialStream(source, first=first, **redraws)
-    return WorkerStream(source, first=first, stop=stop, **redraws, **processes)
-
-
-def _save(model, path: Path, checkpoints: Checkpoints) -> None:
-    try:
-        model.save(path)
-    except OSError as error:
-        raise OSError(
-            f"the trained model cannot be written to {path}: {error}. Make room, and call train again with "
-            f"resume=True: it goes on from {checkpoints.path}, which holds {checkpoints.batches} batches"
-        ) from error
-    logger.info("saved the model as %s", path)
-
-
-class _Training:
-    """A run: takes batches from the stream, trains on them, reports, and writes checkpoints."""
-
-    def __init__(self, trainer, stream, run: dict, checkpoints: Checkpoints | None, summary, report, *, batches: int):
-        self._trainer = trainer
-        self._stream = stream
-        self._run = run
-        self._checkpoints = checkpoints
-        self._summary = summary
-        self._report = report
-        self._batches = batches  # trained on so far
-        self._redraws = dict(stream.redraws)  # of their examples
-
-    def run_to(self, num_batches: int, interruption: Interruption) -> None:
-        """Train until there were so many batches; a signal may end it before."""
-        try:
-            while self._batches < num_batches:
-                self._take_batch(interruption)
-                if self._checkpoints is not None and self._checkpoints.is_due(self._batches):
-                    self._checkpoint()
-                interruption.act(self._checkpoint)
-            self._checkpoint()
-        except Interrupted as stop:
-            self._checkpoint()
-            self._say_how_to_resume(stop)
-            raise
-        except SimulatorError:
-            self._checkpoint()
-            raise
-
-    def _take_batch(self, interruption: Interruption) -> None:
-        batch, size = self._batches, self._run["batch_size"]
-        start = time.monotonic()
-        if isinstance(self._stream, SerialStream):
-            with interruption.waiting(self._checkpoint):  # an exception may end a simulation at any point
-                data, labels = self._stream.next_batch(size)
-        else:
-            data, labels = self._stream.next_batch(size, lambda: interruption.act(self._checkpoint))
-        waited = time.monotonic() - start
-        try:
-            loss, accuracy = self._trainer.step(data, labels)
-        except FloatingPointError as error:
-            examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._run['seed']}"
-            raise FloatingPointError(f"batch {batch} ({examples}): {error}{self._what_is_kept()}") from None
-        self._summary.update(batch, loss, accuracy)
-        self._report.update(batch, loss, accuracy, waited)
-        self._batches += 1
-        self._redraws = dict(self._stream.redraws)
-
-    def _checkpoint(self) -> None:
-        if self._checkpoints is not None and self._batches:
-            state = Checkpoint.of(
-                self._trainer,
-                self._run,
-                batches=self._batches,
-                summary=self._summary.lines,
-                redraws=self._redraws,
-            )
-            self._checkpoints.write(state)
-
-    def _what_is_kept(self) -> str:
-        if self._checkpoints is None or self._checkpoints.batches is None:
-            return ""
-        return f". {self._checkpoints.path} holds the run after {self._checkpoints.batches} batches"
-
-    def _say_how_to_resume(self, stop: Interrupted) -> None:
-        if self._checkpoints is None:
-            how = "nothing is kept, since there is no save_path"
-        elif self._checkpoints.batches is None:
-            how = "there is no checkpoint yet"
-        else:
-            how = f"{self._checkpoints.path} holds {self._checkpoints.batches}; resume=True goes on from there"
-        logger.warning("%s: stopped after %d batches; %s", stop.signal.name, self._batches, how)

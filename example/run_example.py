@@ -39,6 +39,7 @@ def main():
         save_path=options.output / "weights",
         training_summary=options.output / "summary.txt",
         seed=options.seed,
+        resume=options.resume,
     )
 
     print(f"Predicting {TESTED} fresh simulations ...")
@@ -59,6 +60,9 @@ def parse_arguments():
     parser.add_argument("--sim-threads", type=int, help="simulator processes (default: one per core)")
     parser.add_argument("--training-threads", type=int, help="threads of the training (default: one per core)")
     parser.add_argument("--output", type=Path, default=HERE / "output", help="folder for the results")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in the folder, if there is one"
+    )
     return parser.parse_args()
 
 

@@ -18,6 +18,7 @@ TREES = {path: ast.parse(path.read_text()) for path in [*LIBRARY, *KERNELS, ROOT
 # Imports go from a layer to layers below it, or stay in it.
 LAYERS = [
     ["training"],
+    ["streams", "run"],
     ["model", "trainer"],
     ["invariance"],
     ["network", "optimizers"],
@@ -26,7 +27,7 @@ LAYERS = [
     ["operands"],
     ["operations", "assembly", "places"],
     ["products"],
-    ["features", "parameters", "workers", "checkpoint"],
+    ["features", "parameters", "workers", "executors", "checkpoint"],
     ["workspace", "kernels", "worker"],
     ["worker_process"],
     ["messages"],
@@ -39,6 +40,9 @@ LAYERS = [
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 WITHOUT_NUMBA = {
     "simulation",
+    "streams",
+    "run",
+    "executors",
     "workers",
     "worker_process",
     "specs",

@@ -1,0 +1,126 @@
+"""A run: batches are taken from a stream and trained on, progress is reported, and checkpoints are written."""
+
+import logging
+import time
+from pathlib import Path
+
+from .checkpoint import Checkpoint, Checkpoints, check_same_run
+from .errors import SimulatorError
+from .interruption import Interrupted, Interruption
+from .simulation import SerialStream
+
+logger = logging.getLogger("definetti_np")
+
+
+def find_start(checkpoints: Checkpoints | None, run: dict, num_batches: int, *, resume: bool, drawn: bool):
+    """Return the checkpoint to go on from, or None; look after what is there from earlier runs."""
+    if checkpoints is None:
+        return None
+    checkpoints.tidy()
+    if not resume:
+        if checkpoints.path.exists():
+            logger.warning(
+                "%s is of an earlier run and will be replaced; resume=True goes on from it", checkpoints.path
+            )
+        return None
+    start = checkpoints.latest()
+    if start is None:
+        logger.info("there is no checkpoint %s: training starts afresh", checkpoints.path)
+        return None
+    if drawn:
+        run = {**run, "seed": start.run.get("seed")}
+    check_same_run(start, run, checkpoints.path)
+    if start.batches > num_batches:
+        raise ValueError(
+            f"num_batches must be at least {start.batches}, the batches that {checkpoints.path} was trained on, "
+            f"got {num_batches}"
+        )
+    logger.info("going on from %s, after %d batches", checkpoints.path, start.batches)
+    return start
+
+
+class Run:
+    """Takes batches from a stream, trains on them, reports, and writes checkpoints."""
+
+    def __init__(self, trainer, stream, run: dict, checkpoints: Checkpoints | None, summary, report, *, batches: int):
+        self._trainer = trainer
+        self._stream = stream
+        self._run = run
+        self._checkpoints = checkpoints
+        self._summary = summary
+        self._report = report
+        self._batches = batches  # trained on so far
+        self._redraws = dict(stream.redraws)  # of their examples
+
+    def run_to(self, num_batches: int, interruption: Interruption) -> None:
+        """Train until there were so many batches; a signal may end it before."""
+        try:
+            while self._batches < num_batches:
+                self._take_batch(interruption)
+                if self._checkpoints is not None and self._checkpoints.is_due(self._batches):
+                    self._checkpoint()
+                interruption.act(self._checkpoint)
+            self._checkpoint()
+        except Interrupted as stop:
+            self._checkpoint()
+            self._say_how_to_resume(stop)
+            raise
+        except SimulatorError:
+            self._checkpoint()
+            raise
+
+    def _take_batch(self, interruption: Interruption) -> None:
+        batch, size = self._batches, self._run["batch_size"]
+        start = time.monotonic()
+        if isinstance(self._stream, SerialStream):
+            with interruption.waiting(self._checkpoint):  # an exception may end a simulation at any point
+                data, labels = self._stream.next_batch(size)
+        else:
+            data, labels = self._stream.next_batch(size, lambda: interruption.act(self._checkpoint))
+        waited = time.monotonic() - start
+        try:
+            loss, accuracy = self._trainer.step(data, labels)
+        except FloatingPointError as error:
+            examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._run['seed']}"
+            raise FloatingPointError(f"batch {batch} ({examples}): {error}{self._what_is_kept()}") from None
+        self._summary.update(batch, loss, accuracy)
+        self._report.update(batch, loss, accuracy, waited)
+        self._batches += 1
+        self._redraws = dict(self._stream.redraws)
+
+    def _checkpoint(self) -> None:
+        if self._checkpoints is not None and self._batches:
+            state = Checkpoint.of(
+                self._trainer,
+                self._run,
+                batches=self._batches,
+                summary=self._summary.lines,
+                redraws=self._redraws,
+            )
+            self._checkpoints.write(state)
+
+    def _what_is_kept(self) -> str:
+        if self._checkpoints is None or self._checkpoints.batches is None:
+            return ""
+        return f". {self._checkpoints.path} holds the run after {self._checkpoints.batches} batches"
+
+    def _say_how_to_resume(self, stop: Interrupted) -> None:
+        if self._checkpoints is None:
+            how = "nothing is kept, since there is no save_path"
+        elif self._checkpoints.batches is None:
+            how = "there is no checkpoint yet"
+        else:
+            how = f"{self._checkpoints.path} holds {self._checkpoints.batches}; resume=True goes on from there"
+        logger.warning("%s: stopped after %d batches; %s", stop.signal.name, self._batches, how)
+
+
+def save_model(model, path: Path, checkpoints: Checkpoints) -> None:
+    """Write the trained model, or say how to get it nevertheless."""
+    try:
+        model.save(path)
+    except OSError as error:
+        raise OSError(
+            f"the trained model cannot be written to {path}: {error}. Make room, and call train again with "
+            f"resume=True: it goes on from {checkpoints.path}, which holds {checkpoints.batches} batches"
+        ) from error
+    logger.info("saved the model as %s", path)

@@ -1,0 +1,134 @@
+"""Any executor gives the batches that worker processes give."""
+
+import time
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from disasters import SMALL, sha_of_training, simulator
+
+from definetti_np import SimulatorError, train
+
+
+def simulator_without_argument():
+    return np.random.normal(size=SMALL["input_shape"]), np.eye(2)[np.random.randint(2)]
+
+
+def fail_at_large(rng):
+    value = rng.random()
+    if value > 0.9:
+        raise ValueError("large")
+    return np.full(SMALL["input_shape"], value), np.eye(2)[0]
+
+
+def leave(rng):
+    raise SystemExit(3)
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(3) as executor:
+        yield executor
+
+
+@pytest.fixture
+def processes():
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        yield executor
+
+
+def folder(path, name):
+    (path / name).mkdir()
+    return path / name
+
+
+def test_train__executors_give_the_same_file(tmp_path, threads, processes):
+    expected = sha_of_training(folder(tmp_path, "serial"), simulator, sim_threads=0)
+    for name, executor in {"threads": threads, "processes": processes}.items():
+        for capacity in (SMALL["batch_size"], 250):
+            where = folder(tmp_path, f"{name} {capacity}")
+            assert sha_of_training(where, simulator, executor=executor, queue_capacity=capacity) == expected
+
+
+def test_train__threads_share_the_global_generators_in_turn(tmp_path, threads):
+    serial = sha_of_training(folder(tmp_path, "serial"), simulator_without_argument, sim_threads=0)
+    where = folder(tmp_path, "threads")
+    assert sha_of_training(where, simulator_without_argument, executor=threads) == serial
+
+
+def test_train__redraws_of_an_executor_are_those_of_workers(tmp_path, threads, caplog):
+    options = {"on_simulator_error": "redraw", "max_redraw_fraction": 0.5}
+    serial = sha_of_training(folder(tmp_path, "serial"), fail_at_large, sim_threads=0, **options)
+    first = caplog.messages[-1]
+    where = folder(tmp_path, "threads")
+    assert sha_of_training(where, fail_at_large, executor=threads, **options) == serial
+    assert "ValueError: large" in first
+    assert caplog.messages[-1] == first
+
+
+@pytest.mark.parametrize("function", [fail_at_large, leave])
+def test_train__a_failing_simulator_stops_at_its_example(threads, function):
+    errors = []
+    for options in ({"sim_threads": 0}, {"executor": threads}):
+        with pytest.raises(SimulatorError) as caught:
+            train(simulator=function, **{**SMALL, **options})
+        errors.append(str(caught.value).splitlines()[0])
+    assert errors[0] == errors[1]
+
+
+def test_train__a_pool_that_breaks_says_where(processes):
+    with pytest.raises(SimulatorError, match=r"examples 0 to \d of seed 1: the executor failed: BrokenProcessPool"):
+        train(simulator=end_process, executor=processes, **SMALL)
+
+
+def end_process(rng):
+    import os
+
+    os._exit(1)
+
+
+def test_train__leaves_the_executor_open_and_nothing_in_it(threads):
+    train(simulator=simulator, executor=threads, **SMALL)
+    assert threads.submit(int, "7").result(10) == 7
+
+
+class Never:
+    """An executor that begins nothing."""
+
+    def __init__(self):
+        self.futures = []
+
+    def submit(self, *call):
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+def test_train__an_executor_that_does_nothing_can_be_interrupted():
+    import os
+    import signal
+    import threading
+
+    executor = Never()
+    timer = threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        train(simulator=simulator, executor=executor, **SMALL)
+    assert time.monotonic() - start < 60
+    assert all(future.cancelled() for future in executor.futures)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"executor": 3}, "executor must have a method submit, as those of concurrent.futures, got 3"),
+        ({"simulator_timeout": 1}, "simulator_timeout"),
+        ({"worker_max_examples": 1}, "worker_max_examples"),
+        ({"start_method": "fork"}, "start_method"),
+        ({"sim_threads": 2}, "sim_threads"),
+    ],
+)
+def test_train__what_does_not_go_with_an_executor(options, message, threads):
+    with pytest.raises((TypeError, ValueError), match=message):
+        train(simulator=simulator, **{**SMALL, "sim_threads": None, "executor": threads, **options})
