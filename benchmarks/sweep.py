@@ -34,19 +34,26 @@ from peers import OURS, Job, Ours
 HAPLOTYPES = (20, 60, 200, 600, 2_000, 6_000, 20_000)
 SNPS = (24, 64, 128, 256, 512)
 REGION = 700_000  # bp: 512 SNPs even of 20 haplotypes
-DATASETS = 4
+BATCHES = (4, 16)  # datasets in a batch: what grows with them is told from what the network alone costs
+MOST_HAPLOTYPES = 2_000  # of the larger batches
 NETWORKS = {"example": (32, 64), "twice as deep": (64, 128)}  # depths of the two convolutions
 TWICE_AS_DEEP_FOR = (200, 6_000)  # haplotypes
 TERMS = ("step", "dense cell", "distinct cell x layer", "multiply-add of distinct windows", "weight")
 
 
 def datasets(cache: Path, haplotypes, seed: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Alleles (DATASETS, n, 512) and positions (DATASETS, 512) for each sample size n, simulated or from the cache."""
+    """Alleles (B, n, 512) and positions (B, 512) for each sample size n, simulated or from the cache.
+
+    B is the largest of `BATCHES`, or the smallest for more than `MOST_HAPLOTYPES`.
+    """
     if not cache.exists():
         rng, arrays = np.random.default_rng(seed), {}
-        trees = [simulate_population(rng, max(haplotypes), REGION) for _ in range(DATASETS)]
+        few = max((n for n in haplotypes if n <= MOST_HAPLOTYPES), default=0)
+        sizes = [max(haplotypes)] * min(BATCHES) + [few] * (max(BATCHES) - min(BATCHES))
+        trees = [simulate_population(rng, size, REGION) for size in sizes if size]
         for n in haplotypes:  # a sample of a sample of the population is one of the population
-            alleles, positions = zip(*[middle_snps(t.simplify(range(n)), max(SNPS)) for t in trees], strict=True)
+            chosen = trees if n <= MOST_HAPLOTYPES else trees[: min(BATCHES)]
+            alleles, positions = zip(*[middle_snps(t.simplify(range(n)), max(SNPS)) for t in chosen], strict=True)
             arrays[f"alleles {n}"], arrays[f"positions {n}"] = np.stack(alleles), np.stack(positions)
         np.savez_compressed(cache, **arrays)
     with np.load(cache) as arrays:
@@ -54,7 +61,7 @@ def datasets(cache: Path, haplotypes, seed: int) -> dict[int, tuple[np.ndarray, 
 
 
 def batch(alleles: np.ndarray, positions: np.ndarray, snps: int) -> np.ndarray:
-    """Data (DATASETS, n, snps, 2) of the middle SNPs."""
+    """Data (B, n, snps, 2) of the middle SNPs; alleles (B, n, 512) and positions (B, 512)."""
     middle = slice((max(SNPS) - snps) // 2, (max(SNPS) + snps) // 2)
     return np.stack([with_distances(a[:, middle], p[middle]) for a, p in zip(alleles, positions, strict=True)])
 
@@ -150,23 +157,28 @@ def main():
 
 def sweep(data: dict, options) -> list[dict]:
     """Measure every batch, `rounds` times, all in turn."""
-    labels = np.eye(2, dtype=np.float32)[np.arange(DATASETS) % 2]
     points = {}
     for turn in range(options.rounds):
-        for n, snps, (title, depths) in itertools.product(options.haplotypes, options.snps, NETWORKS.items()):
-            if title != "example" and n not in TWICE_AS_DEEP_FOR:
+        grid = itertools.product(options.haplotypes, options.snps, BATCHES, NETWORKS)
+        for key in grid:
+            n, snps, size, title = key
+            if title != "example" and n not in TWICE_AS_DEEP_FOR or size > len(data[n][0]):
                 continue
-            job = Job.of(network(depths, snps), [batch(*data[n], snps)], [labels])
+            labels = np.eye(2, dtype=np.float32)[np.arange(size) % 2]
+            datasets_of_batch = batch(*(part[:size] for part in data[n]), snps)
+            job = Job.of(network(NETWORKS[title], snps), [datasets_of_batch], [labels])
             point = measure(job, options.threads, options.calls)
             if turn == 0:
-                points[n, snps, title] = point | {"network": title}
+                points[key] = point | {"network": title}
             else:
                 for form in OURS:
-                    points[n, snps, title][form] += point[form]
-    print(f"{'n':>6} {'W':>4} {'U':>7} {'cells':>9} {'D1':>7} {'D2':>7} {'weights':>9}  milliseconds of a step")
+                    points[key][form] += point[form]
+    print(
+        f"{'B':>3} {'n':>6} {'W':>4} {'U':>7} {'cells':>9} {'D1':>7} {'D2':>7} {'weights':>9}  milliseconds of a step"
+    )
     for point in points.values():
         milliseconds = ", ".join(f"{form} {1e3 * np.median(point[form]):.2f}" for form in OURS)
-        sizes = f"{point['n']:6} {point['W']:4} {point['U']:7} {point['U'] * point['W']:9}"
+        sizes = f"{point['B']:3} {point['n']:6} {point['W']:4} {point['U']:7} {point['U'] * point['W']:9}"
         print(f"{sizes} {point['D'][0]:7} {point['D'][1]:7} {point['weights']:9}  {milliseconds}")
     return list(points.values())
 
