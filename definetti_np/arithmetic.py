@@ -27,8 +27,16 @@ class Arithmetic:
     __matmul__, __rmatmul__ = _operator("matmul"), _operator("matmul", reflected=True)
     __lt__, __le__ = _operator("less"), _operator("less_equal")
     __gt__, __ge__ = _operator("greater"), _operator("greater_equal")
+    __eq__, __ne__ = _operator("equal"), _operator("not_equal")
+    __hash__ = object.__hash__
     __getitem__ = _operator("getitem")
     __iter__ = None  # else Python would try 0, 1, 2, ... as indices
+
+    def __bool__(self):
+        raise TypeError(
+            f"a {type(self).__name__} is not True or False: `if`, `and`, `or` and `not` do not go number by number; "
+            "use definetti_np.ops.where"
+        )
 
     def __neg__(self):
         return OPERATIONS["negative"](self)

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Executor, Future, wait
 from .errors import SimulatorError
 from .messages import decode, encode, failure
 from .redraws import NO_REDRAWS, Redraws
-from .simulation import ExampleSource, assemble
+from .simulation import ExampleSource, assemble, reproducing_line
 
 MOST_IN_TASK = 8  # examples that are simulated by one call of the executor
 TICK = 0.1  # seconds between two looks at whether to go on waiting
@@ -77,10 +77,7 @@ class ExecutorStream:
             try:
                 self._messages += future.result()
             except (Exception, CancelledError) as error:
-                raise SimulatorError(
-                    f"examples {indices[0]} to {indices[-1]} of seed {self._source.seed}: the executor failed: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+                raise self._broken(indices, error) from error
         examples = [decode(self._messages.popleft(), self._source) for _ in range(size)]
         self._taken += size
         self._redraws.take(examples, self._taken)
@@ -92,8 +89,19 @@ class ExecutorStream:
         limit = min(self._taken + self._capacity, self._stop)
         while self._assigned < limit:
             indices = range(self._assigned, min(self._assigned + self._in_task, limit))
-            self._tasks.append((indices, self._executor.submit(simulate, self._source, indices)))
+            try:
+                future = self._executor.submit(simulate, self._source, indices)
+            except Exception as error:
+                raise self._broken(indices, error) from error
+            self._tasks.append((indices, future))
             self._assigned = indices.stop
+
+    def _broken(self, indices: range, error: BaseException) -> SimulatorError:
+        return SimulatorError(
+            f"examples {indices[0]} to {indices[-1]} of seed {self._source.seed}, or others that the executor was at: "
+            f"the executor failed: {type(error).__name__}: {error}\nTo try them in this process:\n"
+            f"    {reproducing_line(self._source.seed, indices[0])}"
+        )
 
     def close(self) -> None:
         """Cancel what the executor has not begun."""

@@ -1,10 +1,13 @@
 """Signals that ask a run to stop or to save: they wait until the state of the run is one that can be saved."""
 
 import contextlib
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable
+
+logger = logging.getLogger("definetti_np")
 
 STOPPING = ("SIGINT", "SIGTERM")
 SAVING = "SIGUSR1"
@@ -61,6 +64,7 @@ class Interruption:
         """Do what signals have asked for."""
         if self._save:
             self._save = False
+            logger.info("%s: writing a checkpoint", SAVING)
             save()
         if self._stop is not None:
             self._acts_at_once = None

@@ -64,6 +64,11 @@ class _Clock:
         return f"{rate:.0f} examples/s, {max(waiting, 1 - waiting):.0%} of the time {side}"
 
 
+def _numbers(loss: float, accuracy: float) -> str:
+    """The loss, and the accuracy if it is another number: without one, it is the loss."""
+    return f"loss {loss:.4g}" if accuracy == loss else f"loss {loss:.4g}, accuracy {accuracy:.4g}"
+
+
 class _Lines:
     """A log line every `verbosity` batches."""
 
@@ -75,14 +80,7 @@ class _Lines:
         self._clock.add(waited)
         if batch % self._verbosity == 0 or batch == self._num_batches - 1:
             speed = self._clock.look()
-            logger.info(
-                "batch %d of %d: loss %.4g, accuracy %.4g; %s",
-                batch,
-                self._num_batches,
-                loss,
-                accuracy,
-                speed,
-            )
+            logger.info("batch %d of %d: %s; %s", batch, self._num_batches, _numbers(loss, accuracy), speed)
 
     def close(self) -> None:
         pass
@@ -102,7 +100,7 @@ class _Bar:
         self._clock.add(waited)
         if time.monotonic() - self._renewed > 0.5:
             self._renewed = time.monotonic()
-            text = f"loss {loss:.4g}, accuracy {accuracy:.4g}, {self._clock.look()}"
+            text = f"{_numbers(loss, accuracy)}, {self._clock.look()}"
             self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
 

@@ -168,7 +168,8 @@ class Network:
     def _call(self, batch: MultisetBatch) -> Tensor:
         out = self.network_function(RowFeatures.from_batch(batch, flat=len(self.spec.input_shape) == 2))
         if not isinstance(out, Tensor):
-            raise TypeError(f"network_function must return a Tensor (B, M), got {out!r}")
+            hint = "; pool the rows first, with ops.max, ops.mean, ..." if isinstance(out, RowFeatures) else ""
+            raise TypeError(f"network_function must return a Tensor (B, M), got {out!r}{hint}")
         if out.ndim != 2 or out.shape[0] != len(batch):
             raise ValueError(
                 f"network_function must return a Tensor (B, M), here ({len(batch)}, M), got shape {out.shape}"

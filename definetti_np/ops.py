@@ -273,6 +273,8 @@ less = _comparison(np.less, "<")
 less_equal = _comparison(np.less_equal, "<=")
 greater = _comparison(np.greater, ">")
 greater_equal = _comparison(np.greater_equal, ">=")
+equal = _comparison(np.equal, "==")
+not_equal = _comparison(np.not_equal, "!=")
 
 
 # Along axes

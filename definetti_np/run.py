@@ -67,6 +67,8 @@ class Run:
             raise
         except SimulatorError:
             self._checkpoint()
+            if kept := self._what_is_kept():
+                logger.warning("the simulator failed%s; when it is repaired, resume=True goes on from there", kept)
             raise
 
     def _take_batch(self, interruption: Interruption) -> None:

@@ -37,8 +37,10 @@ class StreamOptions:
     ) -> "StreamOptions":
         """Check the arguments of `train` that have these names."""
         if executor is not None:
-            if not callable(getattr(executor, "submit", None)):
-                raise TypeError(f"executor must have a method submit, as those of concurrent.futures, got {executor!r}")
+            if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
+                raise TypeError(
+                    f"executor must be an object with a method submit, as those of concurrent.futures, got {executor!r}"
+                )
             for name, value in {
                 "sim_threads": sim_threads,
                 "simulator_timeout": simulator_timeout,
@@ -46,7 +48,7 @@ class StreamOptions:
                 "start_method": start_method,
             }.items():
                 if value is not None:
-                    raise ValueError(f"{name} is about our own processes: None with an executor, got {value!r}")
+                    raise ValueError(f"{name} must be None with an executor, which has its own way, got {value!r}")
         workers = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
         if simulator_timeout is not None:
             as_positive_number(simulator_timeout, "simulator_timeout")

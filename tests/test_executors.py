@@ -78,8 +78,21 @@ def test_train__a_failing_simulator_stops_at_its_example(threads, function):
 
 
 def test_train__a_pool_that_breaks_says_where(processes):
-    with pytest.raises(SimulatorError, match=r"examples 0 to \d of seed 1: the executor failed: BrokenProcessPool"):
+    with pytest.raises(SimulatorError, match=r"examples \d+ to \d+ of seed 1, .*: the executor failed: BrokenP"):
         train(simulator=end_process, executor=processes, **SMALL)
+
+
+def test_train__an_executor_that_is_shut_down_leaves_a_checkpoint(tmp_path):
+    executor = ThreadPoolExecutor(1)
+
+    def shut_down_later(rng):
+        if rng.bit_generator.seed_seq.spawn_key[0] == 60:
+            executor.shutdown(wait=False)
+        return simulator(rng)
+
+    with pytest.raises(SimulatorError, match="the executor failed: RuntimeError: cannot schedule new futures"):
+        sha_of_training(tmp_path, shut_down_later, executor=executor)
+    assert (tmp_path / "weights.checkpoint.npz").exists()
 
 
 def end_process(rng):
@@ -122,7 +135,8 @@ def test_train__an_executor_that_does_nothing_can_be_interrupted():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"executor": 3}, "executor must have a method submit, as those of concurrent.futures, got 3"),
+        ({"executor": 3}, "executor must be an object with a method submit, as those of concurrent.futures, got 3"),
+        ({"executor": ThreadPoolExecutor}, "executor must be an object with a method submit"),
         ({"simulator_timeout": 1}, "simulator_timeout"),
         ({"worker_max_examples": 1}, "worker_max_examples"),
         ({"start_method": "fork"}, "start_method"),

@@ -233,10 +233,20 @@ def test_operators__are_the_operations():
         lambda x, y: np.exp(x) + np.concatenate([x, y], axis=1)[:, 1:4],
         lambda x, y: np.float64(2) * x + np.float32(1) - y,
         lambda x, y: np.where(x > y, x, y) * np.where(y >= 1, 1, 2) + np.where(x <= y, 2 * x, y),
+        lambda x, y: np.where(x == x[0, 0], 3, x) + np.where(y != y[1, 1], y, 2 * y),
         lambda x, y: np.absolute(np.sum(x, axis=0, keepdims=True)) + np.mean(y) + np.max(x),
     ):
         np.testing.assert_allclose(function(Tensor(x), Tensor(y)).array, function(x, y), rtol=1e-12)
         check_gradient(function, [x, y], rng)
+
+
+def test_operators__are_neither_true_nor_false():
+    x = Tensor(np.ones((2, 3)))
+    for ask in (lambda: bool(x > 0), lambda: x > 0 and x < 1, lambda: not x, lambda: x in [Tensor(np.ones(3))]):
+        with pytest.raises(TypeError, match=r"a Tensor is not True or False.* definetti_np\.ops\.where"):
+            ask()
+    assert x in [x]
+    assert len({x, Tensor(x.array)}) == 2, "they can be keys, by identity"
 
 
 @pytest.mark.parametrize(
@@ -571,6 +581,6 @@ def test_operations__each_is_tested_and_documented():
         assert (
             f"ops.{name}(" in text
             or f'"{name}"' in text
-            or name in ("getitem", "greater", "greater_equal", "less_equal")
+            or name in ("getitem", "greater", "greater_equal", "less_equal", "equal", "not_equal")
         ), name
         assert getattr(ops, name) is operation
