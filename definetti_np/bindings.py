@@ -1,6 +1,7 @@
 """Layers and Parameters are declarations: a network binds arrays of its own to them while it computes."""
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Hashable
 
@@ -163,6 +164,6 @@ def bound(owner, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor
 
 def check_name(name):
     """Return the name of a layer or Parameter if it is one that a model file can hold."""
-    if name is not None and (not isinstance(name, str) or not name.replace(".", "").replace("_", "").isalnum()):
-        raise ValueError(f"name must consist of letters, digits, '_' and '.', got {name!r}")
+    if name is not None and (not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.]+", name)):
+        raise ValueError(f"name must consist of Latin letters, digits, '_' and '.', got {name!r}")
     return name

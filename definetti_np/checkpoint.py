@@ -115,19 +115,17 @@ class Checkpoints:
         The model file ``<name>.npz``; the checkpoints are ``<name>.checkpoint.npz`` and
         ``<name>.checkpoint.previous.npz``.
     every
-        Write one every this many batches. None: every `verbosity` batches, but at most once a minute, and not so
+        Write one every this many batches. None: once a minute, and not so
         often that it takes more than a fiftieth of the time.
-    verbosity
-        The run's.
     """
 
-    def __init__(self, model: Path, *, every: int | None, verbosity: int):
+    def __init__(self, model: Path, *, every: int | None):
         self.path = model.with_suffix(".checkpoint.npz")
         self.previous = model.with_suffix(".checkpoint.previous.npz")
         self.lock = model.with_suffix(".lock")
         self.batches: int | None = None  # of the newest that this run knows
         self._model = model
-        self._every, self._verbosity = every, verbosity
+        self._every = every
         self._not_before = time.monotonic() + SECONDS
 
     def tidy(self) -> None:
@@ -165,7 +163,7 @@ class Checkpoints:
         """Whether to write one after so many batches."""
         if self._every is not None:
             return batches % self._every == 0
-        return batches % self._verbosity == 0 and time.monotonic() >= self._not_before
+        return time.monotonic() >= self._not_before
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, unless it is there already; where there is no room, say so and leave the old one."""

@@ -1,5 +1,6 @@
 """Checks of arguments that several public functions share."""
 
+import functools
 import numbers
 import operator
 
@@ -30,6 +31,11 @@ def as_positive_number(value, name: str) -> float:
 
 def name_of(function) -> str | None:
     """What files say of a choice that may be a function: the choice itself, or "function " and the function's name."""
-    if not callable(function):
-        return function
-    return f"function {getattr(function, '__qualname__', type(function).__qualname__)}"
+    return f"function {qualified_name(function)}" if callable(function) else function
+
+
+def qualified_name(function) -> str:
+    """The name of a function, of the one in a partial, or of an object's class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__qualname__)

@@ -165,7 +165,7 @@ def _network(path, description: dict, network_function: Callable | None, seed: i
     shapes = {key: value for key, value in description.items() if key != "network_function"}
     try:
         network = Network.from_function(**shapes, network_function=network_function, seed=seed)
-    except (TypeError, ValueError, MemoryError) as error:
+    except Exception as error:
         raise ModelFileError(
             f"{path}: network_function fails on data of the model's shapes, {shapes}: {error}"
         ) from error

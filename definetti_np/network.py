@@ -183,10 +183,11 @@ class Network:
         """
         if isinstance(data, MultisetBatch):
             batch = data
-            if not np.isfinite(batch.rows).all():
-                raise ValueError("data: rows must be finite")
             if batch.rows.dtype != self.dtype:
-                batch = MultisetBatch(batch.rows.astype(self.dtype), batch.counts, batch.offsets)
+                with np.errstate(over="ignore"):
+                    batch = MultisetBatch(batch.rows.astype(self.dtype), batch.counts, batch.offsets)
+            if not np.isfinite(batch.rows).all():
+                raise ValueError(f"data: rows must be finite in {self.dtype}")
         else:
             datasets = check_datasets(data, self.spec.input_shape, first=first)
             batch = assemble_datasets(datasets, self.dtype, first=first)

@@ -502,8 +502,8 @@ def to_rows(x, features):
 # Shapes
 
 
-def _joined(name: str, arrays, axis: int, join: Callable, *, of_channels: bool) -> Tensor | RowFeatures:
-    """Apply a function of Tensors and an axis to Tensors or features; `of_channels`: it may join values alone."""
+def _joined(name: str, arrays, axis: int, join: Callable, *, new_axis: bool) -> Tensor | RowFeatures:
+    """Apply a function of Tensors and an axis, one that is there or a new one, to Tensors or features."""
     if not isinstance(arrays, (list, tuple)) or not arrays:
         raise TypeError(f"{name}: takes a list of Tensors, got {arrays!r}")
     arrays = [resolved(array) for array in arrays]
@@ -515,9 +515,10 @@ def _joined(name: str, arrays, axis: int, join: Callable, *, of_channels: bool) 
         return join(tensors_of(name, arrays), axis)
     first = arrays[0]
     check_one_batch(name, arrays)
-    if axis == 0:
+    axes = 1 + len(first.row_shape) + new_axis
+    if axis in (0, -axes):
         raise ValueError(f"{name}: features have no order of rows to follow; give an axis of the row, such as axis=-1")
-    if of_channels and axis in (-1, len(first.row_shape)) and (together := met(arrays)) is not None:
+    if not new_axis and axis in (-1, axes - 1) and (together := met(arrays)) is not None:
         return with_values(
             together[0], join([array.values for array in together], 1), data=all(a.is_data for a in arrays)
         )
@@ -541,7 +542,7 @@ def concatenate(arrays, axis=0):
 
         return Tensor(out, tuple(tensors), backward)
 
-    return _joined("concatenate", arrays, axis, join, of_channels=True)
+    return _joined("concatenate", arrays, axis, join, new_axis=False)
 
 
 @operation
@@ -558,7 +559,7 @@ def stack(arrays, axis=0):
 
         return Tensor(out, tuple(tensors), backward)
 
-    return _joined("stack", arrays, axis, join, of_channels=False)
+    return _joined("stack", arrays, axis, join, new_axis=True)
 
 
 @operation

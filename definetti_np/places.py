@@ -85,6 +85,8 @@ def of_rows(features: RowFeatures, tensor: Tensor, *, data: bool = False) -> Row
         raise ValueError(
             f"features of a row have shape (P, C) or (N,), and are not empty; this gives {tensor.shape[1:]}"
         )
+    if len(tensor.array) != len(features.counts):
+        raise ValueError(f"features of {len(features.counts)} rows cannot become those of {len(tensor.array)}")
     positions = tensor.shape[1] if tensor.ndim == 3 else 1
     values = reshaped(contiguous(tensor), (-1, tensor.shape[-1]))
     offsets = features.offsets * positions
@@ -100,5 +102,5 @@ def of_datasets(tensor: Tensor) -> RowFeatures:
 
 
 def to_datasets(features: RowFeatures) -> Tensor:
-    """Undo `_of_datasets`."""
+    """Undo `of_datasets`."""
     return reshaped(features.values, (len(features.counts), *features.row_shape))

@@ -29,7 +29,7 @@ def find_start(checkpoints: Checkpoints | None, run: dict, num_batches: int, *, 
         return None
     if drawn:
         run = {**run, "seed": start.run.get("seed")}
-    check_same_run(start, run, checkpoints.path)
+    check_same_run(start, {**run, "parameters": start.run.get("parameters")}, checkpoints.path)  # not known yet
     if start.batches > num_batches:
         raise ValueError(
             f"num_batches must be at least {start.batches}, the batches that {checkpoints.path} was trained on, "
@@ -80,11 +80,15 @@ class Run:
         else:
             data, labels = self._stream.next_batch(size, lambda: interruption.act(self._checkpoint))
         waited = time.monotonic() - start
+        examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._run['seed']}"
         try:
             loss, accuracy = self._trainer.step(data, labels)
         except FloatingPointError as error:
-            examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._run['seed']}"
             raise FloatingPointError(f"batch {batch} ({examples}): {error}{self._what_is_kept()}") from None
+        except Exception as error:  # of a function of the user's; the network is as it was before
+            self._checkpoint()
+            error.add_note(f"This was batch {batch} ({examples}){self._what_is_kept()}")
+            raise
         self._summary.update(batch, loss, accuracy)
         self._report.update(batch, loss, accuracy, waited)
         self._batches += 1

@@ -17,6 +17,7 @@ import numpy as np
 
 from .checks import as_integer
 from .errors import NotFiniteError, SimulatorError
+from .interruption import Interrupted
 from .losses import check_labels
 from .multiset import MultisetBatch, as_floats, as_rows, distinct_rows
 from .redraws import NO_REDRAWS, Redraws
@@ -143,7 +144,8 @@ class ExampleSource:
         try:
             result = _simulate(self.simulator, self._with_generator, example_seed(self.seed, index, attempt))
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
+            ours = isinstance(error, Interrupted) or multiprocessing.parent_process() is None
+            if isinstance(error, KeyboardInterrupt) and ours:
                 raise  # it is the user's, not the simulator's
             shown = "".join(traceback.format_exception(error))
             # Whether memory runs out is no function of the seed, and who exits wants to end.

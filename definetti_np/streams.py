@@ -1,7 +1,7 @@
 """Where the examples of a run are simulated: in this process, in processes of our own, or by an executor."""
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .checks import as_integer, as_positive_number
@@ -73,8 +73,13 @@ class StreamOptions:
             start_method=start_method,
         )
 
-    def open(self, source: ExampleSource, *, first: int, stop: int, redraws: Mapping[str, int]):
-        """Open a stream of examples ``first``, ..., ``stop - 1``; `redraws` counts those of the examples before."""
+    def open(
+        self, source: ExampleSource, *, first: int, stop: int, redraws: Mapping[str, int], while_waiting: Callable
+    ):
+        """Open a stream of examples ``first``, ..., ``stop - 1``.
+
+        `redraws` counts those of the examples before; `while_waiting` is called until processes have started.
+        """
         options = {"first": first, "max_redraw_fraction": self.max_redraw_fraction, "redraws": redraws}
         if first == stop or self.executor is None and self.workers == 0:
             return SerialStream(source, **options)
@@ -87,6 +92,7 @@ class StreamOptions:
             start_method=self.start_method,
             timeout=self.timeout,
             worker_max_examples=self.worker_max_examples,
+            while_waiting=while_waiting,
             **options,
         )
 

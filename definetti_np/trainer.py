@@ -97,16 +97,22 @@ class Trainer:
             loss = self._loss_of(prediction, labels)
             if not math.isfinite(loss.array):
                 raise FloatingPointError(f"the loss is {loss.array}; {_WHAT_TO_TRY}")
+            loss_value = float(loss.array)
+            accuracy = self._accuracy_of(
+                prediction, labels, loss_value
+            )  # a function of the user's: before anything changes
             self.network.flat.gradients[:] = 0  # of what this loss does not depend on
             backpropagate(loss, np.ones_like(loss.array))
             self._check_gradients()
             self.optimizer.step()
-        loss_value = float(loss.array)
+        return loss_value, accuracy
+
+    def _accuracy_of(self, prediction: Tensor, labels: np.ndarray, loss: float) -> float:
         if self.accuracy is None:
-            return loss_value, loss_value
+            return loss
         if callable(self.accuracy):
-            return loss_value, _as_number(self.accuracy(prediction.array.copy(), labels))
-        return loss_value, classification_accuracy(prediction.array, labels)
+            return _as_number(self.accuracy(prediction.array.copy(), labels))
+        return classification_accuracy(prediction.array, labels)
 
     def _loss_of(self, prediction: Tensor, labels: np.ndarray) -> Tensor:
         if isinstance(self.loss, str):

@@ -1,12 +1,11 @@
 """Training on data that is simulated on the fly."""
 
 import contextlib
-import functools
 import logging
 from pathlib import Path
 
-from .checkpoint import Checkpoints
-from .checks import as_integer, as_positive_number, name_of
+from .checkpoint import Checkpoints, check_same_run
+from .checks import as_integer, as_positive_number, name_of, qualified_name
 from .interruption import Interruption
 from .lock import only_run
 from .logs import Summary, log_to, progress
@@ -18,6 +17,7 @@ from .seeds import check_seed
 from .simulation import ExampleSource, takes_generator
 from .specs import function_spec, network_spec
 from .streams import StreamOptions
+from .worker import no_fork_meanwhile
 
 logger = logging.getLogger("definetti_np")
 
@@ -114,8 +114,8 @@ def train(
     learning_rate
         Step size of Adam.
     checkpoint_every
-        Write a checkpoint beside the model, ``<save_path>.checkpoint.npz``, every this many batches. None: every
-        `verbosity` batches, but at most once a minute. The last one is written when training ends.
+        Write a checkpoint beside the model, ``<save_path>.checkpoint.npz``, every this many batches. None: about
+        once a minute. The last one is written when training ends.
     resume
         Whether to go on from the checkpoint of `save_path`, to the model that an undisturbed run ends with, bit for
         bit; without one, training starts afresh. The arguments must be those of the checkpoint, except for
@@ -137,8 +137,9 @@ def train(
         How simulator processes start, "fork", "spawn" or "forkserver" as in `multiprocessing`; None for fork where the
         platform has it. With the others the simulator must be a function that can be imported.
     executor
-        An executor of `concurrent.futures`, or of anything with its ``submit`` (Dask, mpi4py), to simulate with
-        instead of processes of our own; it stays open. It is not restarted: what it raises ends training.
+        An executor of `concurrent.futures`, or one with the same futures such as that of a Dask client's
+        ``get_executor()``, to simulate with instead of processes of our own. It stays open, and what it raises ends
+        training.
 
     Returns
     -------
@@ -211,7 +212,7 @@ def train(
             if given:
                 raise ValueError(f"{name} needs a save_path, beside which the checkpoints are; got save_path=None")
     else:
-        checkpoints = Checkpoints(save_path, every=checkpoint_every, verbosity=verbosity)
+        checkpoints = Checkpoints(save_path, every=checkpoint_every)
         check_parent(checkpoints.previous, "save_path")
     if training_summary is not None:
         training_summary = Path(training_summary).expanduser().absolute()
@@ -226,7 +227,7 @@ def train(
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "seed": seed,
-        "simulator": _qualified_name(simulator),
+        "simulator": qualified_name(simulator),
         "on_simulator_error": on_simulator_error,
     }
     with log_to(logfile), Interruption() as interruption, only_run(checkpoints and checkpoints.lock):
@@ -236,11 +237,16 @@ def train(
         source = ExampleSource(simulator, seed, spec, name_of(loss), on_simulator_error)
         batches, redraws = (0, {}) if start is None else (start.batches, start.redraws)
         first, stop = batches * batch_size, num_batches * batch_size
-        with streams.open(source, first=first, stop=stop, redraws=redraws) as stream:
+
+        def act_on_signals():
+            interruption.act(lambda: None)  # there is nothing to save yet
+
+        with streams.open(source, first=first, stop=stop, redraws=redraws, while_waiting=act_on_signals) as stream:
             # Only now: the workers are forked from a process that has neither Numba nor its threads.
-            from .model import Model
-            from .network import Network
-            from .trainer import Trainer
+            with no_fork_meanwhile:
+                from .model import Model
+                from .network import Network
+                from .trainer import Trainer
 
             if network_function is None:
                 network = Network(**spec.as_dict(), seed=seed)
@@ -257,8 +263,10 @@ def train(
                 "training %d parameters for %d batches of %d, with seed %d, %s and %d threads",
                 network.flat.weights.size, num_batches, batch_size, seed, streams, trainer.threads,
             )  # fmt: skip
+            run["parameters"] = {name: list(array.shape) for name, array in network.parameters.items()}
             lines = []
             if start is not None:
+                check_same_run(start, run, checkpoints.path)
                 start.restore(trainer)
                 lines = start.summary
             summary = Summary(training_summary, verbosity, lines)
@@ -272,10 +280,3 @@ def train(
         if save_path is not None:
             save_model(model, save_path, checkpoints)
     return model
-
-
-def _qualified_name(simulator) -> str:
-    """The name of a function, of the one in a partial, or of an object's class."""
-    while isinstance(simulator, functools.partial):
-        simulator = simulator.func
-    return getattr(simulator, "__qualname__", type(simulator).__qualname__)

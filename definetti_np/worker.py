@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 import warnings
 from collections import deque
@@ -20,6 +21,11 @@ GUARD = (
     "the script that calls train was imported by its own simulator process: call train under "
     'if __name__ == "__main__":, as start methods spawn and forkserver need it'
 )
+
+
+# Held by who imports modules while workers may be started: a process that is forked in the middle of that has locks
+# of modules that nobody releases.
+no_fork_meanwhile = threading.Lock()
 
 
 class Worker:
@@ -67,7 +73,8 @@ class Worker:
             with warnings.catch_warnings():
                 # Python 3.12 warns of any fork in a process with threads; ours touches nothing but the simulator.
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-                self.process.start()
+                with no_fork_meanwhile:
+                    self.process.start()
         except (EOFError, ConnectionError) as error:
             self.socket.close()
             raise RuntimeError(f"the process that starts simulator processes has ended; perhaps {GUARD}") from error

@@ -53,6 +53,8 @@ class WorkerStream:
         How many examples a process simulates before another takes its place; None for no limit.
     max_redraw_fraction, redraws
         As in `SerialStream`.
+    while_waiting
+        Called again and again until all workers have started; it may raise an exception.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class WorkerStream:
         worker_max_examples: int | None = None,
         max_redraw_fraction: float = 0.1,
         redraws: Mapping[str, int] = NO_REDRAWS,
+        while_waiting: Callable[[], None] = lambda: None,
     ):
         refuse_to_train_while_starting()
         self._source = source
@@ -106,6 +109,7 @@ class WorkerStream:
                 self._start_worker(number)
             while not all(worker.ready for worker in self._workers):
                 self._attend()
+                while_waiting()
         except BaseException:
             end_all(self._workers)
             raise

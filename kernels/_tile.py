@@ -136,7 +136,7 @@ narrow_tile = _tile(*NARROW)
 def add_rows(typing_context, sums, factors, rows, number, matrix, left, row_bytes):
     """Add ``factors[i] * matrix[rows[i], left:][:width]`` to ``sums[left:][:width]`` for i = 0, ..., number - 1.
 
-    The width is `rows_width`; row_bytes are those of a row of the matrix.
+    The width is that of `ROW` vectors; row_bytes are those of a row of the matrix.
     """
     signature = types.void(sums, factors, rows, types.int64, matrix, types.int64, types.int64)
 

@@ -16,7 +16,7 @@ def max_forward(values, index, offsets, out, winners):
     """Write each dataset's largest values to ``out`` and the rows of values they come from to ``winners``.
 
     values (V, C), index (U, P) int32, offsets (B + 1,) int64, out (B, 1, P, C), winners (B, 1, P, C) int32.
-    Among equal values the first row wins.
+    Among equal values the first row wins; a NaN is larger than all, as in NumPy.
     """
     _max_forward(len(out), values, index, offsets, out, winners)
 
@@ -25,7 +25,8 @@ def top_k_forward(values, index, counts, offsets, out, winners):
     """Write each dataset's K largest values, descending, and the rows of values they come from.
 
     values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, out (B, K, P, C), winners
-    (B, K, P, C) int32. A row takes as many places as it counts; among equal values the first row leads.
+    (B, K, P, C) int32. A row takes as many places as it counts; among equal values the first row leads. Where there
+    is a NaN, all K are.
     """
     _top_k_forward(len(out), values, index, counts, offsets, out, winners)
 
@@ -81,7 +82,7 @@ def _max_forward(b, arguments):
             v = rows[i]
             row = values[v]
             for c in range(len(largest)):
-                larger = row[c] > largest[c]
+                larger = (row[c] > largest[c]) | ((row[c] != row[c]) & (largest[c] == largest[c]))
                 largest[c] = row[c] if larger else largest[c]
                 winner[c] = v if larger else winner[c]
 
@@ -121,8 +122,12 @@ def _top_k_forward(b, arguments):
                 heap_values[i], heap_rows[i] = values[index[start + i, p], c], start + i
             for root in range(size // 2 - 1, -1, -1):
                 _sift_down(heap_values, heap_rows, root, size)
+            has_nan = False
+            for i in range(size):
+                has_nan |= heap_values[i] != heap_values[i]
             for u in range(start + size, stop):
                 value = values[index[u, p], c]
+                has_nan |= value != value
                 if value > heap_values[0]:  # on a tie the earlier row stays
                     heap_values[0], heap_rows[0] = value, u
                     _sift_down(heap_values, heap_rows, 0, size)
@@ -136,6 +141,8 @@ def _top_k_forward(b, arguments):
                     out[b, filled, p, c] = heap_values[i]
                     winners[b, filled, p, c] = index[heap_rows[i], p]
                     filled += 1
+            if has_nan:
+                out[b, :, p, c] = np.nan
 
 
 @Kernel

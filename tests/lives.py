@@ -152,7 +152,7 @@ def run_killed(here, options, moment, step):
 def check_latest(here):
     """Fail if a run that has written a checkpoint has none to go on from, or lost more than one batch."""
     lines = (here / "s").read_text().splitlines()
-    latest = definetti_np.training.Checkpoints(here / "w.npz", every=1, verbosity=1).latest()
+    latest = definetti_np.training.Checkpoints(here / "w.npz", every=1).latest()
     trained = 2 * len(lines)  # a line every second batch
     if trained > 2:
         assert latest is not None

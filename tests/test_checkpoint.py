@@ -15,7 +15,7 @@ import pytest
 from lives import SMALL, run, simulator
 from sessions import LIVES, Session, start, until
 
-from definetti_np import ModelFileError, SimulatorError, load, train
+from definetti_np import ModelFileError, Parameter, SimulatorError, load, ops, train
 from definetti_np import checkpoint as checkpoint_module
 from definetti_np.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
 from definetti_np.modelfile import CHECKPOINT, FORMAT_VERSION, read_file, write_file
@@ -167,11 +167,11 @@ def test_checkpoint_every__counts_batches_and_the_last_is_written(tmp_path):
     assert batches_in(tmp_path, checkpoint_every=100) == [9]
 
 
-def test_checkpoint_every__none_is_verbosity_but_at_most_once_a_minute(tmp_path, monkeypatch):
+def test_checkpoint_every__none_is_once_a_minute(tmp_path, monkeypatch):
     assert batches_in(tmp_path) == [9]
     monkeypatch.setattr(checkpoint_module, "SECONDS", 0)
     monkeypatch.setattr(checkpoint_module, "PATIENCE", 0)
-    assert batches_in(tmp_path) == [2, 4, 6, 8, 9]
+    assert batches_in(tmp_path) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_checkpoint__holds_the_run(twin):
@@ -205,7 +205,7 @@ def test_resume__falls_back_without_losing_the_good_one(tmp_path):
     """The damaged file must not become the previous generation while the next is written."""
     run(tmp_path, num_batches=5, checkpoint_every=2)
     (tmp_path / "w.checkpoint.npz").write_bytes(b"damaged")
-    checkpoints = Checkpoints(tmp_path / "w.npz", every=1, verbosity=1)
+    checkpoints = Checkpoints(tmp_path / "w.npz", every=1)
     assert checkpoints.latest().batches == 4
     assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches == 4
 
@@ -418,3 +418,32 @@ def test_sigstop__a_pause_changes_nothing(tmp_path, twin):
     code, output = session.end()
     assert code == 0, output
     assert_same(tmp_path, twin)
+
+
+def test_resume__of_other_parameters_is_refused(tmp_path):
+    first, second, third = (Parameter(shape) for shape in [(3, 2), (2, 2), (1, 2)])
+
+    def network(parameters):
+        def function(x):
+            return ops.log_softmax(ops.mean(x) @ ops.concatenate(parameters, axis=0))
+
+        return function
+
+    run(tmp_path, num_batches=2, network_function=network([first]))
+    with pytest.raises(ValueError, match=r"resume: .* is of another run: parameters=\{'parameter\.0': \[2, 2\], .*"):
+        run(tmp_path, resume=True, network_function=network([second, third]))
+
+
+def test_train__an_accuracy_that_raises_leaves_a_checkpoint(tmp_path, twin):
+    calls = []
+
+    def accuracy(prediction, label):
+        calls.append(1)
+        if len(calls) == 4:
+            raise ValueError("one class alone")
+        return 1.0
+
+    with pytest.raises(ValueError, match="one class alone") as caught:
+        run(tmp_path, accuracy=accuracy)
+    assert "This was batch 3 (examples 30 to 39 of seed 1)" in caught.value.__notes__[0]
+    assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches == 3

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_gradients import features_of, rows
 
-from definetti_np import MultisetBatch, ops
+from definetti_np import MultisetBatch, Network, ops
 from definetti_np.arithmetic import OPERATIONS
 from definetti_np.features import RowFeatures
 from definetti_np.tensor import Parameter, Tensor, backpropagate
@@ -584,3 +584,23 @@ def test_operations__each_is_tested_and_documented():
             or name in ("getitem", "greater", "greater_equal", "less_equal", "equal", "not_equal")
         ), name
         assert getattr(ops, name) is operation
+
+
+@pytest.mark.parametrize("axis", [0, -3])
+def test_concatenate__rows_have_no_order_to_follow(axis):
+    with pytest.raises(ValueError, match="features have no order of rows to follow"):
+        Network.from_function((4, 3, 2), (2,), lambda x: ops.mean(ops.concatenate([x, x], axis=axis)))
+
+
+def test_stack__rows_have_no_order_to_follow():
+    with pytest.raises(ValueError, match="features have no order of rows to follow"):
+        Network.from_function((4, 3, 2), (2,), lambda x: ops.mean(ops.stack([ops.flatten(x)] * 2, axis=-3)))
+
+
+@pytest.mark.parametrize("pool", [ops.max, lambda x: ops.top_k(x, 2)])
+def test_max__a_nan_is_larger_than_all(pool):
+    with np.errstate(invalid="ignore"):
+        network = Network.from_function((None, 1), (1,), lambda x: ops.flatten(pool(ops.log(x))))
+        for rows in ([-1.0, 2.0, 3.0], [2.0, -1.0, 3.0], [2.0, 3.0, -1.0]):
+            assert np.isnan(network([np.array(rows)[:, np.newaxis]])).all()
+        assert np.isfinite(network([np.array([1.0, 2.0, 3.0])[:, np.newaxis]])).all()
