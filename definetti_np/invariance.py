@@ -35,7 +35,7 @@ def check_invariance(network: Network, batch: MultisetBatch) -> None:
                 f"a symmetric function such as ops.max or ops.mean; {ADVICE}"
             )
         between, number = _between_others(batch), len(batch)
-        out, _ = _compute(network, between, "of the batch between other datasets")
+        out, _ = _compute(network, between, "with other datasets beside the batch")
         if (found := _first_change(expected, out[number : 2 * number])) is not None:
             raise ValueError(
                 "network_function mixes the datasets of a batch: computed between others, the output "

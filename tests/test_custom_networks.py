@@ -296,7 +296,7 @@ def test_check__a_function_that_fails_between_other_datasets():
     with pytest.raises(KeyError, match="a table") as caught:
         step(function)
     assert calls == [2, 5, 5, 5, 20], "traced, computed twice, shuffled, and between others"
-    assert "network_function failed of the batch between other datasets, not before" in caught.value.__notes__[0]
+    assert "network_function failed with other datasets beside the batch, not before" in caught.value.__notes__[0]
 
 
 def test_trace__says_that_the_data_is_made_up():

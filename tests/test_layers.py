@@ -161,7 +161,11 @@ def test_sequential__takes_functions_and_names_its_layers():
         (lambda: Conv(0, 3), ValueError, "Conv: width must be at least 1, got 0"),
         (lambda: Dense("a"), TypeError, "Dense: nodes must be an integer, got 'a'"),
         (lambda: Dense(3, "relu"), TypeError, "activation must be a function such as ops.relu, or None, got 'relu'"),
-        (lambda: Dense(3, name="a/b"), ValueError, "name must consist of Latin letters, digits, '_' and '.', got 'a/b'"),
+        (
+            lambda: Dense(3, name="a/b"),
+            ValueError,
+            "name must consist of Latin letters, digits, '_' and '.', got 'a/b'",
+        ),
         (lambda: Parameter(1.0, name="header"), ValueError, "name of a Parameter must be none of .*got 'header'"),
         (lambda: Sequential([("fc", 3)]), TypeError, r"layers\[0\] must be a layer or a function, got \('fc', 3\)"),
         (lambda: Parameter(np.nan), ValueError, "initial of a Parameter must be finite, got nan"),

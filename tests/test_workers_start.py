@@ -1,6 +1,7 @@
 """Workers that do not start: training ends before its first step, says why, and starts no more of them."""
 
 import sys
+import time
 
 import disasters
 import pytest
@@ -109,3 +110,51 @@ def test_train__from_a_program_that_ends_without_closing(tmp_path):
     output, errors = trainer.communicate(timeout=60)
     assert (trainer.returncode, errors) == (0, "")
     assert not [pid for pid in map(int, output.split()) if disasters.alive(pid)]
+
+
+FORKED_WHILE_IMPORTING = """
+import os, sys, time
+import numpy as np
+from definetti_np import train
+
+def simulate(rng):
+    if not os.path.exists("flag"):
+        open("flag", "w").close()
+        time.sleep(0.1)  # now the trainer imports Numba
+        os.kill(os.getpid(), 9)
+    import numba
+    return rng.normal(size=(6, 4)), np.eye(2)[0]
+
+train((6, 4), (2,), simulate, [("fc", 4)], ("max",), [("softmax",)], num_batches=2, batch_size=8, sim_threads=1, seed=1)
+print("done")
+"""
+
+
+def test_train__a_worker_is_replaced_while_the_trainer_imports(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program = start_script(tmp_path, FORKED_WHILE_IMPORTING)
+    output, log = program.communicate(timeout=100)
+    assert output == "done\n", log
+
+
+SLOW_TO_LOAD = """
+import time
+from definetti_np import train
+from disasters import SMALL, simulator
+
+if __name__ == "__mp_main__":  # in the worker
+    time.sleep(100)
+
+if __name__ == "__main__":
+    print("started", flush=True)
+    train(simulator=simulator, start_method="spawn", sim_threads=1, **SMALL)
+"""
+
+
+def test_train__can_be_stopped_while_workers_start(tmp_path):
+    program = start_script(tmp_path, SLOW_TO_LOAD)
+    assert program.stdout.readline() == "started\n"
+    time.sleep(3)
+    program.terminate()
+    assert program.wait(timeout=30) == 143
+    program.communicate()
