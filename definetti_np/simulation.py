@@ -15,6 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# NumPy loads these two when they are first used: not while a worker is forked, which would wait for ever for the lock.
+import numpy.ma
+import numpy.random
+
 from .checks import as_integer
 from .errors import NotFiniteError, SimulatorError
 from .interruption import Interrupted

@@ -158,3 +158,31 @@ def test_train__can_be_stopped_while_workers_start(tmp_path):
     program.terminate()
     assert program.wait(timeout=30) == 143
     program.communicate()
+
+
+IMPORTS = """
+import sys
+import definetti_np.workers
+from definetti_np.messages import encode
+from definetti_np.simulation import ExampleSource
+from definetti_np.specs import network_spec
+from definetti_np.worker_process import run
+
+def simulate(rng):
+    if rng is None or rng.random() < 0.5:
+        raise ValueError("half of them")
+    return rng.normal(size=(6, 4)), [1.0, 0.0] @ np.eye(2)
+
+import numpy as np
+spec = network_spec((6, 4), (2,), [("fc", 4)], ("max",), [("softmax",)])
+before = set(sys.modules)
+for index in range(10):
+    encode(index, ExampleSource(simulate, 1, spec, "cross-ent", "redraw").example(index))
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_workers__import_nothing_while_they_simulate(tmp_path):
+    """A module that the trainer is importing when a worker is forked is locked there for ever."""
+    output, log = start_script(tmp_path, IMPORTS).communicate(timeout=60)
+    assert output == "[]\n", log
