@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def fork(function) -> int:
     process = os.fork()
     if process == 0:
         try:
+            # The lock with which Numba starts threads is shared with forked processes: a killed one may hold it for ever.
+            sys.modules["numba.np.ufunc.parallel"]._backend_init_process_lock = threading.RLock()
             function()
             os._exit(0)
         except BaseException:
