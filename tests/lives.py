@@ -58,7 +58,7 @@ def fork(function) -> int:
     process = os.fork()
     if process == 0:
         try:
-            # The lock with which Numba starts threads is shared with forked processes: a killed one may hold it for ever.
+            # Forked processes share the lock with which Numba starts threads: one that is killed may hold it for ever.
             sys.modules["numba.np.ufunc.parallel"]._backend_init_process_lock = threading.RLock()
             function()
             os._exit(0)
