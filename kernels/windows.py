@@ -118,11 +118,13 @@ def _find_windows(b, arguments):
 
     # Everything is laid out position by position. Small words are cells as they are, others are numbered.
     cell_of = np.empty((cells, rows), np.uint64)
-    low, high = words[start, 0], words[start, 0]
-    for u in range(start, start + rows):
-        for i in range(words.shape[1]):
-            low, high = min(low, words[u, i]), max(high, words[u, i])
-    bits = _bits(np.int64(high) - np.int64(low) + 1)
+    low, bits = words[start, 0], 64
+    if step == 1:
+        high = low
+        for u in range(start, start + rows):
+            for i in range(words.shape[1]):
+                low, high = min(low, words[u, i]), max(high, words[u, i])
+        bits = _bits(np.int64(high) - np.int64(low) + 1)
     if step == 1 and bits * width <= 64:
         for u in range(rows):
             for cell in range(cells):
