@@ -2,7 +2,7 @@
 
     python benchmarks/hotspot_step.py --threads 1 2 --json hotspot.json
 
-Same data (msprime simulations), same initial weights, same number of cores, and in turn; see peers.py. The frameworks
+Same data (msprime simulations), same initial weights, same number of cores, and in turn; see comparison.py. The frameworks
 allocate tens of megabytes in each step, and PyTorch is up to twice as fast if glibc keeps freed memory instead of
 returning it to the system; ours gains nothing:
 
@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 
 from common import BATCH_SIZE, HOTSPOT, hotspot_batches, save, show_machine
-from peers import ORIGINAL, PEERS, Job, compare
+from comparison import compare
+from peers import ORIGINAL, PEERS, Job
 
 from definetti_np import MultisetBatch
 

@@ -11,7 +11,8 @@ import resource
 from pathlib import Path
 
 from common import HOTSPOT, hotspot_batches, save, show_machine
-from peers import PEERS, Job, Ours, installed
+from comparison import installed
+from peers import PEERS, Job, Ours
 from processes import in_processes
 
 STATUS = Path("/proc/self/status")

@@ -3,7 +3,7 @@
     python benchmarks/workloads.py --threads 2 --json workloads.json
 
 Many haplotypes, and what they cost relative to few; continuous rows, in which nothing repeats; and the default network
-with max, moments and sort. See peers.py for how they are compared.
+with max, moments and sort. See comparison.py for how they are compared.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from common import (
     simulate_population,
     with_distances,
 )
-from peers import Contender, Job, Ours, compare
+from comparison import Contender, compare
+from peers import Job, Ours
 from processes import in_processes
 
 MANY = HOTSPOT | {"input_shape": (None, 24, 2), "g": ("max",)}
