@@ -7,13 +7,13 @@ from concurrent.futures import CancelledError, Executor, Future, wait
 from .errors import SimulatorError
 from .messages import decode, encode, failure
 from .redraws import NO_REDRAWS, Redraws
-from .simulation import ExampleSource, assemble, reproducing_line
+from .simulation import ExampleSource, Stream, assemble, reproducing_line
 
 MOST_IN_TASK = 8  # examples that are simulated by one call of the executor
 TICK = 0.1  # seconds between two looks at whether to go on waiting
 
 
-class ExecutorStream:
+class ExecutorStream(Stream):
     """Batches of examples ``first``, ``first + 1``, ..., ``stop - 1``, simulated ahead by an executor.
 
     The executor stays open. What it raises is not retried: a pool whose process died takes no more tasks.
@@ -53,11 +53,6 @@ class ExecutorStream:
         self._tasks: deque[tuple[range, Future]] = deque()  # in the order of their examples
         self._messages: deque[bytes] = deque()  # that have come and are not taken
         self._assign()
-
-    @property
-    def redraws(self) -> Mapping[str, int]:
-        """How many draws failed for the examples that were taken, by reason."""
-        return self._redraws.counts
 
     def next_batch(self, size: int, while_waiting: Callable[[], None] = lambda: None):
         """Return the next `size` examples, waiting for them: their rows, and their labels (size, N).
@@ -108,12 +103,6 @@ class ExecutorStream:
         for _, future in self._tasks:
             future.cancel()
         self._tasks.clear()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
 
 
 def simulate(source: ExampleSource, indices: range) -> list[bytes]:

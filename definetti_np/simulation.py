@@ -201,7 +201,27 @@ def _one_line(error: Exception) -> str:
     return " ".join(lines[0].split())[:200].encode(errors="backslashreplace").decode()
 
 
-class SerialStream:
+class Stream:
+    """What all streams of batches have: a count of redraws, and a context at whose end they are closed."""
+
+    _redraws: Redraws
+
+    @property
+    def redraws(self) -> Mapping[str, int]:
+        """How many draws failed for the examples that were taken, by reason."""
+        return self._redraws.counts
+
+    def close(self) -> None:
+        """Stop what has been started."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+class SerialStream(Stream):
     """Batches of examples ``first``, ``first + 1``, ..., simulated in this process when they are asked for.
 
     `max_redraw_fraction` limits how many draws may fail; `redraws` counts those that did, by reason, and starts with
@@ -220,26 +240,12 @@ class SerialStream:
         self._next = first
         self._redraws = Redraws(max_redraw_fraction, redraws)
 
-    @property
-    def redraws(self) -> Mapping[str, int]:
-        """How many draws failed for the examples that were taken, by reason."""
-        return self._redraws.counts
-
     def next_batch(self, size: int) -> tuple[MultisetBatch, np.ndarray]:
         """Return the next `size` examples: their rows, and their labels (size, N)."""
         start, self._next = self._next, self._next + size
         examples = [self._source.example(index) for index in range(start, self._next)]
         self._redraws.take(examples, self._next)
         return assemble(examples)
-
-    def close(self) -> None:
-        """There is nothing to stop."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
 
 
 def assemble(examples: list[Example]) -> tuple[MultisetBatch, np.ndarray]:

@@ -11,67 +11,47 @@ from .simulation import ExampleSource, SerialStream
 from .workers import WorkerStream
 
 
-@dataclass(frozen=True)
+@dataclass
 class StreamOptions:
-    """Arguments of `train` that say how to simulate, checked and with their defaults worked out."""
+    """Arguments of `train` that say how to simulate, of the same names; they are checked when it is made."""
 
-    workers: int
-    capacity: int
+    sim_threads: int | None
+    queue_capacity: int
     executor: object
-    timeout: float | None
+    simulator_timeout: float | None
     max_redraw_fraction: float
     worker_max_examples: int | None
     start_method: str | None
 
-    @classmethod
-    def checked(
-        cls,
-        *,
-        sim_threads,
-        queue_capacity,
-        executor,
-        simulator_timeout,
-        max_redraw_fraction,
-        worker_max_examples,
-        start_method,
-    ) -> "StreamOptions":
-        """Check the arguments of `train` that have these names."""
-        if executor is not None:
-            if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
-                raise TypeError(
-                    f"executor must be an object with a method submit, as those of concurrent.futures, got {executor!r}"
-                )
-            for name, value in {
-                "sim_threads": sim_threads,
-                "simulator_timeout": simulator_timeout,
-                "worker_max_examples": worker_max_examples,
-                "start_method": start_method,
-            }.items():
-                if value is not None:
-                    raise ValueError(f"{name} must be None with an executor, which has its own way, got {value!r}")
-        workers = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
-        if simulator_timeout is not None:
-            as_positive_number(simulator_timeout, "simulator_timeout")
-            if workers == 0:
+    def __post_init__(self):
+        if self.executor is not None:
+            self._check_executor()
+        if self.sim_threads is None:
+            self.sim_threads = available_cores()
+        self.sim_threads = as_integer(self.sim_threads, "sim_threads", minimum=0)
+        if self.simulator_timeout is not None:
+            as_positive_number(self.simulator_timeout, "simulator_timeout")
+            if self.sim_threads == 0:
                 raise ValueError(
                     "simulator_timeout needs simulator processes to kill: sim_threads must be 1 at least, got 0"
                 )
-        if as_positive_number(max_redraw_fraction, "max_redraw_fraction") > 1:
-            raise ValueError(f"max_redraw_fraction must be at most 1, got {max_redraw_fraction!r}")
-        if worker_max_examples is not None:
-            worker_max_examples = as_integer(worker_max_examples, "worker_max_examples", minimum=1)
-        if start_method not in (None, *multiprocessing.get_all_start_methods()):
+        if as_positive_number(self.max_redraw_fraction, "max_redraw_fraction") > 1:
+            raise ValueError(f"max_redraw_fraction must be at most 1, got {self.max_redraw_fraction!r}")
+        if self.worker_max_examples is not None:
+            self.worker_max_examples = as_integer(self.worker_max_examples, "worker_max_examples", minimum=1)
+        if self.start_method not in (None, *multiprocessing.get_all_start_methods()):
             choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
-            raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
-        return cls(
-            workers=workers,
-            capacity=queue_capacity,
-            executor=executor,
-            timeout=simulator_timeout,
-            max_redraw_fraction=max_redraw_fraction,
-            worker_max_examples=worker_max_examples,
-            start_method=start_method,
-        )
+            raise ValueError(f"start_method: unknown method {self.start_method!r}; choose from {choices}")
+
+    def _check_executor(self) -> None:
+        if isinstance(self.executor, type) or not callable(getattr(self.executor, "submit", None)):
+            raise TypeError(
+                "executor must be an object with a method submit, as those of concurrent.futures, got "
+                f"{self.executor!r}"
+            )
+        for name in ("sim_threads", "simulator_timeout", "worker_max_examples", "start_method"):
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(f"{name} must be None with an executor, which has its own way, got {value!r}")
 
     def open(
         self, source: ExampleSource, *, first: int, stop: int, redraws: Mapping[str, int], while_waiting: Callable
@@ -81,20 +61,20 @@ class StreamOptions:
         `redraws` counts those of the examples before; `while_waiting` is called until processes have started.
         """
         options = {"first": first, "max_redraw_fraction": self.max_redraw_fraction, "redraws": redraws}
-        if first == stop or self.executor is None and self.workers == 0:
+        if first == stop or self.executor is None and self.sim_threads == 0:
             return SerialStream(source, **options)
-        options |= {"stop": stop, "capacity": self.capacity}
+        options |= {"stop": stop, "capacity": self.queue_capacity}
         if self.executor is not None:
             return ExecutorStream(source, self.executor, **options)
         return WorkerStream(
             source,
-            workers=self.workers,
+            workers=self.sim_threads,
             start_method=self.start_method,
-            timeout=self.timeout,
+            timeout=self.simulator_timeout,
             worker_max_examples=self.worker_max_examples,
             while_waiting=while_waiting,
             **options,
         )
 
     def __str__(self) -> str:
-        return "an executor" if self.executor is not None else f"{self.workers} simulator processes"
+        return "an executor" if self.executor is not None else f"{self.sim_threads} simulator processes"

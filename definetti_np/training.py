@@ -185,7 +185,7 @@ def train(
     drawn = seed is None
     if on_simulator_error not in ("raise", "redraw"):
         raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from 'raise', 'redraw'")
-    streams = StreamOptions.checked(
+    streams = StreamOptions(
         sim_threads=sim_threads,
         queue_capacity=queue_capacity,
         executor=executor,

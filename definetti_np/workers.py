@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from .errors import SimulatorError
 from .messages import READY, decode, text_of
 from .redraws import NO_REDRAWS, Redraws
-from .simulation import ExampleSource, assemble, reproducing_line
+from .simulation import ExampleSource, Stream, assemble, reproducing_line
 from .worker import Worker, end_all
 from .worker_process import refuse_to_train_while_starting
 
@@ -32,7 +32,7 @@ LONGEST = 1.0  # seconds between two looks at the watch; what is more, the train
 MOST_FAILED_STARTS = 10  # in a row
 
 
-class WorkerStream:
+class WorkerStream(Stream):
     """Batches of examples ``first``, ``first + 1``, ..., ``stop - 1``, simulated ahead by worker processes.
 
     Parameters
@@ -115,11 +115,6 @@ class WorkerStream:
             raise
         self._receiver.start()
         atexit.register(self.close)  # before multiprocessing ends the workers, which would be started again
-
-    @property
-    def redraws(self) -> Mapping[str, int]:
-        """How many draws failed for the examples that were taken, by reason."""
-        return self._redraws.counts
 
     def next_batch(self, size: int, while_waiting: Callable[[], None] = lambda: None):
         """Return the next `size` examples, waiting for them: their rows, and their labels (size, N).
@@ -329,12 +324,6 @@ class WorkerStream:
         self._workers = []
         self._selector.close()
         atexit.unregister(self.close)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
 
 
 class _Watch:
