@@ -2,7 +2,9 @@
 
 from setuptools import setup
 
+FOLDERS = ("engine", "files", "kernels", "ops", "simulation")
+
 setup(
-    packages=["definetti_np", "definetti_np.kernels"],
+    packages=["definetti_np", *(f"definetti_np.{folder}" for folder in FOLDERS)],
     package_dir={"definetti_np": "definetti_np", "definetti_np.kernels": "kernels"},
 )

@@ -31,9 +31,9 @@ class Run:
 
     def examples_per_second(self, training: bool, workers: int, threads: int, seconds: float, seed: int) -> float:
         from definetti_np import train
-        from definetti_np.simulation import ExampleSource
+        from definetti_np.simulation.source import ExampleSource
+        from definetti_np.simulation.workers import WorkerStream
         from definetti_np.specs import network_spec
-        from definetti_np.workers import WorkerStream
 
         times = []
         next_batch = WorkerStream.next_batch

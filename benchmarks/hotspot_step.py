@@ -2,9 +2,9 @@
 
     python benchmarks/hotspot_step.py --threads 1 2 --json hotspot.json
 
-Same data (msprime simulations), same initial weights, same number of cores, and in turn; see comparison.py. The frameworks
-allocate tens of megabytes in each step, and PyTorch is up to twice as fast if glibc keeps freed memory instead of
-returning it to the system; ours gains nothing:
+Same data (msprime simulations), same initial weights, same number of cores, and in turn; see comparison.py. The
+frameworks allocate tens of megabytes in each step, and PyTorch is up to twice as fast if glibc keeps freed memory
+instead of returning it to the system; ours gains nothing:
 
     export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592
 """

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from definetti_np.simulation import ExampleSource
+from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
-from definetti_np.workers import WorkerStream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "example"))
 import simulator_example

@@ -14,9 +14,9 @@ import time
 import numpy as np
 from common import BATCH_SIZE, HOTSPOT, show, show_machine, show_ratio, simulate_hotspots
 
-from definetti_np.simulation import ExampleSource, SerialStream
+from definetti_np.simulation.source import ExampleSource, SerialStream
+from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
-from definetti_np.workers import WorkerStream
 
 try:
     import torch

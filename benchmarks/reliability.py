@@ -17,7 +17,7 @@ import numpy as np
 from common import BATCH_SIZE, EXAMPLE, HOTSPOT, show, show_machine, show_ratio
 
 from definetti_np import Trainer, train
-from definetti_np.checkpoint import Checkpoint, Checkpoints
+from definetti_np.files.checkpoint import Checkpoint, Checkpoints
 
 
 def main():

@@ -16,8 +16,8 @@ import msprime
 import tskit
 from common import HOTSPOT, hotspot_simulator, save, show_machine
 
-from definetti_np.messages import encode
-from definetti_np.simulation import ExampleSource
+from definetti_np.simulation.messages import encode
+from definetti_np.simulation.source import ExampleSource
 from definetti_np.specs import network_spec
 
 MSPRIME = (msprime, "sim_ancestry"), (msprime, "sim_mutations"), (msprime, "RateMap")

@@ -43,8 +43,9 @@ class Profile:
         self.wind_around_everything()
 
     def wind_around_everything(self):
-        from definetti_np import layers, network, operations, trainer
+        from definetti_np import layers, network, trainer
         from definetti_np.kernels._jit import Kernel
+        from definetti_np.ops import operations
 
         run = Kernel.__call__
 

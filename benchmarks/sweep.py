@@ -73,8 +73,9 @@ def network(depths: tuple[int, int], snps: int) -> dict:
 
 def measure(job: Job, threads: int, calls: int) -> dict:
     """Counts of a batch, and the seconds of steps on it of each form of ours."""
-    from definetti_np import MultisetBatch, operations
-    from definetti_np.features import RowFeatures
+    from definetti_np import MultisetBatch
+    from definetti_np.engine.features import RowFeatures
+    from definetti_np.ops import operations
 
     rows = MultisetBatch.from_datasets(job.data[0])
     point = {"B": len(rows), "n": job.data[0].shape[1], "W": job.data[0].shape[2], "U": len(rows.rows), "D": []}
@@ -116,8 +117,8 @@ def fit(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 def example_costs(threads: int, calls: int, examples: int = 200) -> tuple[dict, float, float]:
     """Counts and steps of the example's batch; seconds per example of simulating, and of all that the trainer does."""
-    from definetti_np.messages import decode, encode
-    from definetti_np.simulation import ExampleSource, assemble
+    from definetti_np.simulation.messages import decode, encode
+    from definetti_np.simulation.source import ExampleSource, assemble
 
     job = Job.of(HOTSPOT, *hotspot_batches(1, seed=1))
     point = measure(job, threads, calls)

@@ -11,11 +11,11 @@ _MODULE_OF = {
     "ModelFileError": "errors",
     "MultisetBatch": "multiset",
     "Network": "network",
-    "Parameter": "bindings",
+    "Parameter": "engine.bindings",
     "SimulatorError": "errors",
     "Trainer": "trainer",
     "load": "model",
-    "simulate_example": "simulation",
+    "simulate_example": "simulation.source",
     "test": "model",
     "train": "training",
 }

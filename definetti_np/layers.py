@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Sequence
 
 from . import ops
-from .bindings import Parameter, bound, check_name, current
 from .checks import as_integer
-from .features import RowFeatures
-from .initial import constant_bias, draw_weight
-from .operations import LINEAR, RELU
-from .tensor import Tensor
+from .engine.bindings import Parameter, bound, check_name, current
+from .engine.features import RowFeatures
+from .engine.initial import constant_bias, draw_weight
+from .engine.tensor import Tensor
+from .ops.operations import LINEAR, RELU
 
 __all__ = ["Conv", "Dense", "Parameter", "Sequential"]
 

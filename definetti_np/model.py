@@ -7,14 +7,14 @@ import numpy as np
 
 from .checks import as_integer, name_of
 from .cores import available_cores
+from .engine.workspace import Workspace
 from .errors import ModelFileError
+from .files.archive import check_parent, model_path, read_model, write_model
 from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
-from .modelfile import check_parent, model_path, read_model, write_model
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
 from .specs import network_spec
-from .workspace import Workspace
 
 # What is predicted at once; a result does not depend on which others it is computed with.
 DATASETS_AT_ONCE = 64

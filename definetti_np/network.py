@@ -7,16 +7,16 @@ from types import MappingProxyType
 import numpy as np
 
 from . import ops
-from .assembly import assemble_datasets
-from .bindings import Binding, Tracer
-from .features import RowFeatures
+from .engine.assembly import assemble_datasets
+from .engine.bindings import Binding, Tracer
+from .engine.features import RowFeatures
+from .engine.parameters import Parameters
+from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch
-from .parameters import Parameters
-from .places import contiguous
+from .ops.places import contiguous
 from .seeds import check_seed, weights_rng
 from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
-from .tensor import Tensor
 
 
 class Network:

@@ -4,10 +4,10 @@ import logging
 import time
 from pathlib import Path
 
-from .checkpoint import Checkpoint, Checkpoints, check_same_run
 from .errors import SimulatorError
+from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
 from .interruption import Interrupted, Interruption
-from .simulation import SerialStream
+from .simulation.source import SerialStream
 
 logger = logging.getLogger("definetti_np")
 

@@ -4,18 +4,18 @@ import math
 
 import numpy as np
 
-from . import operations
 from .checks import as_integer, as_positive_number
 from .cores import available_cores
+from .engine.adam import Adam
+from .engine.tensor import Tensor, backpropagate
+from .engine.workspace import Workspace
 from .invariance import check_invariance
 from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import as_floats
 from .network import Network
-from .optimizers import Adam
+from .ops import operations
 from .specs import NetworkSpec
-from .tensor import Tensor, backpropagate
-from .workspace import Workspace
 
 LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
 LOSS_OPERATIONS = {"cross-ent": operations.cross_entropy, "l2": operations.squared_error}

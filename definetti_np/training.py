@@ -4,20 +4,20 @@ import contextlib
 import logging
 from pathlib import Path
 
-from .checkpoint import Checkpoints, check_same_run
 from .checks import as_integer, as_positive_number, name_of, qualified_name
+from .files.archive import check_parent, model_path
+from .files.checkpoint import Checkpoints, check_same_run
+from .files.lock import only_run
 from .interruption import Interruption
-from .lock import only_run
 from .logs import Summary, log_to, progress
 from .losses import check_accuracy, check_loss
-from .modelfile import check_parent, model_path
-from .redraws import describe_redraws
 from .run import Run, find_start, save_model
 from .seeds import check_seed
-from .simulation import ExampleSource, takes_generator
+from .simulation.redraws import describe_redraws
+from .simulation.source import ExampleSource, takes_generator
+from .simulation.stream import StreamOptions
+from .simulation.worker import no_fork_meanwhile
 from .specs import function_spec, network_spec
-from .streams import StreamOptions
-from .worker import no_fork_meanwhile
 
 logger = logging.getLogger("definetti_np")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from definetti_np.tensor import Parameter, backpropagate
+from definetti_np.engine.tensor import Parameter, backpropagate
 
 STEP = 1e-6
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from definetti_np import Model, Network, Trainer
-from definetti_np.checkpoint import Checkpoint, write_checkpoint
-from definetti_np.modelfile import FORMAT_VERSION
+from definetti_np.files.archive import FORMAT_VERSION
+from definetti_np.files.checkpoint import Checkpoint, write_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 NETWORKS = {

@@ -16,9 +16,9 @@ from lives import SMALL, run, simulator
 from sessions import LIVES, Session, start, until
 
 from definetti_np import ModelFileError, Parameter, SimulatorError, load, ops, train
-from definetti_np import checkpoint as checkpoint_module
-from definetti_np.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
-from definetti_np.modelfile import CHECKPOINT, FORMAT_VERSION, read_file, write_file
+from definetti_np.files import checkpoint as checkpoint_module
+from definetti_np.files.archive import CHECKPOINT, FORMAT_VERSION, read_file, write_file
+from definetti_np.files.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
 
 FILES = ["s", "w.checkpoint.npz", "w.checkpoint.previous.npz", "w.npz"]
 
@@ -377,7 +377,7 @@ def test_lock__is_free_again_after_errors(tmp_path):
 
 
 def test_train__removes_its_own_stale_files_alone(tmp_path):
-    from definetti_np.modelfile import _temporary_prefix
+    from definetti_np.files.archive import _temporary_prefix
 
     stale = [f"{_temporary_prefix(tmp_path / name)}abcdefgh.tmp" for name in ("w.npz", "w.checkpoint.npz", "x.npz")]
     for name in [*stale, ".other.tmp"]:

@@ -12,8 +12,8 @@ from test_training import SMALL, sha, simulator
 
 import definetti_np
 from definetti_np import Model, ModelFileError, MultisetBatch, Network, Parameter, Trainer, load, ops, train
+from definetti_np.files.archive import write_model
 from definetti_np.layers import Conv, Dense, Sequential
-from definetti_np.modelfile import write_model
 
 FOLDER = Path(__file__).parent / "references" / "custom"
 each_case = pytest.mark.parametrize("name", CUSTOM_CASES)

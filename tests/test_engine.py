@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from definetti_np import MultisetBatch, Network, Trainer, features, products
-from definetti_np.assembly import assemble_datasets
+from definetti_np import MultisetBatch, Network, Trainer
+from definetti_np.engine import features
+from definetti_np.engine.assembly import assemble_datasets
+from definetti_np.engine.workspace import Workspace, empty
 from definetti_np.kernels._tile import VECTOR_BYTES
-from definetti_np.workspace import Workspace, empty
+from definetti_np.ops import window_products as products
 
 NETWORKS = {
     "max": ([("conv", 3, 6), ("conv", 2, 5)], ("max",), [("fc", 4), ("softmax",)]),

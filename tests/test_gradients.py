@@ -6,9 +6,10 @@ from gradcheck import check_gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from definetti_np import MultisetBatch, Network, Trainer, operations
-from definetti_np.features import RowFeatures
-from definetti_np.tensor import Parameter, Tensor, backpropagate
+from definetti_np import MultisetBatch, Network, Trainer
+from definetti_np.engine.features import RowFeatures
+from definetti_np.engine.tensor import Parameter, Tensor, backpropagate
+from definetti_np.ops import operations
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -19,7 +19,7 @@ LOADER = """
 import os, resource, sys
 import definetti_np.model
 from definetti_np import ModelFileError, load
-from definetti_np.checkpoint import read_checkpoint
+from definetti_np.files.checkpoint import read_checkpoint
 from pathlib import Path
 
 watching = False

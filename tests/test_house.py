@@ -11,89 +11,79 @@ import reference
 import definetti_np
 
 ROOT = Path(__file__).parents[1]
-LIBRARY = sorted((ROOT / "definetti_np").glob("*.py"))
+LIBRARY = sorted((ROOT / "definetti_np").glob("*.py")) + sorted((ROOT / "definetti_np").glob("[!k]*/*.py"))
 KERNELS = sorted((ROOT / "kernels").glob("[!_]*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in [*LIBRARY, *KERNELS, ROOT / "kernels" / "_jit.py"]}
 
-# Imports go from a layer to layers below it, or stay in it.
-LAYERS = [
-    ["training"],
-    ["streams", "run"],
-    ["model", "trainer"],
-    ["invariance"],
-    ["network", "optimizers"],
-    ["layers"],
-    ["ops"],
-    ["operands"],
-    ["operations", "assembly", "places"],
-    ["products"],
-    ["features", "parameters", "workers", "executors", "checkpoint"],
-    ["workspace", "kernels", "worker"],
-    ["worker_process"],
-    ["messages"],
-    ["simulation", "bindings", "modelfile", "logs"],
-    ["tensor", "initial", "redraws"],
-    ["losses", "multiset", "seeds"],
-    ["specs"],
-    ["checks", "errors", "cores", "interruption", "lock", "one_thread", "arithmetic"],
-]
-LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
-WITHOUT_NUMBA = {
-    "simulation",
-    "streams",
-    "run",
-    "executors",
-    "workers",
-    "worker_process",
-    "specs",
-    "modelfile",
-    "multiset",
-    "losses",
-    "seeds",
-    "logs",
+# Imports go from a floor to floors below it, or stay on it; a folder is one room of its floor.
+FLOORS = [
     "training",
-    "checkpoint",
-}
+    "run model trainer",
+    "invariance network layers",
+    "ops simulation",
+    "engine files",
+    "kernels losses seeds logs",
+    "specs multiset interruption cores checks errors",
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
+WITHOUT_NUMBA = {"simulation", "files", "specs", "multiset", "losses", "seeds", "logs", "training", "run"}
+
+
+def room_of(path):
+    """The folder of the package that a file lies in, or its own name."""
+    return path.relative_to(ROOT / "definetti_np").parts[0].removesuffix(".py")
 
 
 def imports_of(path):
-    """(module, whether it is imported at the top) for the project's modules that a file imports."""
+    """(module, such as "engine.tensor", whether it is imported at the top) for the project's modules in a file."""
+    folder = path.relative_to(ROOT / "definetti_np").parts[:-1]
     found = []
     for node in ast.walk(TREES[path]):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            found += [(name.split(".")[0], node in TREES[path].body) for name in names]
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*folder[: len(folder) + 1 - node.level], *filter(None, [node.module])]
+            modules = [[*base, alias.name] for alias in node.names] if is_folder(base) else [base]
+            found += [(".".join(m), node in TREES[path].body) for m in modules]
     return found
+
+
+def is_folder(parts):
+    return ROOT.joinpath("definetti_np", *parts).is_dir()
 
 
 def public_functions(path):
     return [n.name for n in TREES[path].body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
 def test_library__imports_go_down(path):
-    if path.stem == "__init__":
+    if path == ROOT / "definetti_np" / "__init__.py":
         assert imports_of(path) == []
         return
-    assert path.stem in LEVEL, "a new module needs its layer"
+    assert room_of(path) in FLOOR, "a new module needs its floor"
     for module, _ in imports_of(path):
-        assert LEVEL[module] >= LEVEL[path.stem], f"{path.stem} imports {module}, which is above it"
+        room = module.split(".")[0]
+        assert FLOOR[room] >= FLOOR[room_of(path)], f"{name_of(path)} imports {module}, which is above it"
 
 
-def reachable(module):
-    seen, todo = set(), [module]
+def reachable(room):
+    """The rooms that importing every module of a room imports."""
+    seen, todo = set(), [room]
     while todo:
         current = todo.pop()
         seen.add(current)
-        if current != "kernels":
-            top = [name for name, at_top in imports_of(ROOT / "definetti_np" / f"{current}.py") if at_top]
-            todo += [name for name in top if name not in seen]
+        files = [path for path in LIBRARY if room_of(path) == current]
+        rooms = {module.split(".")[0] for path in files for module, at_top in imports_of(path) if at_top}
+        todo += rooms - seen
     return seen
 
 
-@pytest.mark.parametrize("module", sorted(WITHOUT_NUMBA))
-def test_simulation_side__reaches_no_kernel(module):
-    assert "kernels" not in reachable(module)
+@pytest.mark.parametrize("room", sorted(WITHOUT_NUMBA))
+def test_simulation_side__reaches_no_kernel(room):
+    assert not {"kernels", "engine", "ops"} & reachable(room)
 
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
@@ -118,7 +108,9 @@ def test_kernels__jitted_functions_go_through_the_compile_policy(path):
 def test_kernels__have_a_legend_a_contract_and_a_twin(path):
     assert re.search(r"^[A-Z]    ", ast.get_docstring(TREES[path]), re.MULTILINE), "an axis legend"
     tests = (ROOT / "tests" / "test_kernels.py").read_text()
-    gradients = "".join(ast.unparse(TREES[ROOT / "definetti_np" / f"{name}.py"]) for name in ("operations", "products"))
+    gradients = "".join(
+        ast.unparse(TREES[ROOT / "definetti_np" / "ops" / f"{name}.py"]) for name in ("operations", "window_products")
+    )
     for node in TREES[path].body:
         name = getattr(node, "name", "_")
         if name.startswith("_") or node.returns is not None:  # what returns something is no kernel
@@ -133,11 +125,11 @@ def test_kernels__have_a_legend_a_contract_and_a_twin(path):
 
 def test_operations__each_has_a_gradient_test():
     tests = (ROOT / "tests" / "test_gradients.py").read_text()
-    for name in public_functions(ROOT / "definetti_np" / "operations.py"):
+    for name in public_functions(ROOT / "definetti_np" / "ops" / "operations.py"):
         assert f"operations.{name}" in tests
 
 
-@pytest.mark.parametrize("path", TREES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TREES, ids=name_of)
 def test_library__says_nothing_and_imports_nothing_forbidden(path):
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Call):
@@ -174,7 +166,7 @@ def test_docstrings__name_the_parameters_of_the_signature():
     assert checked >= 5
 
 
-@pytest.mark.parametrize("path", [p for p in TREES if p.stem != "__init__"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p for p in TREES if p.stem != "__init__"], ids=name_of)
 def test_library__everything_public_has_a_docstring(path):
     assert ast.get_docstring(TREES[path])
     for node in TREES[path].body:

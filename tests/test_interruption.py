@@ -13,7 +13,7 @@ from sessions import start, until
 
 import definetti_np.training
 from definetti_np import ModelFileError, train
-from definetti_np.checkpoint import read_checkpoint
+from definetti_np.files.checkpoint import read_checkpoint
 from definetti_np.interruption import Interruption
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

@@ -11,7 +11,7 @@ import pytest
 
 from definetti_np import Model, ModelFileError, Network, load
 from definetti_np import test as predict_with
-from definetti_np.modelfile import FORMAT_VERSION, read_model, write_model
+from definetti_np.files.archive import FORMAT_VERSION, read_model, write_model
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from test_gradients import features_of, rows
 
 from definetti_np import MultisetBatch, Network, ops
-from definetti_np.arithmetic import OPERATIONS
-from definetti_np.features import RowFeatures
-from definetti_np.tensor import Parameter, Tensor, backpropagate
+from definetti_np.engine.features import RowFeatures
+from definetti_np.engine.operators import OPERATIONS
+from definetti_np.engine.tensor import Parameter, Tensor, backpropagate
 
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = st.lists(st.integers(1, 4), max_size=4).map(tuple)

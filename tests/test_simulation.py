@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from definetti_np import SimulatorError, simulate_example
-from definetti_np.simulation import ExampleSource, SerialStream, takes_generator
+from definetti_np.simulation.source import ExampleSource, SerialStream, takes_generator
 from definetti_np.specs import network_spec
 
 SPEC = network_spec((4, 3), (2,), [("fc", 5)], ("max",), [("softmax",)])

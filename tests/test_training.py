@@ -13,9 +13,9 @@ import pytest
 
 import definetti_np
 from definetti_np import SimulatorError, load, train
-from definetti_np.checkpoint import read_checkpoint
+from definetti_np.engine.tensor import backpropagate
+from definetti_np.files.checkpoint import read_checkpoint
 from definetti_np.logs import progress
-from definetti_np.tensor import backpropagate
 
 SMALL = {
     "input_shape": (12, 3),

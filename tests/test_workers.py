@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from definetti_np import SimulatorError
-from definetti_np.simulation import ExampleSource, SerialStream
+from definetti_np.simulation.source import ExampleSource, SerialStream
+from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
-from definetti_np.workers import WorkerStream
 
 SPEC = network_spec((None, 3), (2,), [("fc", 5)], ("max",), [("softmax",)])
 LABEL = np.array([0.0, 1])

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from disasters import SMALL, descendants, sha_of_training, simulator, start_script, wait_until
 
-from definetti_np.simulation import ExampleSource
+from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
-from definetti_np.workers import WorkerStream
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 SPEC = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"], ("max",), SMALL["h_net"])

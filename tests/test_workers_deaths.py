@@ -14,9 +14,9 @@ import pytest
 from disasters import SMALL, descendants, sha_of_training, simulator, start_script, with_disaster
 
 from definetti_np import SimulatorError
-from definetti_np.simulation import ExampleSource
+from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
-from definetti_np.workers import WorkerStream
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 SPEC = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"], ("max",), SMALL["h_net"])
@@ -100,7 +100,7 @@ def test_worker_stream__workers_that_cannot_start_again_end_it(monkeypatch, capl
     with open_stream(simulator, workers=2) as stream:
         stream.next_batch(10)
         # As if something on the machine had changed: every process that is started from now on ends at once.
-        monkeypatch.setattr("definetti_np.worker.run", lambda *arguments: os._exit(9))
+        monkeypatch.setattr("definetti_np.simulation.worker.run", lambda *arguments: os._exit(9))
         os.kill(stream._workers[0].pid, signal.SIGKILL)
         with pytest.raises(
             SimulatorError,

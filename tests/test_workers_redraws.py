@@ -5,10 +5,10 @@ import pytest
 from disasters import SMALL, index_of, sha_of_training, simulator
 
 from definetti_np import SimulatorError, simulate_example, train
-from definetti_np.redraws import MOST_REASONS, Redraws
-from definetti_np.simulation import Example, ExampleSource, SerialStream
+from definetti_np.simulation.redraws import MOST_REASONS, Redraws
+from definetti_np.simulation.source import Example, ExampleSource, SerialStream
+from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
-from definetti_np.workers import WorkerStream
 
 SPEC = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"], ("max",), SMALL["h_net"])
 REDRAW = {"on_simulator_error": "redraw", "max_redraw_fraction": 0.5}

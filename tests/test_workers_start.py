@@ -162,11 +162,11 @@ def test_train__can_be_stopped_while_workers_start(tmp_path):
 
 IMPORTS = """
 import sys
-import definetti_np.workers
-from definetti_np.messages import encode
-from definetti_np.simulation import ExampleSource
+import definetti_np.simulation.workers
+from definetti_np.simulation.messages import encode
+from definetti_np.simulation.source import ExampleSource
 from definetti_np.specs import network_spec
-from definetti_np.worker_process import run
+from definetti_np.simulation.worker_process import run
 
 def simulate(rng):
     if rng is None or rng.random() < 0.5:

@@ -10,7 +10,8 @@ import disasters
 import pytest
 from disasters import descendants, sha_of_training, simulator, start_script, wait_until, with_disaster
 
-from definetti_np import SimulatorError, train, workers
+from definetti_np import SimulatorError, train
+from definetti_np.simulation import workers
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 
 from .messages import TASK, Inbox
-from .simulation import ExampleSource
+from .source import ExampleSource
 from .worker_process import NO_GUARD, run
 
 GRACE = 1.0  # seconds that a process gets to end by itself

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import ModelFileError
+from ..errors import ModelFileError
 
 MODEL = "definetti_np model"
 CHECKPOINT = "definetti_np checkpoint"

@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from .errors import SimulatorError
+from ..errors import SimulatorError
 from .messages import READY, decode, text_of
 from .redraws import NO_REDRAWS, Redraws
-from .simulation import ExampleSource, Stream, assemble, reproducing_line
+from .source import ExampleSource, Stream, assemble, reproducing_line
 from .worker import Worker, end_all
 from .worker_process import refuse_to_train_while_starting
 

@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future, wait
 
-from .errors import SimulatorError
+from ..errors import SimulatorError
 from .messages import decode, encode, failure
 from .redraws import NO_REDRAWS, Redraws
-from .simulation import ExampleSource, Stream, assemble, reproducing_line
+from .source import ExampleSource, Stream, assemble, reproducing_line
 
 MOST_IN_TASK = 8  # examples that are simulated by one call of the executor
 TICK = 0.1  # seconds between two looks at whether to go on waiting

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from .features import RowFeatures
-from .kernels import loss as loss_kernels
-from .kernels import pool as pool_kernels
-from .products import WindowGradient, WinnersGradient, multiply_windows
-from .tensor import Tensor, as_dense
-from .workspace import empty, empty_like
+from ..engine.features import RowFeatures
+from ..engine.tensor import Tensor, as_dense
+from ..engine.workspace import empty, empty_like
+from ..kernels import loss as loss_kernels
+from ..kernels import pool as pool_kernels
+from .window_products import WindowGradient, WinnersGradient, multiply_windows
 
 RELU = 0.0
 LINEAR = -np.inf

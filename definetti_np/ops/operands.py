@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .arithmetic import OPERATIONS
-from .bindings import Parameter, current
-from .features import RowFeatures
+from ..engine.bindings import Parameter, current
+from ..engine.features import RowFeatures
+from ..engine.operators import OPERATIONS
+from ..engine.tensor import Parameter as Leaf
+from ..engine.tensor import Tensor
 from .places import expanded, met, of_rows, with_values
-from .tensor import Parameter as Leaf
-from .tensor import Tensor
 
 
 def operation(function: Callable) -> Callable:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import as_integer
-from .errors import ModelFileError
-from .modelfile import CHECKPOINT, read_file, remove_temporaries, write_file
+from ..checks import as_integer
+from ..errors import ModelFileError
+from .archive import CHECKPOINT, read_file, remove_temporaries, write_file
 
 logger = logging.getLogger("definetti_np")
 

@@ -19,14 +19,14 @@ import numpy as np
 import numpy.ma
 import numpy.random
 
-from .checks import as_integer
-from .errors import NotFiniteError, SimulatorError
-from .interruption import Interrupted
-from .losses import check_labels
-from .multiset import MultisetBatch, as_floats, as_rows, distinct_rows
+from ..checks import as_integer
+from ..errors import NotFiniteError, SimulatorError
+from ..interruption import Interrupted
+from ..losses import check_labels
+from ..multiset import MultisetBatch, as_floats, as_rows, distinct_rows
+from ..seeds import example_seed
+from ..specs import NetworkSpec, shape_fits
 from .redraws import NO_REDRAWS, Redraws
-from .seeds import example_seed
-from .specs import NetworkSpec, shape_fits
 
 MOST_DRAWS = 100  # of one example, before it counts as impossible
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .arithmetic import Arithmetic
-from .kernels import windows as kernels
-from .multiset import MultisetBatch
+from ..kernels import windows as kernels
+from ..multiset import MultisetBatch
+from .operators import Arithmetic
 from .tensor import Tensor
 from .workspace import empty
 

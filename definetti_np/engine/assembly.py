@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .kernels import rows as kernels
-from .multiset import MultisetBatch
+from ..kernels import rows as kernels
+from ..multiset import MultisetBatch
 from .workspace import empty
 
 CONVERTED = (np.float32, np.float64)

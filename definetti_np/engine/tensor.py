@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .arithmetic import Arithmetic
+from .operators import Arithmetic
 
 
 class Tensor(Arithmetic):

@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 
-from .errors import SimulatorError
-from .simulation import Example, ExampleSource
+from ..errors import SimulatorError
+from .source import Example, ExampleSource
 
 READY, EXAMPLE, FAILURE = range(3)
 HEADER = struct.Struct("<5q")  # bytes after the header, kind, index of the example, distinct rows, bytes of text

@@ -16,11 +16,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..checks import as_integer, as_positive_number
+from ..engine.bindings import current
+from ..engine.features import RowFeatures
+from ..engine.tensor import Tensor
+from ..engine.workspace import empty_like
+from ..kernels import pool as pool_kernels
 from . import operations
-from .bindings import current
-from .checks import as_integer, as_positive_number
-from .features import RowFeatures
-from .kernels import pool as pool_kernels
 from .operands import (
     check_broadcast,
     check_one_batch,
@@ -35,8 +37,6 @@ from .operands import (
 )
 from .operations import LINEAR
 from .places import contiguous, expanded, met, of_datasets, of_rows, to_datasets, with_values
-from .tensor import Tensor
-from .workspace import empty_like
 
 # Arithmetic
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from .errors import SimulatorError
+from ..errors import SimulatorError
 
 NO_REDRAWS = MappingProxyType({})
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
-from .arithmetic import Arithmetic
-from .checks import as_integer
+from ..checks import as_integer
 from .initial import draw_weight
+from .operators import Arithmetic
 from .tensor import Tensor
 
 NOT_NAMES = ("header", "file", "allow_pickle")

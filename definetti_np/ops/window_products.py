@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .features import Windows
-from .kernels import conv as kernels
-from .kernels import winners as winners_kernels
-from .kernels.pool import winners_backward
-from .workspace import empty, empty_like
+from ..engine.features import Windows
+from ..engine.workspace import empty, empty_like
+from ..kernels import conv as kernels
+from ..kernels import winners as winners_kernels
+from ..kernels.pool import winners_backward
 
 FEWEST_WINDOWS = 1  # per channel, for gradients to be treated as sparse
 SPARSE = 0.25  # below this share of features that win, going through them one by one beats the matrix product

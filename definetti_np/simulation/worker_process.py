@@ -17,10 +17,10 @@ import traceback
 from multiprocessing import forkserver
 from multiprocessing.reduction import ForkingPickler
 
-from .errors import SimulatorError
+from ..errors import SimulatorError
 from .messages import TASK, encode, failure, ready
 from .one_thread import use_one_thread
-from .simulation import ExampleSource, forget_locks_of_other_threads
+from .source import ExampleSource, forget_locks_of_other_threads
 
 PR_SET_PDEATHSIG = 1
 NO_GUARD = 64  # exit code of a process that found itself training, since the script that it imported does

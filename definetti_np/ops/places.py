@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from .features import RowFeatures
-from .kernels import conv as kernels
-from .tensor import Tensor
-from .workspace import empty_like
+from ..engine.features import RowFeatures
+from ..engine.tensor import Tensor
+from ..engine.workspace import empty_like
+from ..kernels import conv as kernels
 
 
 def reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

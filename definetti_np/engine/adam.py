@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .kernels import adam
+from ..kernels import adam
 
 
 class Adam:

@@ -4,10 +4,10 @@ import multiprocessing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .checks import as_integer, as_positive_number
-from .cores import available_cores
+from ..checks import as_integer, as_positive_number
+from ..cores import available_cores
 from .executors import ExecutorStream
-from .simulation import ExampleSource, SerialStream
+from .source import ExampleSource, SerialStream
 from .workers import WorkerStream
 
 

@@ -1,0 +1,1 @@
+"""What is written to disk: models, checkpoints, and the lock that keeps a second run away."""
