@@ -23,6 +23,9 @@ from numba import types
 from numba.core import event
 from numba.extending import intrinsic
 
+from ..numba_threads import threads_are_lost
+from ..process import after_fork
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -62,7 +65,8 @@ class Kernel:
         if callback is None:
             callback = self._callbacks[key] = self._compile(arguments)
         packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
-        if blocks == 1 or sum([a.nbytes for a in arguments if isinstance(a, np.ndarray)]) < FEW_BYTES:
+        few = blocks == 1 or sum([a.nbytes for a in arguments if isinstance(a, np.ndarray)]) < FEW_BYTES
+        if few or threads_are_lost():
             _loop(parallel=False)(callback.address, blocks, _address(packed))
             return
         with _one_at_a_time:
@@ -76,6 +80,15 @@ class Kernel:
 
 
 _one_at_a_time = threading.Lock()  # not every threading layer of Numba can run two parallel loops
+
+
+def _forget_other_threads():
+    """In a forked process: another thread may have held the lock."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+after_fork(_forget_other_threads)
 
 
 @functools.cache
@@ -92,7 +105,13 @@ def jit(function):
 
 @contextlib.contextmanager
 def threads(number: int):
-    """Let kernels use `number` threads, at most the number that Numba was started with, inside a block."""
+    """Let kernels use `number` threads, at most the number that Numba was started with, inside a block.
+
+    In a process that was forked from one with such threads they use one thread, and compute the same bits.
+    """
+    if threads_are_lost():
+        yield
+        return
     _limit_spinning()
     before = numba.get_num_threads()
     numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
