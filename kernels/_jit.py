@@ -25,6 +25,9 @@ from numba import types
 from numba.core import event
 from numba.extending import intrinsic
 
+from ..numba_threads import threads_are_lost
+from ..process import after_fork
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -63,7 +66,7 @@ class Kernel:
         kinds, fields, size = _pack(arguments)
         code = self._addresses.get(kinds) or self._compile(kinds, arguments)
         address, _ = fields.buffer_info()  # `fields` and `arguments` are alive until the loop returns
-        if blocks == 1 or size < FEW_BYTES:
+        if blocks == 1 or size < FEW_BYTES or threads_are_lost():
             _loop(False)(code, blocks, address)
             return
         with _one_at_a_time:
@@ -82,6 +85,15 @@ class Kernel:
 _one_at_a_time = threading.Lock()  # not every threading layer of Numba can run two parallel loops
 
 
+def _forget_other_threads():
+    """In a forked process: another thread may have held the lock."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+after_fork(_forget_other_threads)
+
+
 @functools.cache
 def _sources_stamp() -> str:
     """A digest of this folder's sources: a change in any of them makes Numba compile all kernels again."""
@@ -96,7 +108,13 @@ def jit(function):
 
 @contextlib.contextmanager
 def threads(number: int):
-    """Let kernels use `number` threads, at most the number that Numba was started with, inside a block."""
+    """Let kernels use `number` threads, at most the number that Numba was started with, inside a block.
+
+    In a process that was forked from one with such threads they use one thread, and compute the same bits.
+    """
+    if threads_are_lost():
+        yield
+        return
     _limit_spinning()
     before = numba.get_num_threads()
     numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
