@@ -13,7 +13,7 @@ import numpy as np
 from .errors import NotFiniteError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MultisetBatch:
     """The distinct rows of B datasets, one dataset after another, with their counts.
 
@@ -65,6 +65,12 @@ class MultisetBatch:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        sizes = sorted(set(self.dataset_sizes().tolist()))
+        of = f" of {sizes[0]:,}{f' to {sizes[-1]:,}' * (len(sizes) > 1)} rows" if sizes else ""
+        rows = f"{len(self.rows):,} distinct rows of shape {self.rows.shape[1:]} {self.rows.dtype}"
+        return f"MultisetBatch({len(self):,} dataset{'s' * (len(self) != 1)}{of}: {rows})"
 
     def slice(self, start: int, stop: int) -> "MultisetBatch":
         """The datasets `start` to ``stop - 1``."""

@@ -22,7 +22,7 @@ FLOORS = [
     "invariance network layers",
     "ops simulation",
     "engine files",
-    "kernels losses seeds logs",
+    "kernels losses seeds logs summary",
     "specs multiset interruption cores checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
