@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from .errors import NotFiniteError
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class MultisetBatch:
     """The distinct rows of B datasets, one dataset after another, with their counts.
 
