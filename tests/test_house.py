@@ -15,7 +15,7 @@ import definetti_np
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "definetti_np").glob("*.py")) + sorted((ROOT / "definetti_np").glob("[!k]*/*.py"))
 KERNELS = sorted((ROOT / "kernels").glob("[!_]*.py"))
-TREES = {path: ast.parse(path.read_text()) for path in [*LIBRARY, *KERNELS, ROOT / "kernels" / "_jit.py"]}
+TREES = {path: ast.parse(path.read_text("utf-8")) for path in [*LIBRARY, *KERNELS, ROOT / "kernels" / "_jit.py"]}
 
 # Imports go from a floor to floors below it, or stay on it; a folder is one room of its floor.
 FLOORS = [
@@ -109,7 +109,7 @@ def test_kernels__jitted_functions_go_through_the_compile_policy(path):
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
 def test_kernels__have_a_legend_a_contract_and_a_twin(path):
     assert re.search(r"^[A-Z]    ", ast.get_docstring(TREES[path]), re.MULTILINE), "an axis legend"
-    tests = (ROOT / "tests" / "test_kernels.py").read_text()
+    tests = (ROOT / "tests" / "test_kernels.py").read_text("utf-8")
     gradients = "".join(
         ast.unparse(TREES[ROOT / "definetti_np" / "ops" / f"{name}.py"]) for name in ("operations", "window_products")
     )
@@ -126,7 +126,7 @@ def test_kernels__have_a_legend_a_contract_and_a_twin(path):
 
 
 def test_operations__each_has_a_gradient_test():
-    tests = (ROOT / "tests" / "test_gradients.py").read_text()
+    tests = (ROOT / "tests" / "test_gradients.py").read_text("utf-8")
     for name in public_functions(ROOT / "definetti_np" / "ops" / "operations.py"):
         assert f"operations.{name}" in tests
 
@@ -178,7 +178,7 @@ def test_library__everything_public_has_a_docstring(path):
 
 def is_to_be_annotated(path):
     """Whether pyproject.toml lists a module as one whose types are not checked yet."""
-    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mypy"]
     later = [name for entry in configuration["overrides"] if entry.get("ignore_errors") for name in entry["module"]]
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     return any(fnmatch(name, pattern) for pattern in later)
