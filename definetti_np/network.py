@@ -15,6 +15,7 @@ from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch
 from .seeds import check_seed, weights_rng
 from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
+from .summary import describe_network
 
 
 class Network:
@@ -129,6 +130,9 @@ class Network:
     def gradients(self) -> Mapping[str, np.ndarray]:
         """The gradients of the last step by name, as views."""
         return MappingProxyType({name: p.gradient for name, p in self.flat.by_name.items()})
+
+    def __repr__(self) -> str:
+        return describe_network(self.spec, self.parameters, seed=self.seed, dtype=self.dtype)
 
     def __call__(self, data) -> np.ndarray:
         """Predict: posterior probabilities after softmax, estimates after matmul, (B, N).

@@ -16,6 +16,7 @@ from .losses import check_accuracy, check_labels, check_loss, classification_acc
 from .multiset import as_floats
 from .network import Network
 from .specs import NetworkSpec
+from .summary import describe_choice
 
 LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
 LOSS_OPERATIONS = {"cross-ent": ops.cross_entropy, "l2": ops.squared_error}
@@ -69,6 +70,13 @@ class Trainer:
         flat = network.flat
         rate = as_positive_number(learning_rate, "learning_rate")
         self.optimizer = Adam(flat.weights, flat.gradients, learning_rate=rate)
+
+    def __repr__(self) -> str:
+        choices = f"loss={describe_choice(self.loss)}, accuracy={describe_choice(self.accuracy)}"
+        rate, steps = self.optimizer.learning_rate, self.optimizer.steps
+        return (
+            f"Trainer({choices}, learning_rate={rate}, threads={self.threads}) after {steps:,} steps of\n{self.network}"
+        )
 
     def step(self, data, labels) -> tuple[float, float]:
         """Take one step and return the loss and the accuracy of the batch before it.
