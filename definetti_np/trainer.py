@@ -150,8 +150,9 @@ class Trainer:
 
     def _check_gradients(self) -> None:
         gradients = self.network.flat.gradients
-        # One pass without BLAS, which would wake threads of its own. Adam sums squares: those must be finite too.
-        if not math.isfinite(np.einsum("i,i", gradients, gradients)):
+        # Adam takes squares, which must be finite too. NaN is neither below nor above a limit.
+        limit = math.sqrt(np.finfo(gradients.dtype).max)
+        if gradients.size and not -limit < gradients.min() <= gradients.max() < limit:
             for name, gradient in self.network.gradients.items():
                 if not np.isfinite(gradient).all():
                     raise FloatingPointError(f"the gradient of {name} is NaN or infinite; {_WHAT_TO_TRY}")
