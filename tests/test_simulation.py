@@ -99,7 +99,9 @@ def test_source__labels_of_l2_are_any_numbers():
 def test_source__any_number_of_rows_but_enough_for_top_k():
     spec = network_spec((None, 3), (2,), [], ("top_k", 2), [("softmax",)])
     assert source_of(lambda: (np.zeros((7, 3)), LABEL), spec=spec).example(0).counts.tolist() == [7]
-    with pytest.raises(SimulatorError, match=r"data of 1 rows, g=\('top_k', 2\) needs 2 at least"):
+    with pytest.raises(
+        SimulatorError, match=r"data of 1 rows: top_k needs 1 <= k <= 1 \(the number of rows\), got k=2"
+    ):
         source_of(lambda: (np.zeros((1, 3)), LABEL), spec=spec).example(0)
     with pytest.raises(SimulatorError, match=r"data of shape \(0, 3\), input_shape is \(None, 3\)"):
         source_of(lambda: (np.zeros((0, 3)), LABEL), spec=spec).example(0)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.ma
 import numpy.random
 
-from ..checks import as_integer
+from ..checks import as_integer, check_k
 from ..errors import NotFiniteError, SimulatorError
 from ..interruption import Interrupted
 from ..losses import check_labels
@@ -183,8 +183,7 @@ class ExampleSource:
             if not shape_fits(array.shape, wanted):
                 kind = "input_shape" if name == "data" else "output_shape"
                 raise ValueError(f"{name} of shape {array.shape}, {kind} is {wanted}")
-        if self.spec.pooling.kind == "top_k" and len(data) < self.spec.pooling.k:
-            raise ValueError(f"data of {len(data)} rows, g={self.spec.g!r} needs {self.spec.pooling.k} at least")
+        check_k(self.spec.fewest_rows, len(data), f"data of {len(data)} rows")
         label = as_floats(label, "label")
         check_labels(label, self.loss, "label")
         return *distinct_rows(as_rows(data, "data")), label
