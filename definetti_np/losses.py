@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .specs import FunctionSpec, NetworkSpec
+from .specs import Spec
 
 FINAL_LAYER_OF_LOSS = {"cross-ent": "softmax", "l2": "matmul"}  # of the layer lists, by loss
 LOSSES = tuple(FINAL_LAYER_OF_LOSS)
@@ -14,7 +14,7 @@ ACCURACIES = ("classification", None)
 LABEL_SUM_TOLERANCE = 1e-4
 
 
-def check_loss(loss: str | Callable, spec: NetworkSpec | FunctionSpec) -> str | Callable:
+def check_loss(loss: str | Callable, spec: Spec) -> str | Callable:
     """Return the loss if it is a function, or is known and fits the last layer of the network."""
     if callable(loss):
         return loss

@@ -8,8 +8,10 @@ user's. `NetworkSpec` and `FunctionSpec` say of both what the rest of the packag
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .checks import as_integer, as_positive_number, check_k, check_width, name_of
 
@@ -49,24 +51,41 @@ class PoolingSpec:
 
     @property
     def values_per_feature(self) -> int:
-        return len(self.orders) if self.kind == "moments" else self.k
+        """How many values are pooled of one feature."""
+        return len(self.orders) if self.k is None else self.k
 
 
-class _Spec:
-    """What both kinds of networks have."""
+class Spec(ABC):
+    """What the rest of the package asks of a network before it is built."""
 
     input_shape: tuple
     output_shape: tuple[int]
+    _file_fields: ClassVar[tuple[str, ...]]
 
     @property
-    def row_shape(self) -> tuple[int, int]:
-        """Positions W and channels C of a row of the data."""
-        return row_shape(self.input_shape)
+    @abstractmethod
+    def final_layer(self) -> str | None:
+        """The kind of the last layer; None for a function, which predicts what it returns."""
+
+    @property
+    @abstractmethod
+    def fewest_rows(self) -> int:
+        """How many rows a dataset needs at least."""
+
+    @property
+    @abstractmethod
+    def is_invariant(self) -> bool:
+        """Whether the order of rows cannot matter, because of the way in which the network is built."""
 
     @property
     def ends_in_softmax(self) -> bool:
         """Whether the network computes log-probabilities and predicts probabilities."""
         return self.final_layer == "softmax"
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Positions W and channels C of a row of the data."""
+        return row_shape(self.input_shape)
 
     def as_dict(self) -> dict:
         """What a model file stores of it."""
@@ -74,25 +93,10 @@ class _Spec:
 
 
 @dataclass(frozen=True)
-class NetworkSpec(_Spec):
+class NetworkSpec(Spec):
     """A checked network: the lists as the user gave them, and the layers with their dimensions.
 
     Build it with `network_spec`.
-
-    Attributes
-    ----------
-    input_shape, output_shape
-        Of the data, ``(n, W)`` or ``(n, W, C)``, and of the label, ``(N,)``.
-    phi_net, g, h_net
-        The lists.
-    phi_layers, pooling, h_layers
-        What they describe.
-    final_layer
-        "softmax" or "matmul".
-    fewest_rows
-        How many rows a dataset needs at least.
-    is_invariant
-        The order of rows cannot matter, because of the way in which the network is built.
     """
 
     input_shape: tuple
@@ -114,10 +118,12 @@ class NetworkSpec(_Spec):
 
     @property
     def final_layer(self) -> str:
+        """The kind of the last layer, "softmax" or "matmul"."""
         return self.h_layers[-1].kind
 
     @property
     def fewest_rows(self) -> int:
+        """As many as the pooling takes of them."""
         return self.pooling.k or 1
 
     @property
@@ -132,21 +138,11 @@ class NetworkSpec(_Spec):
 
 
 @dataclass(frozen=True)
-class FunctionSpec(_Spec):
+class FunctionSpec(Spec):
     """A network that is a function of the user's; what it computes is known only when it is called.
 
-    Attributes
-    ----------
-    input_shape, output_shape
-        Of the data, ``(n, W)`` or ``(n, W, C)``, and of the label, ``(N,)``.
-    network_function
-        The function's name.
-    final_layer
-        None: what the function returns is what the network predicts.
-    fewest_rows
-        1: the function's own operations refuse datasets that are too small for them.
-    is_invariant
-        False: it has to be tried whether the order of rows matters.
+    `network_function` is the function's name. How many rows it needs its own operations say, and whether their order
+    matters has to be tried.
     """
 
     input_shape: tuple

@@ -25,7 +25,7 @@ from ..interruption import Interrupted
 from ..losses import check_labels
 from ..multiset import MultisetBatch, as_floats, as_rows, distinct_rows
 from ..seeds import example_seed
-from ..specs import NetworkSpec, shape_fits
+from ..specs import Spec, shape_fits
 from .redraws import NO_REDRAWS, Redraws
 
 MOST_DRAWS = 100  # of one example, before it counts as impossible
@@ -116,7 +116,7 @@ class ExampleSource:
 
     simulator: Callable
     seed: int
-    spec: NetworkSpec
+    spec: Spec
     loss: str
     on_error: str = "raise"
 
