@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from definetti_np import SimulatorError, simulate_example
-from definetti_np.simulation.source import ExampleSource, SerialStream, takes_generator
+from definetti_np.simulation.source import ExampleSource, takes_generator
+from definetti_np.simulation.stream import SerialStream, StreamSettings
 from definetti_np.specs import network_spec
 
 SPEC = network_spec((4, 3), (2,), [("fc", 5)], ("max",), [("softmax",)])
@@ -137,7 +138,7 @@ def test_source__an_array_that_the_simulator_uses_again_is_copied():
 
 def test_serial_stream__consecutive_examples():
     source = source_of(with_generator)
-    with SerialStream(source, first=4) as stream:
+    with SerialStream(source, StreamSettings(0), range(4, 10)) as stream:
         batches = [stream.next_batch(3) for _ in range(2)]
     for i, (data, labels) in enumerate(batches):
         for j in range(3):
