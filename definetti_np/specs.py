@@ -36,6 +36,11 @@ class LayerSpec:
         yield f"{self.name}.weight", self.weight_shape
         yield f"{self.name}.bias", self.weight_shape[-1:]
 
+    def output(self, positions: int) -> tuple[int, int]:
+        """Positions and channels of what it computes of so many positions."""
+        channels = self.weight_shape[-1]
+        return (positions - self.weight_shape[0] + 1, channels) if self.kind == "conv" else (channels, 1)
+
 
 @dataclass(frozen=True)
 class PoolingSpec:
@@ -78,6 +83,16 @@ class Spec(ABC):
         """Whether the order of rows cannot matter, because of the way in which the network is built."""
 
     @property
+    @abstractmethod
+    def written(self) -> dict[str, str]:
+        """The network as the user wrote it, by argument."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> list[tuple[str, tuple, tuple]]:
+        """(name, how the user wrote it, shape that it makes of a dataset) of layers and pooling; none of a function."""
+
+    @property
     def ends_in_softmax(self) -> bool:
         """Whether the network computes log-probabilities and predicts probabilities."""
         return self.final_layer == "softmax"
@@ -112,6 +127,11 @@ class NetworkSpec(Spec):
     _file_fields = ("input_shape", "output_shape", "phi_net", "g", "h_net")
 
     @property
+    def written(self) -> dict[str, str]:
+        """The lists, by argument."""
+        return {"phi_net": str(list(self.phi_net)), "g": str(self.g), "h_net": str(list(self.h_net))}
+
+    @property
     def layers(self) -> tuple[LayerSpec, ...]:
         """All layers with parameters, in order."""
         return self.phi_layers + self.h_layers
@@ -127,13 +147,29 @@ class NetworkSpec(Spec):
         return self.pooling.k or 1
 
     @property
+    def steps(self) -> list[tuple[str, tuple, tuple]]:
+        """(name, how the user wrote it, shape that it makes of a dataset) of each layer and of the pooling."""
+        rows = self.input_shape[:1]
+        found: list[tuple[str, tuple, tuple]] = []
+        dimensions = self.row_shape
+        for layer, written in zip(self.phi_layers, self.phi_net, strict=True):
+            dimensions = layer.output(dimensions[0])
+            found.append((layer.name, written, (*rows, *dimensions)))
+        dimensions = (dimensions[0], dimensions[1] * self.pooling.values_per_feature)
+        found.append(("g", self.g, dimensions))
+        for layer, written in zip(self.h_layers, self.h_net, strict=True):
+            dimensions = layer.output(dimensions[0])
+            found.append((layer.name, written, dimensions))
+        return found
+
+    @property
     def features_per_row(self) -> int:
         """The number of values that Phi computes of one row, the row itself included."""
-        positions, channels = self.row_shape
-        total = positions * channels
+        dimensions = self.row_shape
+        total = math.prod(dimensions)
         for layer in self.phi_layers:
-            positions = positions - layer.weight_shape[0] + 1 if layer.kind == "conv" else 1
-            total += positions * layer.weight_shape[-1]
+            dimensions = layer.output(dimensions[0])
+            total += math.prod(dimensions)
         return total
 
 
@@ -152,7 +188,13 @@ class FunctionSpec(Spec):
     final_layer = None
     fewest_rows = 1
     is_invariant = False
+    steps: ClassVar[list] = []
     _file_fields = ("input_shape", "output_shape", "network_function")
+
+    @property
+    def written(self) -> dict[str, str]:
+        """The function's name."""
+        return {"network_function": self.network_function.removeprefix("function ")}
 
 
 def function_spec(input_shape: Sequence, output_shape: Sequence, network_function: Callable) -> FunctionSpec:
