@@ -15,7 +15,6 @@ from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import as_floats
 from .network import Network
-from .specs import NetworkSpec
 from .summary import describe_choice
 
 LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
@@ -64,7 +63,7 @@ class Trainer:
                     f"{argument} {choice!r} needs predictions of the labels' shape (B, {wanted[0]}), network_function "
                     f"returns (B, {shape[0]}); give a function as {argument}"
                 )
-        self._checked = isinstance(network.spec, NetworkSpec)
+        self._checked = network.spec.is_invariant
         self.threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         self._workspace = Workspace()
         flat = network.flat
