@@ -3,11 +3,13 @@
 import functools
 import numbers
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 
-def as_integer(value, name: str, *, minimum: int) -> int:
+def as_integer(value: Any, name: str, *, minimum: int) -> int:
     """Return `value` as an int, or raise an error that names the argument."""
     try:
         integer = operator.index(value)
@@ -20,7 +22,7 @@ def as_integer(value, name: str, *, minimum: int) -> int:
     return integer
 
 
-def as_positive_number(value, name: str) -> float:
+def as_positive_number(value: Any, name: str) -> float:
     """Return `value` as a positive, finite float, or raise an error that names the argument."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.number)):
         raise TypeError(f"{name} must be a number, got {value!r}")
@@ -29,13 +31,25 @@ def as_positive_number(value, name: str) -> float:
     return float(value)
 
 
-def name_of(function) -> str | None:
+def name_of(function: Callable | str | None) -> str | None:
     """What files say of a choice that may be a function: the choice itself, or "function " and the function's name."""
     return f"function {qualified_name(function)}" if callable(function) else function
 
 
-def qualified_name(function) -> str:
+def qualified_name(function: Callable) -> str:
     """The name of a function, of the one in a partial, or of an object's class."""
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def check_width(width: int, positions: int, where: str) -> None:
+    """Raise a ValueError if a window is wider than what it slides over; `where` names it."""
+    if width > positions:
+        raise ValueError(f"{where}: the width {width} is larger than the {positions} positions it slides over")
+
+
+def check_k(k: int, rows: int, where: str) -> None:
+    """Raise a ValueError if a dataset has fewer rows than the k largest that are taken of it; `where` names it."""
+    if not 1 <= k <= rows:
+        raise ValueError(f"{where} needs 1 <= k <= {rows} (the number of rows), got k={k}")

@@ -5,7 +5,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 logger = logging.getLogger("definetti_np")
 
@@ -29,9 +30,9 @@ class Interruption:
     second Ctrl-C raises KeyboardInterrupt wherever it comes. A signal that was ignored before goes on being ignored.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._process = os.getpid()
-        self._before = {}
+        self._before: dict[int, Any] = {}  # handlers
         self._stop: int | None = None
         self._save = False
         self._acts_at_once: Callable | None = None
@@ -51,7 +52,7 @@ class Interruption:
             raise (KeyboardInterrupt if self._stop == signal.SIGINT else SystemExit(128 + self._stop)) from None
 
     @contextlib.contextmanager
-    def waiting(self, save: Callable[[], None]):
+    def waiting(self, save: Callable[[], None]) -> Iterator[None]:
         """Let signals act at once inside a block that may take long and changes nothing that is saved."""
         self._acts_at_once = save
         try:

@@ -1,5 +1,7 @@
 """Losses and accuracies: by name, or functions of the user's."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .specs import FunctionSpec, NetworkSpec
@@ -8,7 +10,7 @@ LOSSES = ("cross-ent", "l2")
 ACCURACIES = ("classification", None)
 
 
-def check_loss(loss, spec: NetworkSpec | FunctionSpec):
+def check_loss(loss: str | Callable, spec: NetworkSpec | FunctionSpec) -> str | Callable:
     """Return the loss if it is a function, or is known and fits the last layer of the network."""
     if callable(loss):
         return loss
@@ -23,14 +25,14 @@ def check_loss(loss, spec: NetworkSpec | FunctionSpec):
     return loss
 
 
-def check_accuracy(accuracy):
+def check_accuracy(accuracy: str | Callable | None) -> str | Callable | None:
     """Return the accuracy if it is a function or known."""
     if not callable(accuracy) and accuracy not in ACCURACIES:
         raise ValueError(f"accuracy: unknown accuracy {accuracy!r}; choose from {ACCURACIES}, or give a function")
     return accuracy
 
 
-def check_labels(labels: np.ndarray, loss: str, name: str) -> None:
+def check_labels(labels: np.ndarray, loss: str | Callable | None, name: str) -> None:
     """Raise a ValueError if labels (..., N) are no distributions under "cross-ent"."""
     if loss != "cross-ent":
         return

@@ -165,4 +165,4 @@ def draw():
 
 
 if __name__ == "__main__":
-    Path(__file__).with_name("idea.svg").write_text(draw())
+    Path(__file__).with_name("idea.svg").write_text(draw(), "utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_house import FLOORS
 
 import definetti_np
 from definetti_np import MultisetBatch, ops
@@ -17,7 +18,7 @@ from definetti_np.engine.tensor import Tensor
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-PAGES_WITH_CODE = [path.name for path in PAGES if "```python" in path.read_text()]
+PAGES_WITH_CODE = [path.name for path in PAGES if "```python" in path.read_text("utf-8")]
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_docs__pages_with_code():
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
 def test_docs__code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
     code = "\n".join(blocks)
     short = re.sub(r'"num_batches": \d+', '"num_batches": 2, "batch_size": 5', code)
     short = re.sub(r"num_batches=\d+", "num_batches=2, batch_size=5", short)
@@ -55,14 +56,14 @@ def test_docs__code_runs(page, tmp_path, monkeypatch):
 
 
 def test_docs__networks_are_ten_lines():
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / "write_your_own_network.md").read_text(), re.DOTALL):
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / "write_your_own_network.md").read_text("utf-8"), re.DOTALL):
         if "ops.log_softmax" in block:
             assert len([line for line in block.splitlines() if line]) <= 10
 
 
 def test_docs__the_hotspot_network_is_that_of_the_example():
-    shown = re.findall(r"^(phi_net|g|h_net) = (.*?) *#", (DOCS / "hotspot_example.md").read_text(), re.MULTILINE)
-    script = (ROOT / "example" / "run_example.py").read_text()
+    shown = re.findall(r"^(phi_net|g|h_net) = (.*?) *#", (DOCS / "hotspot_example.md").read_text("utf-8"), re.MULTILINE)
+    script = (ROOT / "example" / "run_example.py").read_text("utf-8")
     assert len(shown) == 3
     for name, value in shown:
         assert f"{name}={value}," in script
@@ -73,12 +74,12 @@ def test_docs__the_hotspot_network_is_that_of_the_example():
 
 @pytest.mark.parametrize("path", [*PAGES, *ROOT.glob("*.md"), ROOT / "benchmarks" / "README.md"], ids=lambda p: p.name)
 def test_docs__links_lead_somewhere(path):
-    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
         assert link.startswith("https://") or (path.parent / link).exists(), link
 
 
 def test_docs__the_index_lists_every_page():
-    listed = re.findall(r"^(\w+)$", (DOCS / "index.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"^(\w+)$", (DOCS / "index.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(listed) == sorted(path.stem for path in PAGES if path.stem != "index")
 
 
@@ -86,7 +87,7 @@ def test_docs__the_index_lists_every_page():
 
 
 def test_reference__table_has_the_arguments_and_defaults_of_train(docs_module):
-    assert "{{ arguments }}" in (DOCS / "reference.md").read_text()
+    assert "{{ arguments }}" in (DOCS / "reference.md").read_text("utf-8")
     table = docs_module("tables").arguments_table(definetti_np.train)
     rows = re.findall(r"^\| `(\w+)` \| *(.*?) *\| (.+) \|$", table, re.MULTILINE)
     parameters = inspect.signature(definetti_np.train).parameters
@@ -99,7 +100,7 @@ def test_reference__table_has_the_arguments_and_defaults_of_train(docs_module):
 
 
 def test_reference__has_every_public_name(docs_module):
-    reference = (DOCS / "reference.md").read_text()
+    reference = (DOCS / "reference.md").read_text("utf-8")
     for name in docs_module("tables").public_names():
         if name.startswith("definetti_np.layers."):
             assert re.search(rf"\b{name.split('.')[-1]}\b", reference), name
@@ -108,7 +109,7 @@ def test_reference__has_every_public_name(docs_module):
 
 
 def test_operations__table_has_every_operation(docs_module):
-    assert "{{ operations }}" in (DOCS / "operations.md").read_text()
+    assert "{{ operations }}" in (DOCS / "operations.md").read_text("utf-8")
     tables = docs_module("tables").operations_tables()
     rows = re.findall(r"^\| \{py:func\}`(\w+)\(.*?\) <definetti_np\.ops\.(\w+)>` \| (.+) \|$", tables, re.MULTILINE)
     assert sorted(name for name, _, _ in rows) == sorted(ops.__all__)
@@ -123,7 +124,7 @@ def test_operations__table_has_every_operation(docs_module):
 
 def test_house__every_module_is_on_the_map():
     on_the_map, folder = [], None
-    for line in (DOCS / "house.md").read_text().splitlines():
+    for line in (DOCS / "house.md").read_text("utf-8").splitlines():
         if heading := re.match(r"## (?:`(.*)/`)?", line):
             folder = heading[1]
         elif folder and (row := re.match(r"\| `(\w+\.py)` \|", line)):
@@ -134,9 +135,16 @@ def test_house__every_module_is_on_the_map():
     assert sorted(on_the_map) == sorted(str(path.relative_to(ROOT)) for path in files)
 
 
+def test_house__the_floors_are_those_that_are_checked():
+    table = (DOCS / "house.md").read_text("utf-8").split("## The floors")[1].split("##")[0]
+    rows = re.findall(r"^\| [a-z][\w ]+ \| (`.*) \|$", table, re.MULTILINE)
+    floors = [{name.removesuffix("/").removesuffix(".py") for name in re.findall(r"`(.+?)`", row)} for row in rows]
+    assert floors == [set(rooms.split()) for rooms in FLOORS]
+
+
 @pytest.mark.parametrize("page", ["house.md", "design.md"])
 def test_house__files_that_pages_name_are_there(page):
-    named = re.findall(r"`((?:\w+/)*\w+\.py)`", (DOCS / page).read_text())
+    named = re.findall(r"`((?:\w+/)*\w+\.py)`", (DOCS / page).read_text("utf-8"))
     folders = [ROOT, ROOT / "definetti_np", *(ROOT / "definetti_np").iterdir(), ROOT / "docs", ROOT / "tests"]
     for name in named:
         assert any((folder / name).exists() for folder in folders), name
@@ -146,7 +154,7 @@ def test_house__files_that_pages_name_are_there(page):
 
 
 def test_idea__the_drawing_is_that_of_its_script(docs_module):
-    assert docs_module("draw_idea").draw() == (DOCS / "idea.svg").read_text()
+    assert docs_module("draw_idea").draw() == (DOCS / "idea.svg").read_text("utf-8")
 
 
 def test_idea__is_what_the_package_computes(docs_module):

@@ -55,7 +55,7 @@ def test_train__slow_examples_in_a_row_are_not_one_that_hangs(tmp_path, undistur
 
 def test_train__what_a_simulator_that_hangs_has_started_is_killed_too(tmp_path):
     def simulate(rng):
-        os.system(f"sleep 600 & echo $! >> {tmp_path}/pids; wait")
+        os.system(f"sleep 600 & echo $! >> '{tmp_path}/pids'; wait")
 
     with pytest.raises(SimulatorError, match="simulator_timeout=0.5"):
         sha_of_training(tmp_path, simulate, sim_threads=1, simulator_timeout=0.5)
