@@ -75,7 +75,7 @@ def measure(job: Job, threads: int, calls: int) -> dict:
     """Counts of a batch, and the seconds of steps on it of each form of ours."""
     from definetti_np import MultisetBatch
     from definetti_np.engine.features import RowFeatures
-    from definetti_np.ops import operations
+    from definetti_np.ops.dense_conv import RELU, conv_layer
 
     rows = MultisetBatch.from_datasets(job.data[0])
     point = {"B": len(rows), "n": job.data[0].shape[1], "W": job.data[0].shape[2], "U": len(rows.rows), "D": []}
@@ -86,7 +86,7 @@ def measure(job: Job, threads: int, calls: int) -> dict:
     features, parameters = RowFeatures.from_batch(rows), ours.trainer.network.flat.by_name
     for layer in job.spec.phi_layers:
         weight = parameters[f"{layer.name}.weight"]
-        features = operations.conv(features, weight, parameters[f"{layer.name}.bias"])
+        features = conv_layer(features, weight, parameters[f"{layer.name}.bias"], RELU)
         point["D"].append(len(features.values.array))
         point["multiply-adds"] += point["D"][-1] * weight.array.size
     point["weights"] = ours.trainer.network.flat.weights.size

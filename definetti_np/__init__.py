@@ -11,7 +11,7 @@ _MODULE_OF = {
     "ModelFileError": "errors",
     "MultisetBatch": "multiset",
     "Network": "network",
-    "Parameter": "engine.bindings",
+    "Parameter": "engine.parameters",
     "SimulatorError": "errors",
     "Trainer": "trainer",
     "load": "model",

@@ -1,6 +1,6 @@
 # What type checkers and editors see of __init__.py, which loads these names on first use; a test compares the two.
 from . import layers, ops
-from .engine.bindings import Parameter
+from .engine.parameters import Parameter
 from .errors import ModelFileError, SimulatorError
 from .model import Model, load, test
 from .multiset import MultisetBatch

@@ -41,3 +41,15 @@ def qualified_name(function: Callable) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def check_width(width: int, positions: int, where: str) -> None:
+    """Raise a ValueError if a window is wider than what it slides over; `where` names it."""
+    if width > positions:
+        raise ValueError(f"{where}: the width {width} is larger than the {positions} positions it slides over")
+
+
+def check_k(k: int, rows: int, where: str) -> None:
+    """Raise a ValueError if a dataset has fewer rows than the k largest that are taken of it; `where` names it."""
+    if not 1 <= k <= rows:
+        raise ValueError(f"{where} needs 1 <= k <= {rows} (the number of rows), got k={k}")

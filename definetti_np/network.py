@@ -8,13 +8,11 @@ import numpy as np
 
 from . import ops
 from .engine.assembly import assemble_datasets
-from .engine.bindings import Binding, Tracer
-from .engine.features import RowFeatures
-from .engine.parameters import Parameters
+from .engine.features import RowFeatures, contiguous
+from .engine.parameters import Binding, FlatParameters, Tracer
 from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch
-from .ops.places import contiguous
 from .seeds import check_seed, weights_rng
 from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
 from .summary import describe_network
@@ -86,7 +84,7 @@ class Network:
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
         self.seed = check_seed(seed)
         tracer = self._trace()
-        self.flat = Parameters({name: tracer.tensors[key].shape for key, name in tracer.names.items()}, self.dtype)
+        self.flat = FlatParameters({name: tracer.tensors[key].shape for key, name in tracer.names.items()}, self.dtype)
         for key, name in tracer.names.items():
             self.flat.by_name[name].array[...] = tracer.tensors[key].array
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from . import ops
 from .checks import as_integer, as_positive_number
 from .cores import available_cores
 from .engine.adam import Adam
@@ -14,12 +15,11 @@ from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import as_floats
 from .network import Network
-from .ops import operations
 from .specs import NetworkSpec
 from .summary import describe_choice
 
 LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
-LOSS_OPERATIONS = {"cross-ent": operations.cross_entropy, "l2": operations.squared_error}
+LOSS_OPERATIONS = {"cross-ent": ops.cross_entropy, "l2": ops.squared_error}
 _WHAT_TO_TRY = (
     "the network is as it was before this step. Try a smaller learning rate, or data and labels of a size near 1"
 )
@@ -106,10 +106,9 @@ class Trainer:
             if not math.isfinite(loss.array):
                 raise FloatingPointError(f"the loss is {loss.array}; {_WHAT_TO_TRY}")
             loss_value = float(loss.array)
-            accuracy = self._accuracy_of(
-                prediction, labels, loss_value
-            )  # a function of the user's: before anything changes
-            self.network.flat.gradients[:] = 0  # of what this loss does not depend on
+            # The accuracy may be a function of the user's that fails, so it comes before anything changes.
+            accuracy = self._accuracy_of(prediction, labels, loss_value)
+            self.network.flat.gradients[:] = 0  # because the pass writes only those that the loss depends on
             backpropagate(loss, np.ones_like(loss.array))
             self._check_gradients()
             self.optimizer.step()

@@ -11,6 +11,7 @@ import pytest
 import reference
 
 import definetti_np
+from definetti_np.engine.operators import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "definetti_np").glob("*.py")) + sorted((ROOT / "definetti_np").glob("[!k]*/*.py"))
@@ -25,7 +26,7 @@ FLOORS = [
     "ops simulation",
     "engine files",
     "kernels losses seeds logs summary",
-    "specs multiset interruption cores checks errors",
+    "specs multiset interruption cores process numba_threads checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = {"simulation", "files", "specs", "multiset", "losses", "seeds", "logs", "training", "run"}
@@ -110,9 +111,8 @@ def test_kernels__jitted_functions_go_through_the_compile_policy(path):
 def test_kernels__have_a_legend_a_contract_and_a_twin(path):
     assert re.search(r"^[A-Z]    ", ast.get_docstring(TREES[path]), re.MULTILINE), "an axis legend"
     tests = (ROOT / "tests" / "test_kernels.py").read_text("utf-8")
-    gradients = "".join(
-        ast.unparse(TREES[ROOT / "definetti_np" / "ops" / f"{name}.py"]) for name in ("operations", "window_products")
-    )
+    rooms = ("dense_conv", "window_products", "pooling", "losses")
+    gradients = "".join(ast.unparse(TREES[ROOT / "definetti_np" / "ops" / f"{room}.py"]) for room in rooms)
     for node in TREES[path].body:
         name = getattr(node, "name", "_")
         if name.startswith("_") or node.returns is not None:  # what returns something is no kernel
@@ -126,9 +126,22 @@ def test_kernels__have_a_legend_a_contract_and_a_twin(path):
 
 
 def test_operations__each_has_a_gradient_test():
-    tests = (ROOT / "tests" / "test_gradients.py").read_text("utf-8")
-    for name in public_functions(ROOT / "definetti_np" / "ops" / "operations.py"):
-        assert f"operations.{name}" in tests
+    tests = "".join((ROOT / "tests" / f"test_{name}.py").read_text("utf-8") for name in ("gradients", "ops"))
+    for name in definetti_np.ops.__all__:
+        symbol = {"getitem": r"\[:, 1:\]", "constant": "ops.constant"}.get(name, rf'ops\.{name}\b|"{name}"')
+        assert re.search(symbol, tests), f"no test of {name}"
+
+
+def test_operations__dir_shows_operations_only():
+    assert set(dir(definetti_np.ops)) == set(OPERATIONS)
+
+
+def test_operations__pooling_and_layers_do_not_import_each_other():
+    imports = {
+        name: {m for m, _ in imports_of(ROOT / "definetti_np/ops" / f"{name}.py")} for name in ("pooling", "dense_conv")
+    }
+    assert "ops.pooling" not in imports["dense_conv"]
+    assert "ops.dense_conv" not in imports["pooling"]
 
 
 @pytest.mark.parametrize("path", TREES, ids=name_of)
