@@ -20,7 +20,7 @@ def top_k(features, k: int):
     The gradient goes to the rows that the values come from; among equal values to the first in canonical order.
     """
     features, k = _features("top_k", features), as_integer(k, "top_k: k", minimum=1)
-    check_k(k, int(_rows_of_datasets(features).min()), "ops.top_k")
+    check_k(k, int(_rows_of_datasets(features).min()), "features")
     return _largest(features, k)
 
 
