@@ -118,7 +118,8 @@ def fit(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 def example_costs(threads: int, calls: int, examples: int = 200) -> tuple[dict, float, float]:
     """Counts and steps of the example's batch; seconds per example of simulating, and of all that the trainer does."""
     from definetti_np.simulation.messages import decode, encode
-    from definetti_np.simulation.source import ExampleSource, assemble
+    from definetti_np.simulation.source import ExampleSource
+    from definetti_np.simulation.stream import assemble
 
     job = Job.of(HOTSPOT, *hotspot_batches(1, seed=1))
     point = measure(job, threads, calls)

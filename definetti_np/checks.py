@@ -1,9 +1,10 @@
-"""Checks of arguments that several public functions share."""
+"""Checks of arguments that several public functions share: each rule has one function and one wording."""
+
+from __future__ import annotations
 
 import functools
 import numbers
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,25 +32,25 @@ def as_positive_number(value: Any, name: str) -> float:
     return float(value)
 
 
-def name_of(function: Callable | str | None) -> str | None:
+def check_width(width: int, positions: int, where: str) -> None:
+    """Raise a ValueError if a window of a convolution is wider than the positions that there are."""
+    if width > positions:
+        raise ValueError(f"{where}: the width is larger than the {positions} positions it slides over, got {width}")
+
+
+def check_k(k: int, rows: int, where: str) -> None:
+    """Raise a ValueError if the k largest of fewer than k rows are asked for."""
+    if k > rows:
+        raise ValueError(f"{where}: top_k needs 1 <= k <= {rows} (the number of rows), got k={k}")
+
+
+def name_of(function: Any) -> str | None:
     """What files say of a choice that may be a function: the choice itself, or "function " and the function's name."""
     return f"function {qualified_name(function)}" if callable(function) else function
 
 
-def qualified_name(function: Callable) -> str:
+def qualified_name(function: Any) -> str:
     """The name of a function, of the one in a partial, or of an object's class."""
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", type(function).__qualname__)
-
-
-def check_width(width: int, positions: int, where: str) -> None:
-    """Raise a ValueError if a window is wider than what it slides over; `where` names it."""
-    if width > positions:
-        raise ValueError(f"{where}: the width {width} is larger than the {positions} positions it slides over")
-
-
-def check_k(k: int, rows: int, where: str) -> None:
-    """Raise a ValueError if a dataset has fewer rows than the k largest that are taken of it; `where` names it."""
-    if not 1 <= k <= rows:
-        raise ValueError(f"{where} needs 1 <= k <= {rows} (the number of rows), got k={k}")

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from . import ops
+from .checks import check_k
 from .engine.assembly import assemble_datasets
 from .engine.features import RowFeatures, contiguous
 from .engine.parameters import Binding, FlatParameters, Tracer
@@ -208,10 +209,7 @@ class Network:
                 f"data: a dataset of {sizes[sizes != rows][0]} rows, the network takes {rows}; "
                 "train with input_shape[0]=None to allow any number"
             )
-        if self.spec.pooling.kind == "top_k" and sizes.min() < self.spec.pooling.k:
-            raise ValueError(
-                f"data: a dataset of {sizes.min()} rows, g={self.spec.g!r} needs {self.spec.pooling.k} at least"
-            )
+        check_k(self.spec.fewest_rows, sizes.min(), f"data: a dataset of {sizes.min()} rows")
 
 
 def check_datasets(data, input_shape: tuple, *, first: int = 0) -> Sequence[np.ndarray]:

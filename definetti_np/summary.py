@@ -6,19 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from .checks import name_of
-from .specs import FunctionSpec, LayerSpec, NetworkSpec
+from .specs import Spec
 
 
-def describe_network(
-    spec: NetworkSpec | FunctionSpec, parameters: Mapping[str, np.ndarray], *, seed: int, dtype: np.dtype
-) -> str:
+def describe_network(spec: Spec, parameters: Mapping[str, np.ndarray], *, seed: int, dtype: np.dtype) -> str:
     """Shapes, seed and the number of parameters on one line; below it the layer lists, or the function's name."""
     shapes = f"input_shape={spec.input_shape}, output_shape={spec.output_shape}"
     first = f"Network({shapes}, seed={seed}, dtype={dtype}) with {_count(parameters):,} parameters"
-    if isinstance(spec, FunctionSpec):
-        lines = [f"network_function: {spec.network_function.removeprefix('function ')}"]
-    else:
-        lines = [f"phi_net: {list(spec.phi_net)}", f"g:       {spec.g}", f"h_net:   {list(spec.h_net)}"]
+    lines = [f"{name + ':':<8} {text}" for name, text in spec.written.items()]
     return "\n    ".join([first, *lines])
 
 
@@ -28,51 +23,29 @@ def describe_choice(choice: str | Callable | None) -> str:
     return name if name is not None and name.startswith("function ") else repr(name)
 
 
-def layer_table(spec: NetworkSpec | FunctionSpec, parameters: Mapping[str, np.ndarray]) -> str:
+def layer_table(spec: Spec, parameters: Mapping[str, np.ndarray]) -> str:
     """The layers of the lists, with the shape that each makes of a dataset; of a function the parameters by name."""
-    if isinstance(spec, FunctionSpec):
+    if spec.steps:
+        head = ["layer", "", "output", "parameters"]
+        lines = [["data", "", _tuple(*spec.input_shape), ""]]
+        for name, written, shape in spec.steps:
+            mine = {key: array for key, array in parameters.items() if key.startswith(f"{name}.")}
+            lines.append([name, str(written), _shape(*shape), f"{_count(mine):,}" if mine else ""])
+    else:
         head = ["parameter", "shape", "numbers"]
         lines = [[name, str(array.shape), f"{array.size:,}"] for name, array in parameters.items()]
-    else:
-        head = ["layer", "", "output", "parameters"]
-        lines = _layer_lines(spec, parameters)
     total = ["total", *[""] * (len(head) - 2), f"{_count(parameters):,}"]
     return _aligned([head, *lines, total])
 
 
-def _layer_lines(spec: NetworkSpec, parameters: Mapping[str, np.ndarray]) -> list[list[str]]:
-    rows = "n" if spec.input_shape[0] is None else spec.input_shape[0]
-    dimensions = spec.row_shape
-    lines = [["data", "", _tuple(rows, *spec.input_shape[1:]), ""]]
-
-    def line(layer: LayerSpec, written: tuple, shape: str) -> list[str]:
-        mine = {name: array for name, array in parameters.items() if name.startswith(f"{layer.name}.")}
-        return [layer.name, str(written), shape, f"{_count(mine):,}"]
-
-    for layer, written in zip(spec.phi_layers, spec.phi_net, strict=True):
-        dimensions = _output(layer, dimensions[0])
-        lines.append(line(layer, written, _shape(rows, *dimensions)))
-    dimensions = (dimensions[0], dimensions[1] * spec.pooling.values_per_feature)
-    lines.append(["g", str(spec.g), _shape(*dimensions), ""])
-    for layer, written in zip(spec.h_layers, spec.h_net, strict=True):
-        dimensions = _output(layer, dimensions[0])
-        lines.append(line(layer, written, _shape(*dimensions)))
-    return lines
-
-
-def _output(layer: LayerSpec, positions: int) -> tuple[int, int]:
-    """Positions and channels of what a layer computes."""
-    channels = layer.weight_shape[-1]
-    return (positions - layer.weight_shape[0] + 1, channels) if layer.kind == "conv" else (channels, 1)
-
-
-def _shape(*dimensions: int | str) -> str:
+def _shape(*dimensions: int | None) -> str:
     """A shape without its channels where there is one."""
     return _tuple(*(dimensions[:-1] if dimensions[-1] == 1 else dimensions))
 
 
-def _tuple(*dimensions: int | str) -> str:
-    return f"({', '.join(map(str, dimensions))}{',' * (len(dimensions) == 1)})"
+def _tuple(*dimensions: int | None) -> str:
+    """A shape, with n for any number of rows."""
+    return f"({', '.join('n' if d is None else str(d) for d in dimensions)}{',' * (len(dimensions) == 1)})"
 
 
 def _count(parameters: Mapping[str, np.ndarray]) -> int:

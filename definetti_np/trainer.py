@@ -15,7 +15,6 @@ from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import as_floats
 from .network import Network
-from .specs import NetworkSpec
 from .summary import describe_choice
 
 LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
@@ -64,7 +63,7 @@ class Trainer:
                     f"{argument} {choice!r} needs predictions of the labels' shape (B, {wanted[0]}), network_function "
                     f"returns (B, {shape[0]}); give a function as {argument}"
                 )
-        self._checked = isinstance(network.spec, NetworkSpec)
+        self._checked = network.spec.is_invariant
         self.threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         self._workspace = Workspace()
         flat = network.flat
@@ -150,8 +149,9 @@ class Trainer:
 
     def _check_gradients(self) -> None:
         gradients = self.network.flat.gradients
-        # One pass without BLAS, which would wake threads of its own. Adam sums squares: those must be finite too.
-        if not math.isfinite(np.einsum("i,i", gradients, gradients)):
+        # Adam takes squares, which must be finite too. NaN is neither below nor above a limit.
+        limit = math.sqrt(np.finfo(gradients.dtype).max)
+        if gradients.size and not -limit < gradients.min() <= gradients.max() < limit:
             for name, gradient in self.network.gradients.items():
                 if not np.isfinite(gradient).all():
                     raise FloatingPointError(f"the gradient of {name} is NaN or infinite; {_WHAT_TO_TRY}")

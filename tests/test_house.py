@@ -21,7 +21,8 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in [*LIBRARY, *KERNEL
 # Imports go from a floor to floors below it, or stay on it; a folder is one room of its floor.
 FLOORS = [
     "training",
-    "run model trainer",
+    "run",
+    "settings model trainer",
     "invariance network layers",
     "ops simulation",
     "engine files",
@@ -29,7 +30,7 @@ FLOORS = [
     "specs multiset interruption cores process numba_threads checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
-WITHOUT_NUMBA = {"simulation", "files", "specs", "multiset", "losses", "seeds", "logs", "training", "run"}
+WITHOUT_NUMBA = {"simulation", "files", "specs", "multiset", "losses", "seeds", "logs", "training", "settings", "run"}
 
 
 def room_of(path):

@@ -65,7 +65,7 @@ def test_train__what_a_simulator_that_hangs_has_started_is_killed_too(tmp_path):
 
 
 def test_train__silence_is_reported(tmp_path, monkeypatch, caplog, undisturbed):
-    monkeypatch.setattr(workers, "QUIET", 0.3)
+    monkeypatch.setattr(workers, "QUIET_SECONDS", 0.3)
     function = with_disaster(tmp_path, lambda: time.sleep(1), {7})
     assert sha_of_training(tmp_path, function, sim_threads=1) == undisturbed
     [first, *_] = [record for record in caplog.records if record.levelno == logging.WARNING]

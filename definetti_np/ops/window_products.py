@@ -68,7 +68,8 @@ class WinnersGradient:
 
     def before_floor(self, floor: float) -> "WinnersGradient":
         """The gradient with respect to the products, of which the floor made the features."""
-        array = np.where(self.pooled <= floor, self.dtype.type(0), self.array)
+        array = self.array * ~(self.pooled <= floor)
+        array += 0  # makes -0.0 0.0: with this it is np.where(...), in half the time
         return WinnersGradient(array, self.pooled, self.winners, self.offsets)
 
     def conv_backward_bias(self) -> np.ndarray:
