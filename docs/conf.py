@@ -47,7 +47,7 @@ html_theme_options = {
     "font_family": "Helvetica, Arial, sans-serif",
     "head_font_family": "Helvetica, Arial, sans-serif",
     "font_size": "16px",
-    "page_width": "1180px",
+    "page_width": "1260px",
     "sidebar_width": "250px",
     "show_powered_by": False,
 }
