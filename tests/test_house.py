@@ -110,7 +110,8 @@ def test_kernels__have_a_legend_a_contract_and_a_twin(path):
     assert re.search(r"^[A-Z]    ", ast.get_docstring(TREES[path]), re.MULTILINE), "an axis legend"
     tests = (ROOT / "tests" / "test_kernels.py").read_text()
     gradients = "".join(
-        ast.unparse(TREES[ROOT / "definetti_np" / "ops" / f"{name}.py"]) for name in ("operations", "window_products")
+        ast.unparse(TREES[ROOT / "definetti_np" / "ops" / f"{name}.py"])
+        for name in ("__init__", "operations", "window_products")
     )
     for node in TREES[path].body:
         name = getattr(node, "name", "_")

@@ -354,9 +354,19 @@ def _sum_over_rows(features: RowFeatures) -> Tensor:
 
 
 def _var_over_rows(features: RowFeatures) -> Tensor:
-    means = _mean_over_rows(constant(features)).array  # a constant: what is subtracted does not change a variance
-    deviations = subtract(features, to_rows(means, features))
-    return _mean_over_rows(multiply(deviations, deviations))
+    values = features.values
+    rows = features.rows_of_values(), features.counts, features.offsets
+    out = np.empty((len(features.offsets) - 1, features.positions, features.depth), values.array.dtype)
+    means = np.empty(out.shape)
+    pool_kernels.var_forward(values.array, *rows, means, out)
+
+    def backward(gradient):
+        values_gradient = empty_like(values.array)
+        gradient = np.ascontiguousarray(gradient).reshape(out.shape)
+        pool_kernels.var_backward(gradient, means, values.array, *rows, features.value_offsets, values_gradient)
+        return (values_gradient,)
+
+    return Tensor(out.reshape(-1, *features.row_shape), (values,), backward)
 
 
 def _max_over_rows(features: RowFeatures) -> Tensor:
