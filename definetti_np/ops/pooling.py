@@ -95,6 +95,23 @@ def mean_over_rows(features: RowFeatures) -> Tensor:
     return Tensor(out.reshape(-1, *features.row_shape), (values,), backward)
 
 
+def var_over_rows(features: RowFeatures) -> Tensor:
+    """The variance over the rows of each dataset, (B, P, C) or (B, N)."""
+    values = features.values
+    rows = features.rows_of_values(), features.counts, features.offsets
+    out = np.empty((len(features.offsets) - 1, features.positions, features.channels), values.array.dtype)
+    means = np.empty(out.shape)
+    kernels.var_forward(values.array, *rows, means, out)
+
+    def backward(gradient):
+        values_gradient = empty_like(values.array)
+        gradient = np.ascontiguousarray(gradient).reshape(out.shape)
+        kernels.var_backward(gradient, means, values.array, *rows, features.value_offsets, values_gradient)
+        return (values_gradient,)
+
+    return Tensor(out.reshape(-1, *features.row_shape), (values,), backward)
+
+
 def rows_of_datasets(features: RowFeatures) -> np.ndarray:
     """The number of rows of each dataset, (B,), of one shape with what is pooled."""
     return _rows_of_datasets(features).reshape(-1, *(1,) * len(features.row_shape))
