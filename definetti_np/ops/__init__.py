@@ -33,6 +33,7 @@ from .operands import (
     shown,
     tensor_of,
     tensors_of,
+    total,
     unbroadcast,
 )
 from .operations import LINEAR
@@ -380,7 +381,7 @@ def sum(x, axis=None, keepdims=False):
     def backward(gradient):
         return (_spread(gradient, x.shape, axis),)
 
-    return Tensor(np.asarray(x.array.sum(axis=axis, keepdims=keepdims)), (x,), backward)
+    return Tensor(total(x.array, axis, keepdims=keepdims).astype(x.array.dtype), (x,), backward)
 
 
 @_reduction(_mean_over_rows)
@@ -391,20 +392,20 @@ def mean(x, axis=None, keepdims=False):
     def backward(gradient):
         return (_spread(np.asarray(gradient / number), x.shape, axis),)
 
-    return Tensor(np.asarray(x.array.sum(axis=axis, keepdims=keepdims) / number), (x,), backward)
+    return Tensor((total(x.array, axis, keepdims=keepdims) / number).astype(x.array.dtype), (x,), backward)
 
 
 @_reduction(_var_over_rows)
 def var(x, axis=None, keepdims=False):
     """The variance along axes, divided by their length; of features over the rows of each dataset."""
     number = _count(x, axis)
-    deviations = x.array - x.array.sum(axis=axis, keepdims=True) / number
+    deviations = x.array - total(x.array, axis, keepdims=True) / number
 
     def backward(gradient):
-        return (_spread(np.asarray(gradient * (2 / number)), x.shape, axis) * deviations,)
+        return ((_spread(np.asarray(gradient * (2 / number)), x.shape, axis) * deviations).astype(x.array.dtype),)
 
     squares = deviations * deviations
-    return Tensor(np.asarray(squares.sum(axis=axis, keepdims=keepdims) / number), (x,), backward)
+    return Tensor((total(squares, axis, keepdims=keepdims) / number).astype(x.array.dtype), (x,), backward)
 
 
 @_reduction(_max_over_rows)
@@ -428,11 +429,11 @@ def logsumexp(x, axis=None, keepdims=False):
     """log(sum(exp(x))) along axes, without overflow."""
     largest = x.array.max(axis=axis, keepdims=True)
     exponentials = np.exp(x.array - largest)
-    total = exponentials.sum(axis=axis, keepdims=True)
-    out = largest + np.log(total)
+    sums = total(exponentials, axis, keepdims=True).astype(exponentials.dtype)
+    out = largest + np.log(sums)
 
     def backward(gradient):
-        return (_spread(gradient, x.shape, axis) * (exponentials / total),)
+        return (_spread(gradient, x.shape, axis) * (exponentials / sums),)
 
     return Tensor(np.asarray(out if keepdims else out.squeeze(axis)), (x,), backward)
 
@@ -504,7 +505,7 @@ def to_rows(x, features):
         raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {shown(x)}")
 
     def backward(gradient):
-        return (np.add.reduceat(gradient, starts, axis=0),)
+        return (np.add.reduceat(gradient, starts, axis=0, dtype=np.float64).astype(gradient.dtype),)
 
     return of_rows(features, Tensor(np.repeat(x.array, number, axis=0), (x,), backward))
 
