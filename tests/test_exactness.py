@@ -50,6 +50,22 @@ def test_pooling__of_a_few_rows_that_count_often(name, offset):
     assert_close(pool(features_of(Tensor(values), 1, [100], counts)).array, expected(whole))
 
 
+@pytest.mark.parametrize("name", POOLINGS)
+def test_pooling__of_as_many_rows_as_can_be_counted(name):
+    """Counts that add up to 2**63 - 1: at weights 1/2, 1/4 and 1/4."""
+    values, counts = positive(3, 1), [2**62 - 1, 2**61, 2**61]
+    found = POOLINGS[name][0](features_of(Tensor(values), 1, [3], counts)).array
+    x, weights = values.astype(np.float64), np.array([0.5, 0.25, 0.25])
+    mean = weights @ x
+    expected = {
+        "mean": mean,
+        "sum": mean * 2.0**63,
+        "var": weights @ (x - mean) ** 2,
+        "moments": np.stack([weights @ x**m for m in ORDERS]),
+    }
+    assert_close(found, expected[name])
+
+
 @NUMBERS
 @pytest.mark.parametrize("name", POOLINGS)
 def test_pooling__gradient_where_many_rows_share_a_value(name, number):
