@@ -5,7 +5,7 @@ import pytest
 from test_gradients import features_of
 
 from definetti_np import MultisetBatch, Network, ops
-from definetti_np.engine.tensor import Parameter, Tensor, backpropagate
+from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
 from definetti_np.kernels._jit import threads
 
 FEW_ROUNDINGS = 4 * 2.0**-24
@@ -70,7 +70,7 @@ def test_pooling__of_as_many_rows_as_can_be_counted(name):
 @pytest.mark.parametrize("name", POOLINGS)
 def test_pooling__gradient_where_many_rows_share_a_value(name, number):
     """Three values; each row has one of them at each of two positions."""
-    values = Parameter(positive(3, 0), np.zeros((3, 2), np.float32))
+    values = Leaf(positive(3, 0), np.zeros((3, 2), np.float32))
     rng = np.random.default_rng(2)
     index = rng.integers(0, 3, (number, 2)).astype(np.int32)
     counts = rng.integers(1, 4, number)
@@ -96,7 +96,7 @@ def test_pooling__gradient_where_many_rows_share_a_value(name, number):
 
 @NUMBERS
 def test_to_rows__gradient_of_many_rows(number):
-    pooled = Parameter(positive(1, 0), np.zeros((1, 2), np.float32))
+    pooled = Leaf(positive(1, 0), np.zeros((1, 2), np.float32))
     values = positive(number, 0)
     features = features_of(Tensor(values), 1, [number])
     backpropagate(ops.sum(features * ops.to_rows(pooled, features)), np.ones((1, 1, 2), np.float32))
@@ -128,7 +128,7 @@ def test_reduction__over_many_datasets(name, axis, number, offset):
 @NUMBERS
 @pytest.mark.parametrize("shape", [(), (2,), (1, 2), (1, 1)])
 def test_gradient__of_what_is_added_to_many_datasets(shape, number):
-    bias, scale = (Parameter(positive(1, 0, shape)[0], np.zeros(shape, np.float32)) for _ in range(2))
+    bias, scale = (Leaf(positive(1, 0, shape)[0], np.zeros(shape, np.float32)) for _ in range(2))
     array = positive(number, 0)
     out = Tensor(array) * scale + bias
     backpropagate(out, array)
@@ -143,7 +143,7 @@ def test_gradient__of_what_is_added_to_many_datasets(shape, number):
 def test_loss__mean_of_many_datasets(loss, number):
     labels = np.random.default_rng(3).dirichlet([1, 1], number).astype(np.float32)
     values = -positive(number, 0)
-    found = getattr(ops.operations, loss)(Tensor(values), labels).array
+    found = getattr(ops, loss)(Tensor(values), labels).array
     x, y = values.astype(np.float64), labels.astype(np.float64)
     each = -(y * x).sum(axis=1) if loss == "cross_entropy" else ((x - y) ** 2).sum(axis=1)
     assert_close(found, each.mean())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numba.core.caching import UserProvidedCacheLocator
 from numba.core.ccallback import CFunc
-from sessions import LIVES, Session, start
+from sessions import LIVES, Session, search_path, start
 
 from definetti_np.kernels import _cache
 from definetti_np.kernels._jit import Kernel, _loop
@@ -52,7 +52,7 @@ def test_cache__nothing_can_be_written(tmp_path):
     for folder in (package, package / "kernels"):
         (folder / "__pycache__").touch()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_CACHE")}
-    environment.update(HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache", PYTHONPATH=str(tmp_path))
+    environment.update(HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache", PYTHONPATH=search_path(tmp_path))
     program = (
         "import numpy as np, definetti_np\n"
         f"assert definetti_np.__file__.startswith({str(tmp_path)!r})\n"
@@ -70,7 +70,7 @@ def test_cache__nothing_can_be_written(tmp_path):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A folder for the cache of `run_kernel`, in a process that has not warned or waited yet."""
-    _loop(parallel=False)
+    _loop(False)
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(_cache, "_warned", set())
     monkeypatch.setattr(_cache, "_patience", 0.05)
@@ -87,7 +87,7 @@ def run_kernel(monkeypatch, *, compile=CFunc._compile_uncached) -> bool:
     kernel, out = Kernel(count_up), np.zeros(3, np.int64)
     kernel(3, out)
     assert out.tolist() == [1, 2, 3]
-    (callback,) = kernel._callbacks.values()
+    (callback,) = kernel._callbacks
     return callback.cache_hits == 1
 
 
@@ -320,7 +320,7 @@ def run(folder, dtype):
     numba.config.CACHE_DIR = folder
     kernel, out = Kernel(double), np.ones(1, dtype)
     kernel(1, out)
-    print(dtype, out[0], *[callback.cache_hits for callback in kernel._callbacks.values()])
+    print(dtype, out[0], *[callback.cache_hits for callback in kernel._callbacks])
 
 run(sys.argv[1] + "/warm", "uint8")  # which imports what another user may not read
 os.umask(0o022)
@@ -382,7 +382,7 @@ for i in range(2):
 
 
 def test_fork__after_a_parallel_kernel_and_training_twice(tmp_path):
-    code, output = Session("-c", PARALLEL, tmp_path, PYTHONPATH=f"{LIVES.parents[1]}:{LIVES.parent}").end()
+    code, output = Session("-c", PARALLEL, tmp_path, PYTHONPATH=search_path(LIVES.parents[1], LIVES.parent)).end()
     assert code == 0, output
     end = start(tmp_path).end()
     assert end[0] == 0, end
