@@ -67,7 +67,7 @@ def to_rows(x, features):
         raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {shown(x)}")
 
     def backward(gradient):
-        return (np.add.reduceat(gradient, starts, axis=0),)
+        return (np.add.reduceat(gradient, starts, axis=0, dtype=np.float64).astype(gradient.dtype),)
 
     return of_rows(features, Tensor(np.repeat(x.array, number, axis=0), (x,), backward))
 
