@@ -23,7 +23,7 @@ FLOORS = [
     "ops simulation",
     "engine files",
     "kernels losses seeds logs",
-    "specs multiset interruption cores checks errors",
+    "specs multiset interruption cores process checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = {"simulation", "files", "specs", "multiset", "losses", "seeds", "logs", "training", "run"}
