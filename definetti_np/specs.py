@@ -13,6 +13,8 @@ from .checks import as_integer, as_positive_number, name_of
 HIDDEN_LAYERS = {"conv": ("width", "depth"), "fc": ("nodes",)}
 FINAL_LAYERS = ("matmul", "softmax")
 POOLINGS = ("max", "sort", "top_k", "moments")
+MOST_LAYERS = 1000  # of a list, and orders of moments, because a file may list a million of them in little space
+LARGEST_ROW = 2**24  # values that a network function is called on to find its layers; a file may ask for more
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,10 @@ def function_spec(input_shape, output_shape, network_function: Callable) -> Func
     """Check the shapes of a network that is a function of the user's, and that it is one."""
     if not callable(network_function):
         raise TypeError(f"network_function must be a function, got {network_function!r}")
-    return FunctionSpec(check_input_shape(input_shape), check_output_shape(output_shape), name_of(network_function))
+    input_shape = check_input_shape(input_shape)
+    if math.prod(row_shape(input_shape)) > LARGEST_ROW:
+        raise ValueError(f"input_shape: a row must have at most {LARGEST_ROW} values, got {input_shape!r}")
+    return FunctionSpec(input_shape, check_output_shape(output_shape), name_of(network_function))
 
 
 def network_spec(input_shape, output_shape, phi_net, g, h_net) -> NetworkSpec:
@@ -192,6 +197,8 @@ def _as_tuple(value, name: str) -> tuple:
 def _check_list(layers, name: str, allowed: dict[str, tuple[str, ...]]) -> tuple[tuple, ...]:
     """Return layers ``(kind, size, ...)`` with the sizes as ints, or raise an error that says where one is wrong."""
     layers = _as_tuple(layers, name)
+    if len(layers) > MOST_LAYERS:
+        raise ValueError(f"{name} must have at most {MOST_LAYERS} layers, got {len(layers)}")
     checked = tuple(_checked_layer(layer, f"{name}[{i}]", allowed) for i, layer in enumerate(layers))
     for i, (kind, *_) in enumerate(checked):
         if kind in FINAL_LAYERS and i < len(checked) - 1:
@@ -255,6 +262,8 @@ def _pooling(g, rows: int | None) -> PoolingSpec:
         return PoolingSpec(kind, k=k)
     if not arguments:
         raise ValueError(f"g: {g!r} must be ('moments', m1, m2, ...)")
+    if len(arguments) > MOST_LAYERS:
+        raise ValueError(f"g: moments must have at most {MOST_LAYERS} orders, got {len(arguments)}")
     return PoolingSpec(kind, orders=tuple(_order(m, g) for m in arguments))
 
 

@@ -5,9 +5,9 @@ import logging
 from pathlib import Path
 
 from .checks import as_integer, as_positive_number, name_of, qualified_name
-from .files.archive import check_parent, model_path
 from .files.checkpoint import Checkpoints, check_same_run
 from .files.lock import only_run
+from .files.paths import check_parent, model_path
 from .interruption import Interruption
 from .logs import Summary, log_to, progress
 from .losses import check_accuracy, check_loss
