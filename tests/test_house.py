@@ -21,8 +21,8 @@ FLOORS = [
     "run model trainer",
     "invariance network layers",
     "ops simulation",
-    "engine files",
-    "kernels losses seeds logs",
+    "engine files logs",
+    "kernels losses seeds",
     "specs multiset interruption cores process checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
