@@ -2,7 +2,6 @@
 
 import logging
 import time
-from pathlib import Path
 
 from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
@@ -62,11 +61,11 @@ class Run:
                 interruption.act(self._checkpoint)
             self._checkpoint()
         except Interrupted as stop:
-            self._checkpoint()
+            self._checkpoint(last=True)
             self._say_how_to_resume(stop)
             raise
         except SimulatorError:
-            self._checkpoint()
+            self._checkpoint(last=True)
             if kept := self._what_is_kept():
                 logger.warning("the simulator failed%s; when it is repaired, resume=True goes on from there", kept)
             raise
@@ -86,7 +85,7 @@ class Run:
         except FloatingPointError as error:
             raise FloatingPointError(f"batch {batch} ({examples}): {error}{self._what_is_kept()}") from None
         except Exception as error:  # of a function of the user's; the network is as it was before
-            self._checkpoint()
+            self._checkpoint(last=True)
             error.add_note(f"This was batch {batch} ({examples}){self._what_is_kept()}")
             raise
         self._summary.update(batch, loss, accuracy)
@@ -94,7 +93,7 @@ class Run:
         self._batches += 1
         self._redraws = dict(self._stream.redraws)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, last: bool = False) -> None:
         if self._checkpoints is not None and self._batches:
             state = Checkpoint.of(
                 self._trainer,
@@ -103,7 +102,7 @@ class Run:
                 summary=self._summary.lines,
                 redraws=self._redraws,
             )
-            self._checkpoints.write(state)
+            self._checkpoints.write(state, last=last)
 
     def _what_is_kept(self) -> str:
         if self._checkpoints is None or self._checkpoints.batches is None:
@@ -118,15 +117,3 @@ class Run:
         else:
             how = f"{self._checkpoints.path} holds {self._checkpoints.batches}; resume=True goes on from there"
         logger.warning("%s: stopped after %d batches; %s", stop.signal.name, self._batches, how)
-
-
-def save_model(model, path: Path, checkpoints: Checkpoints) -> None:
-    """Write the trained model, or say how to get it nevertheless."""
-    try:
-        model.save(path)
-    except OSError as error:
-        raise OSError(
-            f"the trained model cannot be written to {path}: {error}. Make room, and call train again with "
-            f"resume=True: it goes on from {checkpoints.path}, which holds {checkpoints.batches} batches"
-        ) from error
-    logger.info("saved the model as %s", path)

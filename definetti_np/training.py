@@ -6,12 +6,13 @@ from pathlib import Path
 
 from .checks import as_integer, as_positive_number, name_of, qualified_name
 from .files.checkpoint import Checkpoints, check_same_run
+from .files.elsewhere import save_or_keep
 from .files.lock import only_run
-from .files.paths import check_parent, model_path
+from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
 from .interruption import Interruption
 from .logs import Summary, log_to, progress
 from .losses import check_accuracy, check_loss
-from .run import Run, find_start, save_model
+from .run import Run, find_start
 from .seeds import check_seed
 from .simulation.redraws import describe_redraws
 from .simulation.source import ExampleSource, takes_generator
@@ -160,8 +161,9 @@ def train(
     FloatingPointError
         If the loss or the gradient becomes NaN or infinite.
     OSError
-        If the model cannot be written when training has ended; the message names the checkpoint, from which
-        ``resume=True`` finishes.
+        If the model cannot be written when training has ended. It is then written to your home folder, or that of
+        temporary files; the message says where, and whether a checkpoint finishes with ``resume=True``. The error's
+        attribute `model` is the trained `Model`.
     """
     if network_function is None:
         spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
@@ -213,12 +215,16 @@ def train(
                 raise ValueError(f"{name} needs a save_path, beside which the checkpoints are; got save_path=None")
     else:
         checkpoints = Checkpoints(save_path, every=checkpoint_every)
-        check_parent(checkpoints.previous, "save_path")
+        for path in (checkpoints.path, checkpoints.previous):
+            check_parent(path, "save_path")
+    files = {} if checkpoints is None else checkpoints.files
     if training_summary is not None:
-        training_summary = Path(training_summary).expanduser().absolute()
-        check_parent(training_summary, "training_summary")
+        training_summary = files["training_summary"] = Path(training_summary).expanduser().absolute()
+        check_text_file(training_summary, "training_summary", is_replaced=True)
     if logfile not in (None, "."):
-        check_parent(Path(logfile).expanduser(), "logfile")
+        logfile = files["logfile"] = Path(logfile).expanduser()
+        check_text_file(logfile, "logfile")
+    check_distinct_paths(files)
 
     run = {
         "network": spec.as_dict(),
@@ -278,5 +284,5 @@ def train(
                 logger.warning(describe_redraws(stream.redraws, stop))
         model = Model(network, loss=loss, seed=seed, batches_trained=num_batches)
         if save_path is not None:
-            save_model(model, save_path, checkpoints)
+            save_or_keep(model, save_path, what_finishes=checkpoints.what_finishes(num_batches))
     return model

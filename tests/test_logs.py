@@ -6,13 +6,14 @@ import io
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from lives import run
+from lives import run, simulator
 
 from definetti_np import logs
 from definetti_np.logs import Stderr, Summary, log_to, progress
@@ -135,7 +136,7 @@ import os, sys
 if sys.argv[1:]:
     os.close(2)
 sys.path[:0] = {path!r}
-from lives import run
+from lives import run, simulator
 if __name__ == "__main__":
     for logfile in (".", None, {folder!r} + "/log"):
         run({folder!r}, logfile=logfile, sim_threads=2 if logfile else 0)
@@ -338,6 +339,34 @@ def test_train__two_threads_have_a_log_each(tmp_path, twin):
         assert text.count(f"with seed {seed}, ") == text.count("with seed ") == 1
         assert text.count(" of 9: loss ") == 9
         assert text.count("saved the model as ") == text.count(f"{name}/w.npz") == 1
+
+
+def test_train__what_a_runs_own_threads_say_is_in_its_log(tmp_path):
+    """The thread that looks after simulator processes reports those that die."""
+
+    def dying(folder):
+        def simulator_that_dies_once(rng):
+            if not (folder / "died").exists():
+                (folder / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return simulator(rng)
+
+        return simulator_that_dies_once
+
+    def train(name):
+        (tmp_path / name).mkdir()
+        options = {"sim_threads": 1, "simulator": dying(tmp_path / name), "seed": len(name)}
+        run(tmp_path / name, logfile=tmp_path / f"{name}.log", **options)
+
+    threads = [threading.Thread(target=train, args=(name,)) for name in ("a", "bb")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in ("a", "bb"):
+        text = (tmp_path / f"{name}.log").read_text()
+        assert text.count("was killed by SIGKILL") == text.count(f" of seed {len(name)}") == 1
+        assert text.count("saved the model as ") == 1
 
 
 # What an application has configured

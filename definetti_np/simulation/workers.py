@@ -6,6 +6,7 @@ ones, at most `capacity` ahead of the last one taken, and sees to it that worker
 """
 
 import atexit
+import contextvars
 import heapq
 import logging
 import multiprocessing
@@ -100,7 +101,10 @@ class WorkerStream(Stream):
         self._last_look = self._last_news = 0.0
         self._workers: list[Worker] = []
         self._selector = selectors.PollSelector()
-        self._receiver = threading.Thread(target=self._receive, name="definetti_np receiver", daemon=True)
+        here = contextvars.copy_context()  # in which the log of this run is known
+        self._receiver = threading.Thread(
+            target=here.run, args=(self._receive,), name="definetti_np receiver", daemon=True
+        )
         if start_method is None and "fork" in multiprocessing.get_all_start_methods():
             start_method = "fork"
         self._context = multiprocessing.get_context(start_method)
