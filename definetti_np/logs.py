@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .files.whole import remove_temporaries, write_whole
@@ -23,8 +23,13 @@ LOG_LEVEL = logging.INFO
 
 
 @contextlib.contextmanager
+<<<<<<< HEAD
 def log_to(logfile: str | Path | None):
     """Send what a run in this thread logs to stderr ("."), a file, or nowhere of its own (None) inside a block.
+=======
+def log_to(logfile: str | Path | None) -> Iterator[None]:
+    """Send the package's log to stderr ("."), a file, or nowhere of its own (None) inside a block.
+>>>>>>> house
 
     Only the package's logger is touched; what an application has configured still receives the messages of a run
     with logfile None. Runs in several threads have a log each.
@@ -239,10 +244,19 @@ class _LogFile:
 _routes = _Routes()
 
 
+<<<<<<< HEAD
 def progress(num_batches: int, batch_size: int, verbosity: int, *, to_terminal: bool, first: int = 0):
     """A progress bar where tqdm works and stderr is a terminal, otherwise log lines; from batch `first` on."""
     if to_terminal and Stderr().isatty():
         with contextlib.suppress(Exception):  # it is missing, or one of its environment variables is wrong
+=======
+def progress(
+    num_batches: int, batch_size: int, verbosity: int, *, to_terminal: bool, first: int = 0
+) -> "_Bar | _Lines":
+    """A progress bar where tqdm is installed and stderr is a terminal, otherwise log lines; from batch `first` on."""
+    if to_terminal and sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+>>>>>>> house
             return _Bar(num_batches, batch_size, first)
     return _Lines(num_batches, batch_size, verbosity)
 

@@ -7,16 +7,20 @@ from types import MappingProxyType
 import numpy as np
 
 from . import ops
+from .checks import check_k
 from .engine.assembly import assemble_datasets
-from .engine.bindings import Binding, Tracer
-from .engine.features import RowFeatures
-from .engine.parameters import Parameters
+from .engine.features import RowFeatures, contiguous
+from .engine.parameters import Binding, FlatParameters, Tracer
 from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
-from .multiset import MultisetBatch
-from .ops.places import contiguous
+from .multiset import MultisetBatch, as_floats
 from .seeds import check_seed, weights_rng
+<<<<<<< HEAD
 from .specs import FunctionSpec, LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
+=======
+from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
+from .summary import describe_network
+>>>>>>> house
 
 
 class Network:
@@ -94,11 +98,18 @@ class Network:
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
         self.seed = check_seed(seed)
+<<<<<<< HEAD
         tracer = self._trace(draws=draws)
         self.flat = Parameters({name: tracer.tensors[key].shape for key, name in tracer.names.items()}, self.dtype)
         if draws:
             for key, name in tracer.names.items():
                 self.flat.by_name[name].array[...] = tracer.tensors[key].array
+=======
+        tracer = self._trace()
+        self.flat = FlatParameters({name: tracer.tensors[key].shape for key, name in tracer.names.items()}, self.dtype)
+        for key, name in tracer.names.items():
+            self.flat.by_name[name].array[...] = tracer.tensors[key].array
+>>>>>>> house
 
     def _trace(self, *, draws: bool = True) -> Tracer:
         """Find the parameters that the function uses and their names; draw their values, or leave them zero."""
@@ -135,13 +146,16 @@ class Network:
 
     @property
     def parameters(self) -> Mapping[str, np.ndarray]:
-        """Weights and biases by name ("phi.0.weight", ...), as views: writing to them changes the network."""
+        """Weights and biases by name ("phi.0.weight", ...), as views; writing to them changes the network."""
         return MappingProxyType({name: p.array for name, p in self.flat.by_name.items()})
 
     @property
     def gradients(self) -> Mapping[str, np.ndarray]:
         """The gradients of the last step by name, as views."""
         return MappingProxyType({name: p.gradient for name, p in self.flat.by_name.items()})
+
+    def __repr__(self) -> str:
+        return describe_network(self.spec, self.parameters, seed=self.seed, dtype=self.dtype)
 
     def __call__(self, data) -> np.ndarray:
         """Predict: posterior probabilities after softmax, estimates after matmul, (B, N).
@@ -195,8 +209,7 @@ class Network:
         if isinstance(data, MultisetBatch):
             batch = data
             if batch.rows.dtype != self.dtype:
-                with np.errstate(over="ignore"):
-                    batch = MultisetBatch(batch.rows.astype(self.dtype), batch.counts, batch.offsets)
+                batch = MultisetBatch(as_floats(batch.rows, "data: rows", self.dtype), batch.counts, batch.offsets)
             if not np.isfinite(batch.rows).all():
                 raise ValueError(f"data: rows must be finite in {self.dtype}")
         else:
@@ -217,10 +230,7 @@ class Network:
                 f"data: a dataset of {sizes[sizes != rows][0]} rows, the network takes {rows}; "
                 "train with input_shape[0]=None to allow any number"
             )
-        if self.spec.pooling.kind == "top_k" and sizes.min() < self.spec.pooling.k:
-            raise ValueError(
-                f"data: a dataset of {sizes.min()} rows, g={self.spec.g!r} needs {self.spec.pooling.k} at least"
-            )
+        check_k(self.spec.fewest_rows, sizes.min(), f"data: a dataset of {sizes.min()} rows")
 
 
 def check_datasets(data, input_shape: tuple, *, first: int = 0) -> Sequence[np.ndarray]:

@@ -1,15 +1,23 @@
 """Training on data that is simulated on the fly."""
 
-import contextlib
-import logging
-from pathlib import Path
+from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
+
+<<<<<<< HEAD
 from .checks import as_integer, as_positive_number, name_of, qualified_name
 from .files.checkpoint import Checkpoints, check_same_run
 from .files.elsewhere import save_or_keep
+=======
+>>>>>>> house
 from .files.lock import only_run
 from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
 from .interruption import Interruption
+<<<<<<< HEAD
 from .logs import Summary, log_to, progress
 from .losses import check_accuracy, check_loss
 from .run import Run, find_start
@@ -17,8 +25,17 @@ from .seeds import check_seed
 from .simulation.redraws import describe_redraws
 from .simulation.source import ExampleSource, takes_generator
 from .simulation.stream import StreamOptions
+=======
+from .logs import log_to
+from .run import Run, find_start, save_model
+from .settings import TrainSettings
+from .simulation.stream import open_stream
+>>>>>>> house
 from .simulation.worker import no_fork_meanwhile
-from .specs import function_spec, network_spec
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .trainer import Trainer
 
 logger = logging.getLogger("definetti_np")
 
@@ -26,36 +43,36 @@ logger = logging.getLogger("definetti_np")
 
 
 def train(
-    input_shape,
-    output_shape,
-    simulator,
-    phi_net=(("fc", 1024), ("fc", 1024)),
-    g=("max",),
-    h_net=(("fc", 512), ("softmax",)),
-    network_function=None,
-    loss="cross-ent",
-    accuracy="classification",
-    num_batches=20000,
-    batch_size=50,
-    queue_capacity=250,
-    verbosity=100,
-    training_threads=None,
-    sim_threads=None,
-    save_path=None,
-    training_summary=None,
-    logfile=".",
+    input_shape: Sequence[int | None],
+    output_shape: Sequence[int],
+    simulator: Callable,
+    phi_net: Sequence[Sequence] = (("fc", 1024), ("fc", 1024)),
+    g: Sequence = ("max",),
+    h_net: Sequence[Sequence] = (("fc", 512), ("softmax",)),
+    network_function: Callable | None = None,
+    loss: str | Callable = "cross-ent",
+    accuracy: str | Callable | None = "classification",
+    num_batches: int = 20000,
+    batch_size: int = 50,
+    queue_capacity: int = 250,
+    verbosity: int = 100,
+    training_threads: int | None = None,
+    sim_threads: int | None = None,
+    save_path: str | os.PathLike | None = None,
+    training_summary: str | os.PathLike | None = None,
+    logfile: str | os.PathLike | None = ".",
     *,
-    seed=None,
-    learning_rate=0.001,
-    checkpoint_every=None,
-    resume=False,
-    simulator_timeout=None,
-    on_simulator_error="raise",
-    max_redraw_fraction=0.1,
-    worker_max_examples=None,
-    start_method=None,
-    executor=None,
-):
+    seed: int | None = None,
+    learning_rate: float = 0.001,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    simulator_timeout: float | None = None,
+    on_simulator_error: str = "raise",
+    max_redraw_fraction: float = 0.1,
+    worker_max_examples: int | None = None,
+    start_method: str | None = None,
+    executor: Executor | None = None,
+) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
     The arguments are those of the original defiNETti, up to `logfile`; the others are keywords.
@@ -76,7 +93,7 @@ def train(
         `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded. Either way
         example i is a function of (seed, i).
     phi_net
-        Layers for each row, ``("conv", width, depth)`` and ``("fc", nodes)``, each with ReLU.
+        Layers for each row, ``("conv", width, channels)`` and ``("fc", nodes)``, each with ReLU.
     g
         Symmetric function of the rows: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
     h_net
@@ -165,6 +182,7 @@ def train(
         temporary files; the message says where, and whether a checkpoint finishes with ``resume=True``. The error's
         attribute `model` is the trained `Model`.
     """
+<<<<<<< HEAD
     if network_function is None:
         spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
     else:
@@ -238,19 +256,23 @@ def train(
     }
     with log_to(logfile), Interruption() as interruption, only_run(checkpoints and checkpoints.lock):
         start = find_start(checkpoints, run, num_batches, resume=resume, drawn=drawn)
+=======
+    settings = TrainSettings.checked(**locals())
+    checkpoints = settings.checkpoints()
+    lock = None if checkpoints is None else checkpoints.lock
+    with log_to(settings.logfile), Interruption() as interruption, only_run(lock):
+        start = find_start(checkpoints, settings)
+>>>>>>> house
         if start is not None:
-            seed = run["seed"] = start.run["seed"]
-        source = ExampleSource(simulator, seed, spec, name_of(loss), on_simulator_error)
+            settings = settings.with_seed(start.run["seed"])
         batches, redraws = (0, {}) if start is None else (start.batches, start.redraws)
-        first, stop = batches * batch_size, num_batches * batch_size
-
-        def act_on_signals():
-            interruption.act(lambda: None)  # there is nothing to save yet
-
-        with streams.open(source, first=first, stop=stop, redraws=redraws, while_waiting=act_on_signals) as stream:
-            # Only now: the workers are forked from a process that has neither Numba nor its threads.
+        examples = range(batches * settings.batch_size, settings.num_batches * settings.batch_size)
+        waiting = interruption.waiting(lambda: None)  # there is nothing to save yet
+        with open_stream(settings.source(), settings.streams, examples, redraws, waiting) as stream:
+            # Only now, because workers are forked from a process that has neither Numba nor its threads.
             with no_fork_meanwhile:
                 from .model import Model
+<<<<<<< HEAD
                 from .network import Network
                 from .trainer import Trainer
 
@@ -285,4 +307,40 @@ def train(
         model = Model(network, loss=loss, seed=seed, batches_trained=num_batches)
         if save_path is not None:
             save_or_keep(model, save_path, what_finishes=checkpoints.what_finishes(num_batches))
+=======
+            trainer = _make_trainer(settings)
+            Run(settings, trainer, stream, checkpoints, start).train(interruption)
+        model = Model(trainer.network, loss=loss, seed=settings.seed, batches_trained=settings.num_batches)
+        if settings.save_path is not None and checkpoints is not None:
+            save_model(model, settings.save_path, checkpoints)
+>>>>>>> house
     return model
+
+
+def _make_trainer(settings: TrainSettings) -> Trainer:
+    """Build the network with its initial weights, and what trains it."""
+    from .network import Network  # not before there are workers: see above
+    from .trainer import Trainer
+
+    spec = settings.spec
+    if settings.network_function is None:
+        network = Network(**spec.as_dict(), seed=settings.seed)
+    else:
+        network = Network.from_function(
+            spec.input_shape, spec.output_shape, settings.network_function, seed=settings.seed
+        )
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
+        logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")
+    trainer = Trainer(
+        network,
+        loss=settings.loss,
+        accuracy=settings.accuracy,
+        learning_rate=settings.learning_rate,
+        threads=settings.training_threads,
+    )
+    logger.info(
+        "training %d parameters for %d batches of %d, with seed %d, %s and %d threads",
+        network.flat.weights.size, settings.num_batches, settings.batch_size, settings.seed, settings.streams,
+        trainer.threads,
+    )  # fmt: skip
+    return trainer

@@ -46,7 +46,7 @@ def scatter_windows(gradient, active, windows, out):
     return out
 
 
-def backward_weight(gradient, values, windows):
+def conv_backward_weight(gradient, values, windows):
     width, depth, channels = windows.shape[1], values.shape[1], gradient.shape[1]
     weight = np.zeros((width, depth, channels))
     for d in range(len(windows)):
@@ -57,7 +57,7 @@ def backward_weight(gradient, values, windows):
     return weight
 
 
-def winners_backward_values(gradient, winners, windows, weight, out):
+def conv_backward_values_of_winners(gradient, winners, windows, weight, out):
     channels, width, depth = weight.shape
     out = np.zeros(out.shape)
     for b, e, n in np.ndindex(gradient.shape):
@@ -67,7 +67,7 @@ def winners_backward_values(gradient, winners, windows, weight, out):
     return out
 
 
-def winners_backward_weight(gradient, winners, windows, values):
+def conv_backward_weight_of_winners(gradient, winners, windows, values):
     weight = np.zeros((windows.shape[1], values.shape[1], gradient.shape[2]))
     for b, e, n in np.ndindex(gradient.shape):
         for j in range(windows.shape[1]):
@@ -155,6 +155,29 @@ def moments_backward(gradient, values, index, counts, offsets, orders, out):
             if x != 0:
                 share = counts[u] / sum(counts[v] for v in rows)
                 out[index[u, p], c] += gradient[b, k, p, c] * share * orders[k] * x ** (orders[k] - 1)
+    return out
+
+
+def var_forward(values, index, counts, offsets):
+    """The means, and the means of the squared deviations from them."""
+    shape = len(offsets) - 1, index.shape[1], values.shape[1]
+    means, out = np.zeros(shape), np.zeros(shape)
+    for b, p, c in np.ndindex(shape):
+        rows = range(offsets[b], offsets[b + 1])
+        size = sum(counts[u] for u in rows)
+        means[b, p, c] = sum(counts[u] * float(values[index[u, p], c]) for u in rows) / size
+        out[b, p, c] = sum(counts[u] * (float(values[index[u, p], c]) - means[b, p, c]) ** 2 for u in rows) / size
+    return means, out
+
+
+def var_backward(gradient, means, values, index, counts, offsets, out):
+    out = out.astype(np.float64)
+    for b, p, c in np.ndindex(gradient.shape):
+        rows = range(offsets[b], offsets[b + 1])
+        for u in rows:
+            share = counts[u] / sum(counts[v] for v in rows)
+            deviation = float(values[index[u, p], c]) - means[b, p, c]
+            out[index[u, p], c] += gradient[b, p, c] * share * 2 * deviation
     return out
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,9 +13,29 @@ import pytest
 
 LIVES = Path(__file__).parent / "lives.py"
 LIMIT = 120  # seconds
+STAY_IGNORED = {
+    signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ
+}  # fmt: skip
+
+
+def restore_signals() -> None:
+    """Let signals act as in a program started at a prompt, in this process and so in those that it starts.
+
+    A script starts what runs in its background with SIGINT ignored, and other programs ignore or block other signals;
+    a run goes on ignoring them, as it must. What nohup, a terminal or Python itself ignores stays ignored.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in signal.valid_signals():
+        if signal.getsignal(number) == signal.SIG_IGN and number not in STAY_IGNORED:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 started = []  # the sessions of the test that runs; conftest.py ends those that it has not
+
+
+def search_path(*folders) -> str:
+    """Folders to import from, before those where a cluster's modules may keep NumPy."""
+    return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 class Session:
@@ -22,7 +43,7 @@ class Session:
 
     def __init__(self, *arguments, **environment):
         started.append(self)
-        environment = {**os.environ, "PYTHONPATH": str(LIVES.parents[1]), **environment}
+        environment = {**os.environ, "PYTHONPATH": search_path(LIVES.parents[1]), **environment}
         self.process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,

@@ -140,12 +140,14 @@ def test_conv_backward__matches_reference(drawn, depth, channels, dtype, number)
     gradient[rng.random(len(windows)) < 0.4] = 0
     active = np.flatnonzero(gradient.any(axis=1))
     product, out = normal(rng, (len(active), windows.shape[1], depth), dtype), np.full_like(values, np.nan)
-    conv.scatter_windows(product, active, np.searchsorted(active, window_offsets), windows, value_offsets, out)
+    window_kernels.scatter_windows(
+        product, active, np.searchsorted(active, window_offsets), windows, value_offsets, out
+    )
     np.testing.assert_allclose(out, reference.scatter_windows(product, active, windows, out), **tolerance(dtype))
 
-    expected = reference.backward_weight(gradient, values, windows)
+    expected = reference.conv_backward_weight(gradient, values, windows)
     parts = np.full((number, windows.shape[1] * depth, channels), np.nan, dtype)
-    conv.backward_weight(panels_of(gradient, active), active, values, windows, parts)
+    conv.conv_backward_weight(panels_of(gradient, active), active, values, windows, parts)
     np.testing.assert_allclose(parts.sum(axis=0).reshape(expected.shape), expected, **tolerance(dtype))
 
 
@@ -161,13 +163,13 @@ def test_winners_backward__through_products_matches_reference(drawn, depth, chan
     which = gradient, winners, window_offsets, windows
 
     out, matrix = np.full_like(values, np.nan), weight.reshape(channels, -1)
-    winner_kernels.winners_backward_values(*which, matrix, value_offsets, out)
-    expected = reference.winners_backward_values(gradient, winners, windows, weight, out)
+    winner_kernels.conv_backward_values_of_winners(*which, matrix, value_offsets, out)
+    expected = reference.conv_backward_values_of_winners(gradient, winners, windows, weight, out)
     np.testing.assert_allclose(out, expected, **tolerance(dtype))
 
     parts = np.full((number, channels, width * depth), np.nan, dtype)
-    winner_kernels.winners_backward_weight(*which, values, parts)
-    expected = reference.winners_backward_weight(gradient, winners, windows, values)
+    winner_kernels.conv_backward_weight_of_winners(*which, values, parts)
+    expected = reference.conv_backward_weight_of_winners(gradient, winners, windows, values)
     np.testing.assert_allclose(parts.sum(axis=0).T.reshape(expected.shape), expected, **tolerance(dtype))
 
 
@@ -176,7 +178,7 @@ def test_backward_weight__many_windows_and_channels(seed, number, depth, dtype):
     rng = np.random.default_rng(seed)
     values, gradient = normal(rng, (number, depth), dtype), normal(rng, (number, 3), dtype)
     windows, out = np.arange(number, dtype=np.int32).reshape(-1, 1), np.full((1, depth, 3), np.nan, dtype)
-    conv.backward_weight(panels_of(gradient), np.arange(number), values, windows, out)
+    conv.conv_backward_weight(panels_of(gradient), np.arange(number), values, windows, out)
     expected = values.astype(np.float64).T @ gradient.astype(np.float64)
     np.testing.assert_allclose(out[0], expected, rtol=1e-4, atol=1e-4)
 
@@ -301,13 +303,24 @@ def test_winners_backward__matches_reference(rows, depth, k, dtype):
     for b in range(len(offsets) - 1):
         winners[b] = rng.integers(value_offsets[b], value_offsets[b + 1], shape[1:])
     gradient, out = normal(rng, shape, dtype), np.full((index.size, depth), np.nan, dtype)
-    pool.winners_backward(gradient, winners, value_offsets, out)
+    winner_kernels.winners_backward(gradient, winners, value_offsets, out)
     np.testing.assert_allclose(
         out, reference.winners_backward(gradient, winners, np.zeros_like(out)), **tolerance(dtype)
     )
 
 
-@given(ragged(), CHANNELS, st.lists(st.sampled_from([1.0, 2.0, 3.0, 0.5, 2.7]), min_size=1, max_size=4), DTYPES)
+@st.composite
+def repeated(draw):
+    """As `ragged`, with values that several rows of a dataset have at several positions."""
+    rng, index, counts, offsets = draw(ragged())
+    if draw(st.booleans()):
+        for b in range(len(offsets) - 1):
+            of_dataset = index[offsets[b] : offsets[b + 1]]
+            of_dataset[:] = rng.choice(of_dataset.reshape(-1)[: draw(SMALL)], of_dataset.shape)
+    return rng, index, counts, offsets
+
+
+@given(repeated(), CHANNELS, st.lists(st.sampled_from([1.0, 2.0, 3.0, 0.5, 2.7]), min_size=1, max_size=4), DTYPES)
 def test_moments__match_reference(rows, depth, orders, dtype):
     rng, index, counts, offsets = rows
     values, orders = abs(normal(rng, (index.size, depth), dtype)), np.array(orders)
@@ -319,6 +332,23 @@ def test_moments__match_reference(rows, depth, orders, dtype):
     gradient, out = normal(rng, out.shape, dtype), np.full_like(values, np.nan)
     expected = reference.moments_backward(gradient, values, index, counts, offsets, orders, np.zeros_like(out))
     pool.moments_backward(gradient, values, index, counts, offsets, orders, offsets * index.shape[1], out)
+    np.testing.assert_allclose(out, expected, **tolerance(dtype))
+
+
+@given(repeated(), CHANNELS, DTYPES, st.sampled_from([0, 100]))
+def test_var__matches_reference(rows, depth, dtype, offset):
+    rng, index, counts, offsets = rows
+    values = normal(rng, (index.size, depth), dtype) + dtype(offset)
+    out = np.full((len(offsets) - 1, index.shape[1], depth), np.nan, dtype)
+    means = np.full(out.shape, np.nan)
+    pool.var_forward(values, index, counts, offsets, means, out)
+    expected_means, expected = reference.var_forward(values, index, counts, offsets)
+    np.testing.assert_allclose(means, expected_means, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(out, expected, **tolerance(dtype))
+
+    gradient, out = normal(rng, out.shape, dtype), np.full_like(values, np.nan)
+    expected = reference.var_backward(gradient, means, values, index, counts, offsets, np.zeros_like(out))
+    pool.var_backward(gradient, means, values, index, counts, offsets, offsets * index.shape[1], out)
     np.testing.assert_allclose(out, expected, **tolerance(dtype))
 
 
@@ -410,6 +440,6 @@ def test_conv__bits_do_not_depend_on_threads(number):
     for threads_used in (1, number):
         out = np.empty((4, 140, 30), np.float32)
         with threads(threads_used):
-            conv.backward_weight(panels_of(gradient), np.arange(3000), values, windows, out)
+            conv.conv_backward_weight(panels_of(gradient), np.arange(3000), values, windows, out)
         results.append(out.tobytes())
     assert results[0] == results[1]
