@@ -146,8 +146,9 @@ class Network:
 
     def predict_batch(self, batch: MultisetBatch) -> np.ndarray:
         """Predict from a batch that `as_batch` has made, (B, N)."""
-        prediction = self.compute(batch).array
-        return np.exp(prediction) if self.spec.ends_in_softmax else prediction
+        with np.errstate(all="ignore"):  # a probability of 0 is an underflow
+            prediction = self.compute(batch).array
+            return np.exp(prediction) if self.spec.ends_in_softmax else prediction
 
     def compute(self, batch: MultisetBatch, log: list | None = None) -> Tensor:
         """The output (B, N) as a constant; operations write what they compute of whole datasets to the log."""
