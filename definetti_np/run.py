@@ -119,7 +119,7 @@ class Run:
                 raise
 
     def _train(self, interruption: Interruption) -> None:
-        waiting = interruption.waiting(self._checkpoint)
+        waiting = interruption.waiting(self._checkpoint_for_a_signal)
         while self._batches < self._settings.num_batches:
             self._take_batch(waiting)
             if self._checkpoints is not None and self._checkpoints.is_due(self._batches):
@@ -158,6 +158,11 @@ class Run:
                 redraws=self._redraws,
             )
             self._checkpoints.write(state)
+
+    def _checkpoint_for_a_signal(self) -> None:
+        if self._checkpoints is not None and self._batches not in (0, self._checkpoints.batches):
+            logger.info("a signal asks for a checkpoint: writing that of %d batches", self._batches)
+            self._checkpoint()
 
     def _what_is_kept(self) -> str:
         if self._checkpoints is None or self._checkpoints.batches is None:

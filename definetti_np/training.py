@@ -60,9 +60,10 @@ def train(
 
     The arguments are those of the original defiNETti, up to `logfile`; the others are keywords.
 
-    Ctrl-C and SIGTERM end training after the batch, or at once while it waits for simulations, with a checkpoint, as
-    KeyboardInterrupt and SystemExit(143); SIGUSR1 writes a checkpoint, and training goes on. A second Ctrl-C ends it
-    at once. This holds in the main thread; elsewhere signals are left alone.
+    Ctrl-C, SIGTERM, SIGHUP (the terminal is closed) and SIGXCPU (a limit of processor time) end training after the
+    batch, or at once while it waits for simulations, with a checkpoint, as KeyboardInterrupt or SystemExit(128 + number
+    of the signal), 143 for SIGTERM; SIGUSR1 writes a checkpoint, and training goes on. A second Ctrl-C ends it at once.
+    Signals that are ignored, as under nohup, stay so. This holds in the main thread; elsewhere signals are left alone.
 
     Parameters
     ----------
