@@ -118,20 +118,35 @@ class Worker:
 
     def lives(self) -> bool:
         """Whether the process runs; another process may keep its socket open after its end."""
-        return self.process.is_alive()
+        if not self.process.is_alive():
+            return False
+        if self._has_own_code:
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                # Another part of the program has taken its exit code: it waits for any child, or ignores SIGCHLD, so that
+                # the system does. multiprocessing would believe for ever that the process lives.
+                self.verdict = self.verdict or LOST_CODE
+                self.process._popen.returncode = 0
+                return self.process.is_alive()
+        return True
 
-    def signal(self, number: int) -> None:
-        """Send a signal to it and what it has started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended
-            os.killpg(self.pid, number)
-        if self.lives():  # it may not have made its process group yet
-            os.kill(self.pid, number)
+    def kill(self) -> None:
+        """End it, and what it has started, at once."""
+        known = relatives({self.pid})  # while it lives, and its children are known as such
+        if self.lives():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        kill({self.pid}, known)
 
     def end(self) -> str:
         """End it and what it has started, release its files, and say how it ended."""
         if not self._ends_within(GRACE_SECONDS):
             self.verdict = self.verdict or "hung up and went on"
-        self.signal(signal.SIGKILL)
+        if self.lives() or not self.retired or self.process.exitcode != 0:  # else it has done that itself
+            self.kill()
+        while self.lives():
+            time.sleep(0.002)
         self.process.join()
         how = self.verdict or _describe(self.process.exitcode)
         self.socket.close()
@@ -148,17 +163,51 @@ class Worker:
 
 
 def end_all(workers: Sequence[Worker]) -> None:
-    """Ask workers to end, wait a moment, and end those that go on."""
+    """Ask workers to end, wait a moment, and end those that go on, with all that they have started."""
+    leaders = {worker.pid for worker in workers}
+    known = relatives(leaders)
     for worker in workers:
         worker.hang_up()
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_SECONDS
         while any(worker.lives() for worker in workers) and time.monotonic() < deadline:
             time.sleep(0.002)
+        known |= relatives({worker.pid for worker in workers if worker.lives()})
         for worker in workers:
-            worker.signal(number)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if worker.lives():
+                    os.kill(worker.pid, number)
+    kill(leaders, known)
     for worker in workers:
+        worker.retired = True  # nothing of it is left
         worker.end()
+
+
+@contextlib.contextmanager
+def no_import_meanwhile() -> Iterator[None]:
+    """Wait until no other thread is in the middle of an import, and let none begin one inside the block.
+
+    A process that is forked meanwhile would have locks of the modules that are being imported, which nobody releases
+    there. What was being imported when the trainer came to this module is not waited for: it may call `train`.
+    """
+    deadline = time.monotonic() + IMPORT_SECONDS
+    while True:
+        _imp.acquire_lock()  # a thread needs it to begin an import, not to go on with one
+        if not _imports_elsewhere() or time.monotonic() > deadline:
+            break
+        _imp.release_lock()
+        time.sleep(0.005)
+    try:
+        yield
+    finally:
+        _imp.release_lock()
+
+
+def _imports_elsewhere() -> set[str]:
+    """Modules that other threads are importing."""
+    locks = {name: reference() for name, reference in importlib._bootstrap._module_locks.items()}
+    me = threading.get_ident()
+    return {name for name, lock in locks.items() if lock is not None and lock.owner != me}
 
 
 def _pickled(source: ExampleSource, method: str) -> bytes:
