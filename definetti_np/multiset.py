@@ -14,6 +14,8 @@ from numpy.typing import DTypeLike
 
 from .errors import NotFiniteError
 
+MOST_ROWS = np.iinfo(np.int64).max  # of a batch, repeats counted
+
 
 @dataclass(frozen=True, eq=False)
 class MultisetBatch:
@@ -35,8 +37,8 @@ class MultisetBatch:
 
     def __post_init__(self):
         object.__setattr__(self, "rows", np.ascontiguousarray(self.rows))
-        object.__setattr__(self, "counts", np.ascontiguousarray(self.counts, np.int64))
-        object.__setattr__(self, "offsets", np.ascontiguousarray(self.offsets, np.int64))
+        for name in ("counts", "offsets"):
+            object.__setattr__(self, name, _as_int64(getattr(self, name), f"MultisetBatch: {name}"))
         u = len(self.rows)
         if self.rows.ndim != 3 or self.counts.shape != (u,) or self.offsets.ndim != 1:
             shapes = self.rows.shape, self.counts.shape, self.offsets.shape
@@ -45,6 +47,8 @@ class MultisetBatch:
             raise ValueError(f"MultisetBatch: offsets must rise from 0 to the {u} rows, got {self.offsets}")
         if (self.counts < 1).any():
             raise ValueError("MultisetBatch: every count must be at least 1")
+        if self.counts.sum(dtype=np.float64) >= MOST_ROWS / 2 and sum(self.counts.tolist()) > MOST_ROWS:
+            raise ValueError(f"MultisetBatch: the counts must add up to at most {MOST_ROWS}")
 
     @classmethod
     def from_datasets(
@@ -115,9 +119,32 @@ def as_floats(array: Any, name: str, dtype: DTypeLike = np.float32) -> np.ndarra
     if not np.isfinite(floats).all():
         bad = np.argwhere(~np.isfinite(floats))[0].tolist()
         raise NotFiniteError(f"{name} must be finite in {np.dtype(dtype).name}, got {array[tuple(bad)]} at index {bad}")
-    if array.dtype.kind in "iu" and array.itemsize > 2 and not np.array_equal(floats, array):
-        raise ValueError(f"{name} holds integers that {np.dtype(dtype).name} cannot represent exactly")
+    if array.dtype.kind in "iu" and array.itemsize > 2 and not (exact := _are_exact(floats, array)).all():
+        bad = np.argwhere(~exact)[0].tolist()
+        raise ValueError(
+            f"{name} holds integers that {np.dtype(dtype).name} cannot represent exactly, such as "
+            f"{array[tuple(bad)]} at index {bad}; scale them, or give floats, which are rounded"
+        )
     return floats
+
+
+def _are_exact(floats: np.ndarray, integers: np.ndarray) -> np.ndarray:
+    """Where floats are equal to the integers that they were made of; NumPy would compare both as float64."""
+    in_range = floats < 2.0 ** (np.iinfo(integers.dtype).bits - (integers.dtype.kind == "i"))  # not rounded up beyond
+    return in_range & (np.where(in_range, floats, 0).astype(integers.dtype) == integers)
+
+
+def _as_int64(array, name: str) -> np.ndarray:
+    """Whole numbers as int64, or an error that names them; NumPy would cut fractions and wrap what is too large."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be integers, got an array of {array.dtype}")
+    if array.dtype.kind in "uf":
+        fits = array <= np.iinfo(np.int64).max if array.dtype.kind == "u" else np.abs(array) < 2.0**63
+        whole = fits & (array == np.floor(array))
+        if not whole.all():
+            raise ValueError(f"{name} must be integers below 2**63, got {array[~whole][0]}")
+    return np.ascontiguousarray(array, np.int64)
 
 
 def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from .engine.features import RowFeatures, contiguous
 from .engine.parameters import Binding, FlatParameters, Tracer
 from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
-from .multiset import MultisetBatch
+from .multiset import MultisetBatch, as_floats
 from .seeds import check_seed, weights_rng
 from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
 from .summary import describe_network
@@ -187,8 +187,7 @@ class Network:
         if isinstance(data, MultisetBatch):
             batch = data
             if batch.rows.dtype != self.dtype:
-                with np.errstate(over="ignore"):
-                    batch = MultisetBatch(batch.rows.astype(self.dtype), batch.counts, batch.offsets)
+                batch = MultisetBatch(as_floats(batch.rows, "data: rows", self.dtype), batch.counts, batch.offsets)
             if not np.isfinite(batch.rows).all():
                 raise ValueError(f"data: rows must be finite in {self.dtype}")
         else:

@@ -154,6 +154,11 @@ def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Sum a gradient over the axes along which an operand of this shape was repeated."""
     if gradient.shape == shape:
         return gradient
-    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
-    repeated = tuple(axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[axis] != 1)
-    return np.asarray(gradient.sum(axis=repeated, keepdims=True) if repeated else gradient)
+    leading = gradient.ndim - len(shape)
+    repeated = [leading + axis for axis, size in enumerate(shape) if size == 1 and gradient.shape[leading + axis] != 1]
+    return total(gradient, (*range(leading), *repeated)).astype(gradient.dtype).reshape(shape)
+
+
+def total(array: np.ndarray, axis: tuple[int, ...], *, keepdims: bool = False) -> np.ndarray:
+    """A sum along axes in float64: NumPy adds in the dtype of the array, along its first axis one after another."""
+    return np.asarray(array.sum(axis=axis, dtype=np.float64, keepdims=keepdims))

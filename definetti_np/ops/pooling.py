@@ -67,7 +67,7 @@ def to_rows(x, features):
         raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {shown(x)}")
 
     def backward(gradient):
-        return (np.add.reduceat(gradient, starts, axis=0),)
+        return (np.add.reduceat(gradient, starts, axis=0, dtype=np.float64).astype(gradient.dtype),)
 
     return of_rows(features, Tensor(np.repeat(x.array, number, axis=0), (x,), backward))
 
@@ -90,6 +90,23 @@ def mean_over_rows(features: RowFeatures) -> Tensor:
         ones = np.ones_like(values.array)  # a mean has a gradient at 0 too; moments have none there
         gradient = np.ascontiguousarray(gradient).reshape(out.shape)
         kernels.moments_backward(gradient, ones, *rows, features.value_offsets, values_gradient)
+        return (values_gradient,)
+
+    return Tensor(out.reshape(-1, *features.row_shape), (values,), backward)
+
+
+def var_over_rows(features: RowFeatures) -> Tensor:
+    """The variance over the rows of each dataset, (B, P, C) or (B, N)."""
+    values = features.values
+    rows = features.rows_of_values(), features.counts, features.offsets
+    out = np.empty((len(features.offsets) - 1, features.positions, features.channels), values.array.dtype)
+    means = np.empty(out.shape)
+    kernels.var_forward(values.array, *rows, means, out)
+
+    def backward(gradient):
+        values_gradient = empty_like(values.array)
+        gradient = np.ascontiguousarray(gradient).reshape(out.shape)
+        kernels.var_backward(gradient, means, values.array, *rows, features.value_offsets, values_gradient)
         return (values_gradient,)
 
     return Tensor(out.reshape(-1, *features.row_shape), (values,), backward)

@@ -8,9 +8,9 @@ import numpy as np
 from ..checks import as_integer
 from ..engine.features import RowFeatures, expanded, of_rows
 from ..engine.tensor import Tensor
-from .elementwise import constant, multiply, subtract
-from .operands import operation, resolved, shown, tensors_of
-from .pooling import max_over_rows, mean_over_rows, rows_of_datasets, to_rows
+from .elementwise import multiply
+from .operands import operation, resolved, shown, tensors_of, total
+from .pooling import max_over_rows, mean_over_rows, rows_of_datasets, var_over_rows
 
 
 def _reduction(over_rows: Callable | None = None) -> Callable:
@@ -69,12 +69,6 @@ def _sum_over_rows(features: RowFeatures) -> Tensor:
     return multiply(mean_over_rows(features), rows_of_datasets(features))
 
 
-def _var_over_rows(features: RowFeatures) -> Tensor:
-    means = mean_over_rows(constant(features)).array  # a constant: what is subtracted does not change a variance
-    deviations = subtract(features, to_rows(means, features))
-    return mean_over_rows(multiply(deviations, deviations))
-
-
 @_reduction(_sum_over_rows)
 def sum(x, axis=None, keepdims=False):
     """The sum along axes; of features over the rows of each dataset, (B, P, C) or (B, N)."""
@@ -82,7 +76,7 @@ def sum(x, axis=None, keepdims=False):
     def backward(gradient):
         return (_spread(gradient, x.shape, axis),)
 
-    return Tensor(np.asarray(x.array.sum(axis=axis, keepdims=keepdims)), (x,), backward)
+    return Tensor(total(x.array, axis, keepdims=keepdims).astype(x.array.dtype), (x,), backward)
 
 
 @_reduction(mean_over_rows)
@@ -93,20 +87,20 @@ def mean(x, axis=None, keepdims=False):
     def backward(gradient):
         return (_spread(np.asarray(gradient / number), x.shape, axis),)
 
-    return Tensor(np.asarray(x.array.sum(axis=axis, keepdims=keepdims) / number), (x,), backward)
+    return Tensor((total(x.array, axis, keepdims=keepdims) / number).astype(x.array.dtype), (x,), backward)
 
 
-@_reduction(_var_over_rows)
+@_reduction(var_over_rows)
 def var(x, axis=None, keepdims=False):
     """The variance along axes, divided by their length; of features over the rows of each dataset."""
     number = _count(x, axis)
-    deviations = x.array - x.array.sum(axis=axis, keepdims=True) / number
+    deviations = x.array - total(x.array, axis, keepdims=True) / number
 
     def backward(gradient):
-        return (_spread(np.asarray(gradient * (2 / number)), x.shape, axis) * deviations,)
+        return ((_spread(np.asarray(gradient * (2 / number)), x.shape, axis) * deviations).astype(x.array.dtype),)
 
     squares = deviations * deviations
-    return Tensor(np.asarray(squares.sum(axis=axis, keepdims=keepdims) / number), (x,), backward)
+    return Tensor((total(squares, axis, keepdims=keepdims) / number).astype(x.array.dtype), (x,), backward)
 
 
 @_reduction(max_over_rows)
@@ -130,10 +124,10 @@ def logsumexp(x, axis=None, keepdims=False):
     """log(sum(exp(x))) along axes, without overflow."""
     largest = x.array.max(axis=axis, keepdims=True)
     exponentials = np.exp(x.array - largest)
-    total = exponentials.sum(axis=axis, keepdims=True)
-    out = largest + np.log(total)
+    sums = total(exponentials, axis, keepdims=True).astype(exponentials.dtype)
+    out = largest + np.log(sums)
 
     def backward(gradient):
-        return (_spread(gradient, x.shape, axis) * (exponentials / total),)
+        return (_spread(gradient, x.shape, axis) * (exponentials / sums),)
 
     return Tensor(np.asarray(out if keepdims else out.squeeze(axis)), (x,), backward)
