@@ -7,4 +7,5 @@ FOLDERS = ("engine", "files", "kernels", "ops", "simulation")
 setup(
     packages=["definetti_np", *(f"definetti_np.{folder}" for folder in FOLDERS)],
     package_dir={"definetti_np": "definetti_np", "definetti_np.kernels": "kernels"},
+    package_data={"definetti_np": ["py.typed", "*.pyi"]},
 )

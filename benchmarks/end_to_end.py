@@ -32,6 +32,7 @@ class Run:
     def examples_per_second(self, training: bool, workers: int, threads: int, seconds: float, seed: int) -> float:
         from definetti_np import train
         from definetti_np.simulation.source import ExampleSource
+        from definetti_np.simulation.stream import StreamSettings
         from definetti_np.simulation.workers import WorkerStream
         from definetti_np.specs import network_spec
 
@@ -54,7 +55,7 @@ class Run:
                     training_threads=threads, sim_threads=workers, logfile=None, seed=seed,
                 )  # fmt: skip
             source = ExampleSource(simulator, seed, network_spec(**HOTSPOT), "cross-ent")
-            with WorkerStream(source, workers=workers, capacity=CAPACITY, stop=ENDLESS * BATCH_SIZE) as stream:
+            with WorkerStream(source, StreamSettings(workers, CAPACITY), range(ENDLESS * BATCH_SIZE)) as stream:
                 while True:
                     stream.next_batch(BATCH_SIZE)
         except TimeIsUpError:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.stream import StreamSettings
 from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
 
@@ -37,7 +38,7 @@ def open_stream(seed, examples, workers):
     source = ExampleSource(
         lambda rng: simulator_example.simulate_data(rates, probabilities, rng), seed, spec, "cross-ent"
     )
-    return WorkerStream(source, workers=workers, capacity=250, stop=examples)
+    return WorkerStream(source, StreamSettings(workers), range(examples))
 
 
 def main():

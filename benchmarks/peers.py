@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from definetti_np.engine.initial import constant_bias, draw_weight
+from definetti_np.engine.parameters import constant_bias, draw_weight
 from definetti_np.seeds import weights_rng
 from definetti_np.specs import NetworkSpec, network_spec
 

@@ -14,7 +14,8 @@ import time
 import numpy as np
 from common import BATCH_SIZE, HOTSPOT, show, show_machine, show_ratio, simulate_hotspots
 
-from definetti_np.simulation.source import ExampleSource, SerialStream
+from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.stream import SerialStream, StreamSettings
 from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
 
@@ -79,11 +80,8 @@ def main():
 
 def read_ours(stream_class, options, source: ExampleSource) -> float:
     """Return the seconds for reading the batches."""
-    queue = {}
-    if stream_class is WorkerStream:
-        examples = (WARM_UP + options.batches) * BATCH_SIZE
-        queue = {"workers": options.workers, "capacity": options.capacity, "stop": examples}
-    with stream_class(source, **queue) as stream:
+    examples = range((WARM_UP + options.batches) * BATCH_SIZE)
+    with stream_class(source, StreamSettings(options.workers, options.capacity), examples) as stream:
         return time_batches(lambda: stream.next_batch(BATCH_SIZE), options.batches)
 
 

@@ -43,9 +43,8 @@ class Profile:
         self.wind_around_everything()
 
     def wind_around_everything(self):
-        from definetti_np import layers, network, trainer
+        from definetti_np import layers, network, ops, trainer
         from definetti_np.kernels._jit import Kernel
-        from definetti_np.ops import operations
 
         run = Kernel.__call__
 
@@ -57,26 +56,23 @@ class Profile:
         def timed_layer(apply):
             def call(layer, x):
                 out = self.timed(f"forward {layer.name}", apply)(layer, x)
-                product = getattr(out, "values", out)
-                while not product.takes_sparse:  # h's are shaped anew
-                    (product,) = product.parents
-                self.wind_around_backward(product, f"backward {layer.name}")
+                self.wind_around_backward(getattr(out, "values", out), f"backward {layer.name}")
                 return out
 
             return call
 
         def timed_pooling(pool):
             def call(*arguments):
-                features = self.timed("forward pooling", pool)(*arguments)
-                self.wind_around_backward(features.values, "backward pooling")
-                return features
+                pooled = self.timed("forward pooling", pool)(*arguments)
+                self.wind_around_backward(pooled, "backward pooling")
+                return pooled
 
             return call
 
         Kernel.__call__ = timed_kernel
         for kind in (layers.Conv, layers.Dense):
             kind.__call__ = timed_layer(kind.__call__)
-        operations.top_k, operations.moments = timed_pooling(operations.top_k), timed_pooling(operations.moments)
+        ops.top_k, ops.moments = timed_pooling(ops.top_k), timed_pooling(ops.moments)
         network.Network.as_batch = self.timed("assemble", network.Network.as_batch)
         network.Network.forward = self.timed("forward, between layers", network.Network.forward)
         trainer.backpropagate = self.timed("backward, between layers", trainer.backpropagate)

@@ -75,7 +75,7 @@ def measure(job: Job, threads: int, calls: int) -> dict:
     """Counts of a batch, and the seconds of steps on it of each form of ours."""
     from definetti_np import MultisetBatch
     from definetti_np.engine.features import RowFeatures
-    from definetti_np.ops import operations
+    from definetti_np.ops.dense_conv import RELU, conv_layer
 
     rows = MultisetBatch.from_datasets(job.data[0])
     point = {"B": len(rows), "n": job.data[0].shape[1], "W": job.data[0].shape[2], "U": len(rows.rows), "D": []}
@@ -86,7 +86,7 @@ def measure(job: Job, threads: int, calls: int) -> dict:
     features, parameters = RowFeatures.from_batch(rows), ours.trainer.network.flat.by_name
     for layer in job.spec.phi_layers:
         weight = parameters[f"{layer.name}.weight"]
-        features = operations.conv(features, weight, parameters[f"{layer.name}.bias"])
+        features = conv_layer(features, weight, parameters[f"{layer.name}.bias"], RELU)
         point["D"].append(len(features.values.array))
         point["multiply-adds"] += point["D"][-1] * weight.array.size
     point["weights"] = ours.trainer.network.flat.weights.size
@@ -118,7 +118,8 @@ def fit(values: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 def example_costs(threads: int, calls: int, examples: int = 200) -> tuple[dict, float, float]:
     """Counts and steps of the example's batch; seconds per example of simulating, and of all that the trainer does."""
     from definetti_np.simulation.messages import decode, encode
-    from definetti_np.simulation.source import ExampleSource, assemble
+    from definetti_np.simulation.source import ExampleSource
+    from definetti_np.simulation.stream import assemble
 
     job = Job.of(HOTSPOT, *hotspot_batches(1, seed=1))
     point = measure(job, threads, calls)

@@ -1,7 +1,7 @@
 """Posterior inference from exchangeable data with neural networks, NumPy and Numba, on CPUs.
 
 Names are loaded on first use (PEP 562), so that importing the package is quick and simulator processes never load
-Numba.
+Numba. Type checkers and editors read __init__.pyi instead.
 """
 
 import importlib
@@ -11,7 +11,7 @@ _MODULE_OF = {
     "ModelFileError": "errors",
     "MultisetBatch": "multiset",
     "Network": "network",
-    "Parameter": "engine.bindings",
+    "Parameter": "engine.parameters",
     "SimulatorError": "errors",
     "Trainer": "trainer",
     "load": "model",
@@ -26,7 +26,7 @@ __all__ = sorted([*_MODULE_OF, *_MODULES])
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
     if name not in _MODULE_OF:

@@ -1,13 +1,16 @@
-"""Checks of arguments that several public functions share."""
+"""Checks of arguments that several public functions share: each rule has one function and one wording."""
+
+from __future__ import annotations
 
 import functools
 import numbers
 import operator
+from typing import Any
 
 import numpy as np
 
 
-def as_integer(value, name: str, *, minimum: int) -> int:
+def as_integer(value: Any, name: str, *, minimum: int) -> int:
     """Return `value` as an int, or raise an error that names the argument."""
     try:
         integer = operator.index(value)
@@ -20,7 +23,7 @@ def as_integer(value, name: str, *, minimum: int) -> int:
     return integer
 
 
-def as_positive_number(value, name: str) -> float:
+def as_positive_number(value: Any, name: str) -> float:
     """Return `value` as a positive, finite float, or raise an error that names the argument."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.number)):
         raise TypeError(f"{name} must be a number, got {value!r}")
@@ -29,12 +32,24 @@ def as_positive_number(value, name: str) -> float:
     return float(value)
 
 
-def name_of(function) -> str | None:
+def check_width(width: int, positions: int, where: str) -> None:
+    """Raise a ValueError if a window of a convolution is wider than the positions that there are."""
+    if width > positions:
+        raise ValueError(f"{where}: the width is larger than the {positions} positions it slides over, got {width}")
+
+
+def check_k(k: int, rows: int, where: str) -> None:
+    """Raise a ValueError if the k largest of fewer than k rows are asked for."""
+    if k > rows:
+        raise ValueError(f"{where}: top_k needs 1 <= k <= {rows} (the number of rows), got k={k}")
+
+
+def name_of(function: Any) -> str | None:
     """What files say of a choice that may be a function: the choice itself, or "function " and the function's name."""
     return f"function {qualified_name(function)}" if callable(function) else function
 
 
-def qualified_name(function) -> str:
+def qualified_name(function: Any) -> str:
     """The name of a function, of the one in a partial, or of an object's class."""
     while isinstance(function, functools.partial):
         function = function.func

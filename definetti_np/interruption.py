@@ -1,11 +1,13 @@
 """Signals that ask a run to stop or to save: they wait until the state of the run is one that can be saved."""
 
-import contextlib
+from __future__ import annotations
+
 import logging
 import os
 import signal
 import threading
 from collections.abc import Callable
+from typing import Any
 
 logger = logging.getLogger("definetti_np")
 
@@ -21,6 +23,23 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(self.signal.name)
 
 
+class Waiting:
+    """What to do while something that takes long goes on: here, nothing; see `Interruption.waiting`.
+
+    Call it again and again while you wait. Where the work is done in this thread, so that nothing can be called
+    meanwhile, do it in a ``with`` block of it. Either way it may raise an exception.
+    """
+
+    def __call__(self) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
 class Interruption:
     """Handles Ctrl-C, SIGTERM and SIGUSR1 inside a ``with`` block, if that is in the main thread.
 
@@ -29,12 +48,12 @@ class Interruption:
     second Ctrl-C raises KeyboardInterrupt wherever it comes. A signal that was ignored before goes on being ignored.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._process = os.getpid()
-        self._before = {}
+        self._before: dict[int, Any] = {}
         self._stop: int | None = None
         self._save = False
-        self._acts_at_once: Callable | None = None
+        self._acts_at_once: Callable[[], None] | None = None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -50,15 +69,12 @@ class Interruption:
         if self._stop is not None and (error is None or isinstance(error, Interrupted)):
             raise (KeyboardInterrupt if self._stop == signal.SIGINT else SystemExit(128 + self._stop)) from None
 
-    @contextlib.contextmanager
-    def waiting(self, save: Callable[[], None]):
-        """Let signals act at once inside a block that may take long and changes nothing that is saved."""
-        self._acts_at_once = save
-        try:
-            self.act(save)
-            yield
-        finally:
-            self._acts_at_once = None
+    def waiting(self, save: Callable[[], None]) -> Waiting:
+        """What streams do while they wait: act on signals, in a ``with`` block at once.
+
+        The block must change nothing that `save` saves.
+        """
+        return _ActingOnSignals(self, save)
 
     def act(self, save: Callable[[], None]) -> None:
         """Do what signals have asked for."""
@@ -81,3 +97,23 @@ class Interruption:
             raise KeyboardInterrupt
         if self._acts_at_once is not None:
             self.act(self._acts_at_once)
+
+
+class _ActingOnSignals(Waiting):
+    def __init__(self, interruption: Interruption, save: Callable[[], None]):
+        self._interruption, self._save = interruption, save
+
+    def __call__(self):
+        self._interruption.act(self._save)
+
+    def __enter__(self):
+        self._interruption._acts_at_once = self._save
+        try:
+            self()
+        except BaseException:
+            self._interruption._acts_at_once = None
+            raise
+        return self
+
+    def __exit__(self, *error):
+        self._interruption._acts_at_once = None

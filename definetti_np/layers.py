@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Sequence
 
 from . import ops
-from .checks import as_integer
-from .engine.bindings import Parameter, bound, check_name, current
+from .checks import as_integer, check_width
 from .engine.features import RowFeatures
-from .engine.initial import constant_bias, draw_weight
+from .engine.parameters import Parameter, binding_of, check_name, constant_bias, draw_weight
 from .engine.tensor import Tensor
-from .ops.operations import LINEAR, RELU
+from .ops.dense_conv import LINEAR, RELU, conv_layer, dense_layer
+from .ops.operands import log_result
 
 __all__ = ["Conv", "Dense", "Parameter", "Sequential"]
 
@@ -29,13 +29,17 @@ class _Layer:
 
     def parameters(self, weight_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The weight and the bias in the network that is computing."""
-        weight = bound(self, "weight", weight_shape, draw_weight)
-        return weight, bound(self, "bias", weight_shape[-1:], constant_bias)
+        binding = binding_of(self)
+        weight = binding.tensor(self, "weight", weight_shape, draw_weight)
+        return weight, binding.tensor(self, "bias", weight_shape[-1:], constant_bias)
 
-    def _finish(self, operation: Callable, x, weight_shape: tuple[int, ...]):
-        out = operation(x, *self.parameters(weight_shape), floor=RELU if self.activation is ops.relu else LINEAR)
+    def _apply(self, operation: Callable, x, weight_shape: tuple[int, ...]):
+        floor = RELU if self.activation is ops.relu else LINEAR
+        out = operation(x, *self.parameters(weight_shape), floor)
         if isinstance(out, RowFeatures):
-            current().note_features(math.prod(out.row_shape))
+            binding_of(self).count_features(out.row_shape)
+        else:
+            log_result(self.kind, out)
         return out if self.activation in (None, ops.relu) else self.activation(out)
 
     def __repr__(self) -> str:
@@ -71,11 +75,10 @@ class Conv(_Layer):
 
     def __call__(self, x):
         """Apply it to features, or to a Tensor (B, P, C) or (B, N)."""
-        shape = _input_shape(self, x)
-        positions, depth = shape if len(shape) == 2 else (*shape, 1)
+        positions, channels = (*_input_shape(self, x), 1)[:2]
         if self.width > positions:
-            raise ValueError(f"{self!r}: the width is larger than the {positions} positions it slides over")
-        return self._finish(ops.conv, x, (self.width, depth, self.depth))
+            check_width(self.width, positions, repr(self))
+        return self._apply(conv_layer, x, (self.width, channels, self.depth))
 
 
 class Dense(_Layer):
@@ -101,7 +104,7 @@ class Dense(_Layer):
 
     def __call__(self, x):
         """Apply it to features, or to a Tensor (B, P, C) or (B, N)."""
-        return self._finish(ops.dense, x, (math.prod(_input_shape(self, x)), self.nodes))
+        return self._apply(dense_layer, x, (math.prod(_input_shape(self, x)), self.nodes))
 
 
 class Sequential:

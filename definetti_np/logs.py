@@ -4,14 +4,14 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 logger = logging.getLogger("definetti_np")
 
 
 @contextlib.contextmanager
-def log_to(logfile: str | Path | None):
+def log_to(logfile: str | Path | None) -> Iterator[None]:
     """Send the package's log to stderr ("."), a file, or nowhere of its own (None) inside a block.
 
     Only the package's logger is touched; what an application has configured still receives the messages of a run
@@ -35,7 +35,9 @@ def log_to(logfile: str | Path | None):
         handler.close()
 
 
-def progress(num_batches: int, batch_size: int, verbosity: int, *, to_terminal: bool, first: int = 0):
+def progress(
+    num_batches: int, batch_size: int, verbosity: int, *, to_terminal: bool, first: int = 0
+) -> "_Bar | _Lines":
     """A progress bar where tqdm is installed and stderr is a terminal, otherwise log lines; from batch `first` on."""
     if to_terminal and sys.stderr.isatty():
         with contextlib.suppress(ImportError):

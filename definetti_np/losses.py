@@ -1,40 +1,44 @@
 """Losses and accuracies: by name, or functions of the user's."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import numpy as np
 
-from .specs import FunctionSpec, NetworkSpec
+from .specs import Spec
 
-LOSSES = ("cross-ent", "l2")
+FINAL_LAYER_OF_LOSS = {"cross-ent": "softmax", "l2": "matmul"}  # of the layer lists, by loss
+LOSSES = tuple(FINAL_LAYER_OF_LOSS)
 ACCURACIES = ("classification", None)
+LABEL_SUM_TOLERANCE = 1e-4
 
 
-def check_loss(loss, spec: NetworkSpec | FunctionSpec):
+def check_loss(loss: str | Callable, spec: Spec) -> str | Callable:
     """Return the loss if it is a function, or is known and fits the last layer of the network."""
     if callable(loss):
         return loss
     if loss not in LOSSES:
         raise ValueError(f"loss: unknown loss {loss!r}; choose from {LOSSES}, or give a function")
-    if isinstance(spec, FunctionSpec):
-        return loss
-    if loss == "cross-ent" and not spec.ends_in_softmax:
-        raise ValueError("loss 'cross-ent' needs an h_net that ends in ('softmax',), got ('matmul',)")
-    if loss == "l2" and spec.ends_in_softmax:
-        raise ValueError("loss 'l2' needs an h_net that ends in ('matmul',), got ('softmax',)")
+    if spec.final_layer not in (None, FINAL_LAYER_OF_LOSS[loss]):
+        raise ValueError(
+            f"loss {loss!r} needs an h_net that ends in ({FINAL_LAYER_OF_LOSS[loss]!r},), got ({spec.final_layer!r},)"
+        )
     return loss
 
 
-def check_accuracy(accuracy):
+def check_accuracy(accuracy: str | Callable | None) -> str | Callable | None:
     """Return the accuracy if it is a function or known."""
     if not callable(accuracy) and accuracy not in ACCURACIES:
         raise ValueError(f"accuracy: unknown accuracy {accuracy!r}; choose from {ACCURACIES}, or give a function")
     return accuracy
 
 
-def check_labels(labels: np.ndarray, loss: str, name: str) -> None:
+def check_labels(labels: np.ndarray, loss: str | Callable | None, name: str) -> None:
     """Raise a ValueError if labels (..., N) are no distributions under "cross-ent"."""
     if loss != "cross-ent":
         return
-    if (labels < 0).any() or (abs(labels.sum(axis=-1, dtype=np.float64) - 1) > 1e-4).any():
+    if (labels < 0).any() or (abs(labels.sum(axis=-1, dtype=np.float64) - 1) > LABEL_SUM_TOLERANCE).any():
         shown = np.array2string(labels, threshold=10)
         raise ValueError(
             f"{name} must be a probability distribution under loss 'cross-ent' (non-negative, sum 1; "

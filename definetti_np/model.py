@@ -15,6 +15,7 @@ from .losses import check_loss
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
 from .specs import network_spec
+from .summary import describe_choice, layer_table
 
 # What is predicted at once; a result does not depend on which others it is computed with.
 DATASETS_AT_ONCE = 64
@@ -41,6 +42,17 @@ class Model:
         self.loss = loss
         self.seed = seed
         self.batches_trained = batches_trained
+
+    def __repr__(self) -> str:
+        training = f"loss={describe_choice(self.loss)}, seed={self.seed}, batches_trained={self.batches_trained}"
+        return f"Model({training}) of\n{self.network}"
+
+    def summary(self) -> str:
+        """The table of its layers, with the shape that each makes of a dataset and its number of parameters.
+
+        A model of a network_function has a table of its parameters by name instead.
+        """
+        return layer_table(self.network.spec, self.network.parameters)
 
     def predict(self, data: Iterable | np.ndarray | MultisetBatch, threads: int | None = None) -> np.ndarray:
         """Predict the label of each dataset.

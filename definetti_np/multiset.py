@@ -7,8 +7,10 @@ nothing computed from it can depend on the order of the rows, not even by roundi
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .errors import NotFiniteError
 
@@ -45,7 +47,9 @@ class MultisetBatch:
             raise ValueError("MultisetBatch: every count must be at least 1")
 
     @classmethod
-    def from_datasets(cls, datasets: Iterable[np.ndarray], dtype=np.float32, *, first: int = 0) -> "MultisetBatch":
+    def from_datasets(
+        cls, datasets: Iterable[np.ndarray], dtype: DTypeLike = np.float32, *, first: int = 0
+    ) -> "MultisetBatch":
         """Find the distinct rows of datasets of shape (n, W) or (n, W, C); n may differ between them.
 
         Errors name the datasets ``data[first]``, ``data[first + 1]``, ...
@@ -66,6 +70,12 @@ class MultisetBatch:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def __repr__(self) -> str:
+        sizes = sorted(set(self.dataset_sizes().tolist()))
+        of = f" of {sizes[0]:,}{f' to {sizes[-1]:,}' * (len(sizes) > 1)} rows" if sizes else ""
+        rows = f"{len(self.rows):,} distinct rows of shape {self.rows.shape[1:]} {self.rows.dtype}"
+        return f"MultisetBatch({len(self):,} dataset{'s' * (len(self) != 1)}{of}: {rows})"
+
     def slice(self, start: int, stop: int) -> "MultisetBatch":
         """The datasets `start` to ``stop - 1``."""
         first, last = self.offsets[start], self.offsets[stop]
@@ -76,7 +86,7 @@ class MultisetBatch:
         return np.add.reduceat(self.counts, self.offsets[:-1])
 
 
-def as_rows(dataset, name: str, dtype=np.float32) -> np.ndarray:
+def as_rows(dataset: Any, name: str, dtype: DTypeLike = np.float32) -> np.ndarray:
     """Return a dataset as a fresh array (n, W, C) of `dtype`, with -0.0 as 0.0.
 
     Raises
@@ -93,7 +103,7 @@ def as_rows(dataset, name: str, dtype=np.float32) -> np.ndarray:
     return rows if rows.ndim == 3 else rows[:, :, np.newaxis]
 
 
-def as_floats(array, name: str, dtype=np.float32) -> np.ndarray:
+def as_floats(array: Any, name: str, dtype: DTypeLike = np.float32) -> np.ndarray:
     """Return an array of numbers as a fresh, finite array of `dtype`, or raise an error that names it."""
     if np.ma.isMaskedArray(array):
         raise TypeError(f"{name} is a masked array; fill the masked values first")

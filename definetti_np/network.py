@@ -7,16 +7,16 @@ from types import MappingProxyType
 import numpy as np
 
 from . import ops
+from .checks import check_k
 from .engine.assembly import assemble_datasets
-from .engine.bindings import Binding, Tracer
-from .engine.features import RowFeatures
-from .engine.parameters import Parameters
+from .engine.features import RowFeatures, contiguous
+from .engine.parameters import Binding, FlatParameters, Tracer
 from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch
-from .ops.places import contiguous
 from .seeds import check_seed, weights_rng
 from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
+from .summary import describe_network
 
 
 class Network:
@@ -85,7 +85,7 @@ class Network:
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
         self.seed = check_seed(seed)
         tracer = self._trace()
-        self.flat = Parameters({name: tracer.tensors[key].shape for key, name in tracer.names.items()}, self.dtype)
+        self.flat = FlatParameters({name: tracer.tensors[key].shape for key, name in tracer.names.items()}, self.dtype)
         for key, name in tracer.names.items():
             self.flat.by_name[name].array[...] = tracer.tensors[key].array
 
@@ -131,6 +131,9 @@ class Network:
     def gradients(self) -> Mapping[str, np.ndarray]:
         """The gradients of the last step by name, as views."""
         return MappingProxyType({name: p.gradient for name, p in self.flat.by_name.items()})
+
+    def __repr__(self) -> str:
+        return describe_network(self.spec, self.parameters, seed=self.seed, dtype=self.dtype)
 
     def __call__(self, data) -> np.ndarray:
         """Predict: posterior probabilities after softmax, estimates after matmul, (B, N).
@@ -206,10 +209,7 @@ class Network:
                 f"data: a dataset of {sizes[sizes != rows][0]} rows, the network takes {rows}; "
                 "train with input_shape[0]=None to allow any number"
             )
-        if self.spec.pooling.kind == "top_k" and sizes.min() < self.spec.pooling.k:
-            raise ValueError(
-                f"data: a dataset of {sizes.min()} rows, g={self.spec.g!r} needs {self.spec.pooling.k} at least"
-            )
+        check_k(self.spec.fewest_rows, sizes.min(), f"data: a dataset of {sizes.min()} rows")
 
 
 def check_datasets(data, input_shape: tuple, *, first: int = 0) -> Sequence[np.ndarray]:

@@ -1,23 +1,34 @@
 """A run: batches are taken from a stream and trained on, progress is reported, and checkpoints are written."""
 
+from __future__ import annotations
+
+import contextlib
 import logging
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
-from .interruption import Interrupted, Interruption
-from .simulation.source import SerialStream
+from .interruption import Interrupted, Interruption, Waiting
+from .logs import Summary, progress
+from .settings import TrainSettings
+from .simulation.source import describe_redraws
+from .simulation.stream import Stream
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .trainer import Trainer
 
 logger = logging.getLogger("definetti_np")
 
 
-def find_start(checkpoints: Checkpoints | None, run: dict, num_batches: int, *, resume: bool, drawn: bool):
+def find_start(checkpoints: Checkpoints | None, settings: TrainSettings) -> Checkpoint | None:
     """Return the checkpoint to go on from, or None; look after what is there from earlier runs."""
     if checkpoints is None:
         return None
     checkpoints.tidy()
-    if not resume:
+    if not settings.resume:
         if checkpoints.path.exists():
             logger.warning(
                 "%s is of an earlier run and will be replaced; resume=True goes on from it", checkpoints.path
@@ -27,65 +38,108 @@ def find_start(checkpoints: Checkpoints | None, run: dict, num_batches: int, *, 
     if start is None:
         logger.info("there is no checkpoint %s: training starts afresh", checkpoints.path)
         return None
-    if drawn:
-        run = {**run, "seed": start.run.get("seed")}
-    check_same_run(start, {**run, "parameters": start.run.get("parameters")}, checkpoints.path)  # not known yet
-    if start.batches > num_batches:
+    run = {**settings.describe_run(), "parameters": start.run.get("parameters")}  # those of the network: not known yet
+    if not settings.has_own_seed:
+        run["seed"] = start.run.get("seed")
+    check_same_run(start, run, checkpoints.path)
+    if start.batches > settings.num_batches:
         raise ValueError(
             f"num_batches must be at least {start.batches}, the batches that {checkpoints.path} was trained on, "
-            f"got {num_batches}"
+            f"got {settings.num_batches}"
         )
     logger.info("going on from %s, after %d batches", checkpoints.path, start.batches)
     return start
 
 
 class Run:
-    """Takes batches from a stream, trains on them, reports, and writes checkpoints."""
+    """Takes batches from a stream, trains on them, reports, and writes checkpoints.
 
-    def __init__(self, trainer, stream, run: dict, checkpoints: Checkpoints | None, summary, report, *, batches: int):
+    Parameters
+    ----------
+    settings
+        How to train.
+    trainer
+        What takes the steps.
+    stream
+        The batches that are left.
+    checkpoints
+        Where to write the state of the run, or None.
+    start
+        The checkpoint to go on from, or None.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is of a network with other parameters.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        trainer: Trainer,
+        stream: Stream,
+        checkpoints: Checkpoints | None,
+        start: Checkpoint | None,
+    ):
+        self._settings = settings
         self._trainer = trainer
         self._stream = stream
-        self._run = run
         self._checkpoints = checkpoints
-        self._summary = summary
-        self._report = report
-        self._batches = batches  # trained on so far
+        shapes = {name: list(array.shape) for name, array in trainer.network.parameters.items()}
+        self._description = settings.describe_run() | {"parameters": shapes}
+        self._batches = 0  # trained on so far
         self._redraws = dict(stream.redraws)  # of their examples
+        lines: list[str] = []  # of the summary
+        if start is not None and checkpoints is not None:
+            check_same_run(start, self._description, checkpoints.path)
+            start.restore(trainer)
+            self._batches, lines = start.batches, start.summary
+        self._summary = Summary(settings.training_summary, settings.verbosity, lines)
+        self._report = progress(
+            settings.num_batches,
+            settings.batch_size,
+            settings.verbosity,
+            to_terminal=settings.logfile == ".",
+            first=self._batches,
+        )
 
-    def run_to(self, num_batches: int, interruption: Interruption) -> None:
-        """Train until there were so many batches; a signal may end it before."""
-        try:
-            while self._batches < num_batches:
-                self._take_batch(interruption)
-                if self._checkpoints is not None and self._checkpoints.is_due(self._batches):
-                    self._checkpoint()
-                interruption.act(self._checkpoint)
-            self._checkpoint()
-        except Interrupted as stop:
-            self._checkpoint()
-            self._say_how_to_resume(stop)
-            raise
-        except SimulatorError:
-            self._checkpoint()
-            if kept := self._what_is_kept():
-                logger.warning("the simulator failed%s; when it is repaired, resume=True goes on from there", kept)
-            raise
+    def train(self, interruption: Interruption) -> None:
+        """Train to the end; a signal may end it before."""
+        with contextlib.closing(self._summary), contextlib.closing(self._report):
+            try:
+                self._train(interruption)
+            except Interrupted as stop:
+                self._checkpoint()
+                self._say_how_to_resume(stop)
+                raise
+            except SimulatorError:
+                self._checkpoint()
+                if kept := self._what_is_kept():
+                    logger.warning("the simulator failed%s; when it is repaired, resume=True goes on from there", kept)
+                raise
 
-    def _take_batch(self, interruption: Interruption) -> None:
-        batch, size = self._batches, self._run["batch_size"]
+    def _train(self, interruption: Interruption) -> None:
+        waiting = interruption.waiting(self._checkpoint)
+        while self._batches < self._settings.num_batches:
+            self._take_batch(waiting)
+            if self._checkpoints is not None and self._checkpoints.is_due(self._batches):
+                self._checkpoint()
+            waiting()
+        self._checkpoint()
+        if self._redraws:
+            logger.warning(describe_redraws(self._redraws, self._batches * self._settings.batch_size))
+
+    def _take_batch(self, waiting: Waiting) -> None:
+        batch, size = self._batches, self._settings.batch_size
         start = time.monotonic()
-        if isinstance(self._stream, SerialStream):
-            with interruption.waiting(self._checkpoint):  # an exception may end a simulation at any point
-                data, labels = self._stream.next_batch(size)
-        else:
-            data, labels = self._stream.next_batch(size, lambda: interruption.act(self._checkpoint))
+        data, labels = self._stream.next_batch(size, waiting)
         waited = time.monotonic() - start
-        examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._run['seed']}"
+        examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._settings.seed}"
         try:
             loss, accuracy = self._trainer.step(data, labels)
         except FloatingPointError as error:
             raise FloatingPointError(f"batch {batch} ({examples}): {error}{self._what_is_kept()}") from None
-        except Exception as error:  # of a function of the user's; the network is as it was before
+        except Exception as error:  # a function of the user's failed; the network is as it was before
             self._checkpoint()
             error.add_note(f"This was batch {batch} ({examples}){self._what_is_kept()}")
             raise
@@ -98,7 +152,7 @@ class Run:
         if self._checkpoints is not None and self._batches:
             state = Checkpoint.of(
                 self._trainer,
-                self._run,
+                self._description,
                 batches=self._batches,
                 summary=self._summary.lines,
                 redraws=self._redraws,
@@ -120,7 +174,7 @@ class Run:
         logger.warning("%s: stopped after %d batches; %s", stop.signal.name, self._batches, how)
 
 
-def save_model(model, path: Path, checkpoints: Checkpoints) -> None:
+def save_model(model: Model, path: Path, checkpoints: Checkpoints) -> None:
     """Write the trained model, or say how to get it nevertheless."""
     try:
         model.save(path)

@@ -1,11 +1,13 @@
 """Where randomness comes from: one seed, and of it one independent stream per use."""
 
+from typing import Any
+
 import numpy as np
 
 from .checks import as_integer
 
 
-def check_seed(seed) -> int:
+def check_seed(seed: Any) -> int:
     """Return the seed as an int; draw one from the operating system for None."""
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])

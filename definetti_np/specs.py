@@ -1,16 +1,21 @@
 """What a network looks like: its shapes and layer lists, checked and with every dimension worked out.
 
-The layer lists are the original defiNETti's: ``("conv", width, depth)`` and ``("fc", nodes)`` before and after the
-symmetric function ``g``, and ``("matmul",)`` or ``("softmax",)`` at the end. See `NetworkSpec`.
+The layer lists are the original defiNETti's: ``("conv", width, channels)`` and ``("fc", nodes)`` before and after the
+symmetric function ``g``, and ``("matmul",)`` or ``("softmax",)`` at the end. A network may also be a function of the
+user's. `NetworkSpec` and `FunctionSpec` say of both what the rest of the package needs to know, under the same names.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from .checks import as_integer, as_positive_number, name_of
+from .checks import as_integer, as_positive_number, check_k, check_width, name_of
 
-HIDDEN_LAYERS = {"conv": ("width", "depth"), "fc": ("nodes",)}
+HIDDEN_LAYERS = {"conv": ("width", "channels"), "fc": ("nodes",)}
 FINAL_LAYERS = ("matmul", "softmax")
 POOLINGS = ("max", "sort", "top_k", "moments")
 
@@ -19,16 +24,22 @@ POOLINGS = ("max", "sort", "top_k", "moments")
 class LayerSpec:
     """One layer with parameters: the name they are saved under, its kind, and the shape of its weight.
 
-    The weight's shape is (width, depth in, depth out) for a convolution and (in, out) for the others.
+    The weight's shape is (width, channels in, channels out) for a convolution and (in, out) for the others.
     """
 
     name: str
     kind: str
     weight_shape: tuple[int, ...]
 
-    def parameter_shapes(self):
+    def parameter_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Pairs of the name and the shape of its parameters."""
-        return (f"{self.name}.weight", self.weight_shape), (f"{self.name}.bias", self.weight_shape[-1:])
+        yield f"{self.name}.weight", self.weight_shape
+        yield f"{self.name}.bias", self.weight_shape[-1:]
+
+    def output(self, positions: int) -> tuple[int, int]:
+        """Positions and channels of what it computes of so many positions."""
+        channels = self.weight_shape[-1]
+        return (positions - self.weight_shape[0] + 1, channels) if self.kind == "conv" else (channels, 1)
 
 
 @dataclass(frozen=True)
@@ -45,14 +56,62 @@ class PoolingSpec:
 
     @property
     def values_per_feature(self) -> int:
-        return len(self.orders) if self.kind == "moments" else self.k
+        """How many values are pooled of one feature."""
+        return len(self.orders) if self.k is None else self.k
+
+
+class Spec(ABC):
+    """What the rest of the package asks of a network before it is built."""
+
+    input_shape: tuple
+    output_shape: tuple[int]
+    _file_fields: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def final_layer(self) -> str | None:
+        """The kind of the last layer; None for a function, which predicts what it returns."""
+
+    @property
+    @abstractmethod
+    def fewest_rows(self) -> int:
+        """How many rows a dataset needs at least."""
+
+    @property
+    @abstractmethod
+    def is_invariant(self) -> bool:
+        """Whether the order of rows cannot matter, because of the way in which the network is built."""
+
+    @property
+    @abstractmethod
+    def written(self) -> dict[str, str]:
+        """The network as the user wrote it, by argument."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> list[tuple[str, tuple, tuple]]:
+        """(name, how the user wrote it, shape that it makes of a dataset) of layers and pooling; none of a function."""
+
+    @property
+    def ends_in_softmax(self) -> bool:
+        """Whether the network computes log-probabilities and predicts probabilities."""
+        return self.final_layer == "softmax"
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Positions W and channels C of a row of the data."""
+        return row_shape(self.input_shape)
+
+    def as_dict(self) -> dict:
+        """What a model file stores of it."""
+        return {field: getattr(self, field) for field in self._file_fields}
 
 
 @dataclass(frozen=True)
-class NetworkSpec:
+class NetworkSpec(Spec):
     """A checked network: the lists as the user gave them, and the layers with their dimensions.
 
-    Build it with `network_spec`; ``as_dict`` gives what a model file stores.
+    Build it with `network_spec`.
     """
 
     input_shape: tuple
@@ -64,62 +123,91 @@ class NetworkSpec:
     pooling: PoolingSpec
     h_layers: tuple[LayerSpec, ...]
 
+    is_invariant = True
+    _file_fields = ("input_shape", "output_shape", "phi_net", "g", "h_net")
+
+    @property
+    def written(self) -> dict[str, str]:
+        """The lists, by argument."""
+        return {"phi_net": str(list(self.phi_net)), "g": str(self.g), "h_net": str(list(self.h_net))}
+
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
+        """All layers with parameters, in order."""
         return self.phi_layers + self.h_layers
+
+    @property
+    def final_layer(self) -> str:
+        """The kind of the last layer, "softmax" or "matmul"."""
+        return self.h_layers[-1].kind
+
+    @property
+    def fewest_rows(self) -> int:
+        """As many as the pooling takes of them."""
+        return self.pooling.k or 1
+
+    @property
+    def steps(self) -> list[tuple[str, tuple, tuple]]:
+        """(name, how the user wrote it, shape that it makes of a dataset) of each layer and of the pooling."""
+        rows = self.input_shape[:1]
+        found: list[tuple[str, tuple, tuple]] = []
+        dimensions = self.row_shape
+        for layer, written in zip(self.phi_layers, self.phi_net, strict=True):
+            dimensions = layer.output(dimensions[0])
+            found.append((layer.name, written, (*rows, *dimensions)))
+        dimensions = (dimensions[0], dimensions[1] * self.pooling.values_per_feature)
+        found.append(("g", self.g, dimensions))
+        for layer, written in zip(self.h_layers, self.h_net, strict=True):
+            dimensions = layer.output(dimensions[0])
+            found.append((layer.name, written, dimensions))
+        return found
 
     @property
     def features_per_row(self) -> int:
         """The number of values that Phi computes of one row, the row itself included."""
-        positions, depth = self.row_shape
-        total = positions * depth
+        dimensions = self.row_shape
+        total = math.prod(dimensions)
         for layer in self.phi_layers:
-            positions = positions - layer.weight_shape[0] + 1 if layer.kind == "conv" else 1
-            total += positions * layer.weight_shape[-1]
+            dimensions = layer.output(dimensions[0])
+            total += math.prod(dimensions)
         return total
-
-    @property
-    def ends_in_softmax(self) -> bool:
-        return self.h_layers[-1].kind == "softmax"
-
-    @property
-    def row_shape(self) -> tuple[int, int]:
-        """Positions W and channels C of a row of the data."""
-        return row_shape(self.input_shape)
-
-    def as_dict(self) -> dict:
-        fields = ("input_shape", "output_shape", "phi_net", "g", "h_net")
-        return {field: getattr(self, field) for field in fields}
 
 
 @dataclass(frozen=True)
-class FunctionSpec:
-    """The shapes of a network that is a function of the user's; what a `NetworkSpec` says, as far as it is known."""
+class FunctionSpec(Spec):
+    """A network that is a function of the user's; what it computes is known only when it is called.
+
+    `network_function` is the function's name. How many rows it needs its own operations say, and whether their order
+    matters has to be tried.
+    """
 
     input_shape: tuple
     output_shape: tuple[int]
-    network_function: str  # its name
-    pooling: PoolingSpec = PoolingSpec("of network_function")
-    ends_in_softmax: bool = False  # what it predicts is what it returns
+    network_function: str
+
+    final_layer = None
+    fewest_rows = 1
+    is_invariant = False
+    steps: ClassVar[list] = []
+    _file_fields = ("input_shape", "output_shape", "network_function")
 
     @property
-    def row_shape(self) -> tuple[int, int]:
-        """Positions W and channels C of a row of the data."""
-        return row_shape(self.input_shape)
-
-    def as_dict(self) -> dict:
-        fields = ("input_shape", "output_shape", "network_function")
-        return {field: getattr(self, field) for field in fields}
+    def written(self) -> dict[str, str]:
+        """The function's name."""
+        return {"network_function": self.network_function.removeprefix("function ")}
 
 
-def function_spec(input_shape, output_shape, network_function: Callable) -> FunctionSpec:
+def function_spec(input_shape: Sequence, output_shape: Sequence, network_function: Callable) -> FunctionSpec:
     """Check the shapes of a network that is a function of the user's, and that it is one."""
     if not callable(network_function):
         raise TypeError(f"network_function must be a function, got {network_function!r}")
-    return FunctionSpec(check_input_shape(input_shape), check_output_shape(output_shape), name_of(network_function))
+    name = str(name_of(network_function))
+    return FunctionSpec(check_input_shape(input_shape), check_output_shape(output_shape), name)
 
 
-def network_spec(input_shape, output_shape, phi_net, g, h_net) -> NetworkSpec:
+def network_spec(
+    input_shape: Sequence, output_shape: Sequence, phi_net: Sequence, g: Sequence, h_net: Sequence
+) -> NetworkSpec:
     """Check the description of a network and work out its dimensions.
 
     Parameters
@@ -156,7 +244,7 @@ def network_spec(input_shape, output_shape, phi_net, g, h_net) -> NetworkSpec:
     )
 
 
-def check_input_shape(input_shape) -> tuple:
+def check_input_shape(input_shape: Sequence) -> tuple:
     """Return ``(n, W)`` or ``(n, W, C)`` with ints, n perhaps None, or raise an error."""
     shape = _as_tuple(input_shape, "input_shape")
     if len(shape) not in (2, 3):
@@ -165,7 +253,7 @@ def check_input_shape(input_shape) -> tuple:
     return (rows, *(as_integer(d, f"input_shape[{i}]", minimum=1) for i, d in enumerate(shape[1:], 1)))
 
 
-def check_output_shape(output_shape) -> tuple[int]:
+def check_output_shape(output_shape: Sequence) -> tuple[int]:
     """Return ``(N,)`` with an int, or raise an error."""
     shape = _as_tuple(output_shape, "output_shape")
     if len(shape) != 1:
@@ -213,22 +301,18 @@ def _checked_layer(layer, where: str, allowed: dict[str, tuple[str, ...]]) -> tu
     return (kind, *(as_integer(size, f"{where}: {name} of {layer!r}", minimum=1) for name, size in sizes))
 
 
-def _hidden_layers(net: str, layers, dimensions: tuple[int, int]):
-    """Return the LayerSpecs of conv and fc layers, and the (positions, depth) of what they compute."""
+def _hidden_layers(net: str, layers, dimensions: tuple[int, int]) -> tuple[tuple[LayerSpec, ...], tuple[int, int]]:
+    """Return the LayerSpecs of conv and fc layers, and the (positions, channels) of what they compute."""
     specs = []
     for i, (kind, *sizes) in enumerate(layers):
-        positions, depth = dimensions
+        positions, channels = dimensions
         if kind == "conv":
-            width, channels = sizes
-            if width > positions:
-                raise ValueError(
-                    f"{net}_net[{i}]: the width of {layers[i]!r} is larger than the {positions} positions "
-                    "it slides over"
-                )
-            weight_shape = (width, depth, channels)
-            dimensions = (positions - width + 1, channels)
+            width, channels_out = sizes
+            check_width(width, positions, f"{net}_net[{i}]: {layers[i]!r}")
+            weight_shape = (width, channels, channels_out)
+            dimensions = (positions - width + 1, channels_out)
         else:
-            weight_shape = (positions * depth, *sizes)
+            weight_shape = (positions * channels, *sizes)
             dimensions = (sizes[0], 1)
         specs.append(LayerSpec(f"{net}.{i}", kind, weight_shape))
     return tuple(specs), dimensions
@@ -250,8 +334,8 @@ def _pooling(g, rows: int | None) -> PoolingSpec:
         if len(arguments) != 1:
             raise ValueError(f"g: {g!r} must be ('top_k', k)")
         k = as_integer(arguments[0], "g: k of top_k", minimum=1)
-        if rows is not None and k > rows:
-            raise ValueError(f"g: top_k needs 1 <= k <= {rows} (the number of rows), got k={k}")
+        if rows is not None:
+            check_k(k, rows, "g")
         return PoolingSpec(kind, k=k)
     if not arguments:
         raise ValueError(f"g: {g!r} must be ('moments', m1, m2, ...)")

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from . import ops
 from .checks import as_integer, as_positive_number
 from .cores import available_cores
 from .engine.adam import Adam
@@ -14,11 +15,10 @@ from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import as_floats
 from .network import Network
-from .ops import operations
-from .specs import NetworkSpec
+from .summary import describe_choice
 
 LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
-LOSS_OPERATIONS = {"cross-ent": operations.cross_entropy, "l2": operations.squared_error}
+LOSS_OPERATIONS = {"cross-ent": ops.cross_entropy, "l2": ops.squared_error}
 _WHAT_TO_TRY = (
     "the network is as it was before this step. Try a smaller learning rate, or data and labels of a size near 1"
 )
@@ -63,12 +63,19 @@ class Trainer:
                     f"{argument} {choice!r} needs predictions of the labels' shape (B, {wanted[0]}), network_function "
                     f"returns (B, {shape[0]}); give a function as {argument}"
                 )
-        self._checked = isinstance(network.spec, NetworkSpec)
+        self._checked = network.spec.is_invariant
         self.threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         self._workspace = Workspace()
         flat = network.flat
         rate = as_positive_number(learning_rate, "learning_rate")
         self.optimizer = Adam(flat.weights, flat.gradients, learning_rate=rate)
+
+    def __repr__(self) -> str:
+        choices = f"loss={describe_choice(self.loss)}, accuracy={describe_choice(self.accuracy)}"
+        rate, steps = self.optimizer.learning_rate, self.optimizer.steps
+        return (
+            f"Trainer({choices}, learning_rate={rate}, threads={self.threads}) after {steps:,} steps of\n{self.network}"
+        )
 
     def step(self, data, labels) -> tuple[float, float]:
         """Take one step and return the loss and the accuracy of the batch before it.
@@ -98,10 +105,9 @@ class Trainer:
             if not math.isfinite(loss.array):
                 raise FloatingPointError(f"the loss is {loss.array}; {_WHAT_TO_TRY}")
             loss_value = float(loss.array)
-            accuracy = self._accuracy_of(
-                prediction, labels, loss_value
-            )  # a function of the user's: before anything changes
-            self.network.flat.gradients[:] = 0  # of what this loss does not depend on
+            # The accuracy may be a function of the user's that fails, so it comes before anything changes.
+            accuracy = self._accuracy_of(prediction, labels, loss_value)
+            self.network.flat.gradients[:] = 0  # because the pass writes only those that the loss depends on
             backpropagate(loss, np.ones_like(loss.array))
             self._check_gradients()
             self.optimizer.step()
@@ -143,8 +149,9 @@ class Trainer:
 
     def _check_gradients(self) -> None:
         gradients = self.network.flat.gradients
-        # One pass without BLAS, which would wake threads of its own. Adam sums squares: those must be finite too.
-        if not math.isfinite(np.einsum("i,i", gradients, gradients)):
+        # Adam takes squares, which must be finite too. NaN is neither below nor above a limit.
+        limit = math.sqrt(np.finfo(gradients.dtype).max)
+        if gradients.size and not -limit < gradients.min() <= gradients.max() < limit:
             for name, gradient in self.network.gradients.items():
                 if not np.isfinite(gradient).all():
                     raise FloatingPointError(f"the gradient of {name} is NaN or infinite; {_WHAT_TO_TRY}")

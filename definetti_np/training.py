@@ -1,23 +1,24 @@
 """Training on data that is simulated on the fly."""
 
-import contextlib
-import logging
-from pathlib import Path
+from __future__ import annotations
 
-from .checks import as_integer, as_positive_number, name_of, qualified_name
-from .files.archive import check_parent, model_path
-from .files.checkpoint import Checkpoints, check_same_run
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
+
 from .files.lock import only_run
 from .interruption import Interruption
-from .logs import Summary, log_to, progress
-from .losses import check_accuracy, check_loss
+from .logs import log_to
 from .run import Run, find_start, save_model
-from .seeds import check_seed
-from .simulation.redraws import describe_redraws
-from .simulation.source import ExampleSource, takes_generator
-from .simulation.stream import StreamOptions
+from .settings import TrainSettings
+from .simulation.stream import open_stream
 from .simulation.worker import no_fork_meanwhile
-from .specs import function_spec, network_spec
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .trainer import Trainer
 
 logger = logging.getLogger("definetti_np")
 
@@ -25,36 +26,36 @@ logger = logging.getLogger("definetti_np")
 
 
 def train(
-    input_shape,
-    output_shape,
-    simulator,
-    phi_net=(("fc", 1024), ("fc", 1024)),
-    g=("max",),
-    h_net=(("fc", 512), ("softmax",)),
-    network_function=None,
-    loss="cross-ent",
-    accuracy="classification",
-    num_batches=20000,
-    batch_size=50,
-    queue_capacity=250,
-    verbosity=100,
-    training_threads=None,
-    sim_threads=None,
-    save_path=None,
-    training_summary=None,
-    logfile=".",
+    input_shape: Sequence[int | None],
+    output_shape: Sequence[int],
+    simulator: Callable,
+    phi_net: Sequence[Sequence] = (("fc", 1024), ("fc", 1024)),
+    g: Sequence = ("max",),
+    h_net: Sequence[Sequence] = (("fc", 512), ("softmax",)),
+    network_function: Callable | None = None,
+    loss: str | Callable = "cross-ent",
+    accuracy: str | Callable | None = "classification",
+    num_batches: int = 20000,
+    batch_size: int = 50,
+    queue_capacity: int = 250,
+    verbosity: int = 100,
+    training_threads: int | None = None,
+    sim_threads: int | None = None,
+    save_path: str | os.PathLike | None = None,
+    training_summary: str | os.PathLike | None = None,
+    logfile: str | os.PathLike | None = ".",
     *,
-    seed=None,
-    learning_rate=0.001,
-    checkpoint_every=None,
-    resume=False,
-    simulator_timeout=None,
-    on_simulator_error="raise",
-    max_redraw_fraction=0.1,
-    worker_max_examples=None,
-    start_method=None,
-    executor=None,
-):
+    seed: int | None = None,
+    learning_rate: float = 0.001,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    simulator_timeout: float | None = None,
+    on_simulator_error: str = "raise",
+    max_redraw_fraction: float = 0.1,
+    worker_max_examples: int | None = None,
+    start_method: str | None = None,
+    executor: Executor | None = None,
+) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
     The arguments are those of the original defiNETti, up to `logfile`; the others are keywords.
@@ -75,7 +76,7 @@ def train(
         `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded. Either way
         example i is a function of (seed, i).
     phi_net
-        Layers for each row, ``("conv", width, depth)`` and ``("fc", nodes)``, each with ReLU.
+        Layers for each row, ``("conv", width, channels)`` and ``("fc", nodes)``, each with ReLU.
     g
         Symmetric function of the rows: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
     h_net
@@ -163,120 +164,52 @@ def train(
         If the model cannot be written when training has ended; the message names the checkpoint, from which
         ``resume=True`` finishes.
     """
-    if network_function is None:
-        spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
-    else:
-        spec = function_spec(input_shape, output_shape, network_function)
-    takes_generator(simulator)
-    check_loss(loss, spec)
-    check_accuracy(accuracy)
-    num_batches = as_integer(num_batches, "num_batches", minimum=1)
-    batch_size = as_integer(batch_size, "batch_size", minimum=1)
-    queue_capacity = as_integer(queue_capacity, "queue_capacity", minimum=1)
-    if batch_size > queue_capacity:
-        raise ValueError(
-            f"batch_size must be at most queue_capacity, got batch_size={batch_size} and "
-            f"queue_capacity={queue_capacity}; raise queue_capacity"
-        )
-    verbosity = as_integer(verbosity, "verbosity", minimum=1)
-    if training_threads is not None:
-        training_threads = as_integer(training_threads, "training_threads", minimum=1)
-    learning_rate = as_positive_number(learning_rate, "learning_rate")
-    drawn = seed is None
-    if on_simulator_error not in ("raise", "redraw"):
-        raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from 'raise', 'redraw'")
-    streams = StreamOptions(
-        sim_threads=sim_threads,
-        queue_capacity=queue_capacity,
-        executor=executor,
-        simulator_timeout=simulator_timeout,
-        max_redraw_fraction=max_redraw_fraction,
-        worker_max_examples=worker_max_examples,
-        start_method=start_method,
-    )
-    seed = check_seed(seed)
-    checkpoints = None
-    if save_path is not None:
-        save_path = model_path(save_path, "save_path")
-        check_parent(save_path, "save_path")
-        if save_path.stem.endswith((".checkpoint", ".checkpoint.previous")):
-            raise ValueError(
-                f"save_path must not end in .checkpoint, as the checkpoints of another run do; got {save_path.stem!r}"
-            )
-    if checkpoint_every is not None:
-        checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", minimum=1)
-    if not isinstance(resume, bool):
-        raise TypeError(f"resume must be True or False, got {resume!r}")
-    if save_path is None:
-        for name, given in (("checkpoint_every", checkpoint_every is not None), ("resume", resume)):
-            if given:
-                raise ValueError(f"{name} needs a save_path, beside which the checkpoints are; got save_path=None")
-    else:
-        checkpoints = Checkpoints(save_path, every=checkpoint_every)
-        check_parent(checkpoints.previous, "save_path")
-    if training_summary is not None:
-        training_summary = Path(training_summary).expanduser().absolute()
-        check_parent(training_summary, "training_summary")
-    if logfile not in (None, "."):
-        check_parent(Path(logfile).expanduser(), "logfile")
-
-    run = {
-        "network": spec.as_dict(),
-        "loss": name_of(loss),
-        "accuracy": name_of(accuracy),
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "seed": seed,
-        "simulator": qualified_name(simulator),
-        "on_simulator_error": on_simulator_error,
-    }
-    with log_to(logfile), Interruption() as interruption, only_run(checkpoints and checkpoints.lock):
-        start = find_start(checkpoints, run, num_batches, resume=resume, drawn=drawn)
+    settings = TrainSettings.checked(**locals())
+    checkpoints = settings.checkpoints()
+    lock = None if checkpoints is None else checkpoints.lock
+    with log_to(settings.logfile), Interruption() as interruption, only_run(lock):
+        start = find_start(checkpoints, settings)
         if start is not None:
-            seed = run["seed"] = start.run["seed"]
-        source = ExampleSource(simulator, seed, spec, name_of(loss), on_simulator_error)
+            settings = settings.with_seed(start.run["seed"])
         batches, redraws = (0, {}) if start is None else (start.batches, start.redraws)
-        first, stop = batches * batch_size, num_batches * batch_size
-
-        def act_on_signals():
-            interruption.act(lambda: None)  # there is nothing to save yet
-
-        with streams.open(source, first=first, stop=stop, redraws=redraws, while_waiting=act_on_signals) as stream:
-            # Only now: the workers are forked from a process that has neither Numba nor its threads.
+        examples = range(batches * settings.batch_size, settings.num_batches * settings.batch_size)
+        waiting = interruption.waiting(lambda: None)  # there is nothing to save yet
+        with open_stream(settings.source(), settings.streams, examples, redraws, waiting) as stream:
+            # Only now, because workers are forked from a process that has neither Numba nor its threads.
             with no_fork_meanwhile:
                 from .model import Model
-                from .network import Network
-                from .trainer import Trainer
-
-            if network_function is None:
-                network = Network(**spec.as_dict(), seed=seed)
-            else:
-                network = Network.from_function(input_shape, output_shape, network_function, seed=seed)
-                shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
-                logger.info(
-                    "network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none"
-                )
-            trainer = Trainer(
-                network, loss=loss, accuracy=accuracy, learning_rate=learning_rate, threads=training_threads
-            )
-            logger.info(
-                "training %d parameters for %d batches of %d, with seed %d, %s and %d threads",
-                network.flat.weights.size, num_batches, batch_size, seed, streams, trainer.threads,
-            )  # fmt: skip
-            run["parameters"] = {name: list(array.shape) for name, array in network.parameters.items()}
-            lines = []
-            if start is not None:
-                check_same_run(start, run, checkpoints.path)
-                start.restore(trainer)
-                lines = start.summary
-            summary = Summary(training_summary, verbosity, lines)
-            report = progress(num_batches, batch_size, verbosity, to_terminal=logfile == ".", first=batches)
-            training = Run(trainer, stream, run, checkpoints, summary, report, batches=batches)
-            with contextlib.closing(summary), contextlib.closing(report):
-                training.run_to(num_batches, interruption)
-            if stream.redraws:
-                logger.warning(describe_redraws(stream.redraws, stop))
-        model = Model(network, loss=loss, seed=seed, batches_trained=num_batches)
-        if save_path is not None:
-            save_model(model, save_path, checkpoints)
+            trainer = _make_trainer(settings)
+            Run(settings, trainer, stream, checkpoints, start).train(interruption)
+        model = Model(trainer.network, loss=loss, seed=settings.seed, batches_trained=settings.num_batches)
+        if settings.save_path is not None and checkpoints is not None:
+            save_model(model, settings.save_path, checkpoints)
     return model
+
+
+def _make_trainer(settings: TrainSettings) -> Trainer:
+    """Build the network with its initial weights, and what trains it."""
+    from .network import Network  # not before there are workers: see above
+    from .trainer import Trainer
+
+    spec = settings.spec
+    if settings.network_function is None:
+        network = Network(**spec.as_dict(), seed=settings.seed)
+    else:
+        network = Network.from_function(
+            spec.input_shape, spec.output_shape, settings.network_function, seed=settings.seed
+        )
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
+        logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")
+    trainer = Trainer(
+        network,
+        loss=settings.loss,
+        accuracy=settings.accuracy,
+        learning_rate=settings.learning_rate,
+        threads=settings.training_threads,
+    )
+    logger.info(
+        "training %d parameters for %d batches of %d, with seed %d, %s and %d threads",
+        network.flat.weights.size, settings.num_batches, settings.batch_size, settings.seed, settings.streams,
+        trainer.threads,
+    )  # fmt: skip
+    return trainer

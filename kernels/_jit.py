@@ -6,12 +6,14 @@ function, so there is exactly one parallel loop, over integers: it calls a kerne
 through its address. The loop is compiled once; a kernel is then an ordinary function.
 """
 
+import array
 import contextlib
 import ctypes
 import functools
 import hashlib
 import logging
 import os
+import struct
 import threading
 import time
 from pathlib import Path
@@ -22,6 +24,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import event
 from numba.extending import intrinsic
+
+from ..numba_threads import threads_are_lost
+from ..process import after_fork
 
 try:
     import fcntl
@@ -53,29 +58,40 @@ class Kernel:
         function.__qualname__ += f"-{_sources_stamp()}"  # Numba caches by this name, and by no other file
         self.function = function
         self.__doc__ = function.__doc__
-        self._callbacks = {}  # they own the compiled code
+        self._callbacks = []  # they own the compiled code
+        self._addresses = {}  # of the compiled code, by the types of the arguments
 
     def __call__(self, blocks: int, *arguments) -> None:
         """Run blocks 0, ..., blocks - 1, in parallel on as many threads as `threads` allows."""
-        key = tuple([(a.dtype, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in arguments])
-        callback = self._callbacks.get(key)
-        if callback is None:
-            callback = self._callbacks[key] = self._compile(arguments)
-        packed = _pack(arguments)  # `packed` and `arguments` are alive until the loop returns
-        if blocks == 1 or sum([a.nbytes for a in arguments if isinstance(a, np.ndarray)]) < FEW_BYTES:
-            _loop(parallel=False)(callback.address, blocks, _address(packed))
+        kinds, fields, size = _pack(arguments)
+        code = self._addresses.get(kinds) or self._compile(kinds, arguments)
+        address, _ = fields.buffer_info()  # `fields` and `arguments` are alive until the loop returns
+        if blocks == 1 or size < FEW_BYTES or threads_are_lost():
+            _loop(False)(code, blocks, address)
             return
         with _one_at_a_time:
-            _loop(parallel=True)(callback.address, blocks, _address(packed))
+            _loop(True)(code, blocks, address)
 
-    def _compile(self, arguments):
+    def _compile(self, kinds, arguments) -> int:
         unpacked = types.Tuple([_type_of(a) for a in arguments])
         signature = types.void(types.int64, types.CPointer(unpacked))
         with _announce_compilation():
-            return _with_cache(numba.cfunc, signature, self.function)
+            callback = _with_cache(numba.cfunc, signature, self.function)
+        self._callbacks.append(callback)
+        self._addresses[kinds] = callback.address
+        return callback.address
 
 
 _one_at_a_time = threading.Lock()  # not every threading layer of Numba can run two parallel loops
+
+
+def _forget_other_threads():
+    """In a forked process: another thread may have held the lock."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+after_fork(_forget_other_threads)
 
 
 @functools.cache
@@ -92,7 +108,13 @@ def jit(function):
 
 @contextlib.contextmanager
 def threads(number: int):
-    """Let kernels use `number` threads, at most the number that Numba was started with, inside a block."""
+    """Let kernels use `number` threads, at most the number that Numba was started with, inside a block.
+
+    In a process that was forked from one with such threads they use one thread, and compute the same bits.
+    """
+    if threads_are_lost():
+        yield
+        return
     _limit_spinning()
     before = numba.get_num_threads()
     numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
@@ -113,24 +135,32 @@ def _type_of(argument):
     return types.float64 if isinstance(argument, float) else types.int64
 
 
-def _pack(arguments) -> np.ndarray:
-    """Lay the arguments out as Numba lays out a tuple of them: 8-byte fields, seven or more for an array."""
-    fields = []
+def _pack(arguments) -> tuple[tuple, array.array, int]:
+    """What identifies the arguments' types; the arguments as Numba lays out a tuple of them; the bytes of all arrays.
+
+    The layout is of 8-byte fields, seven or more for an array. A step of training packs some three hundred arrays.
+    """
+    kinds, fields, size = [], [], 0
     for argument in arguments:
         if isinstance(argument, np.ndarray):
             if not argument.flags.c_contiguous:
                 raise ValueError("kernels take C-contiguous arrays")
-            fields += (0, 0, argument.size, argument.itemsize, _address(argument), *argument.shape, *argument.strides)
+            shape = argument.shape
+            kinds += argument.dtype, len(shape)
+            data = _address_at(id(argument) + object.__basicsize__).value
+            fields += (0, 0, argument.size, argument.itemsize, data, *shape, *argument.strides)
+            size += argument.nbytes
         elif isinstance(argument, float):
-            fields.append(np.float64(argument).view(np.int64))
+            kinds.append(float)
+            fields += struct.unpack("q", struct.pack("d", argument))
         else:
+            kinds.append(int)
             fields.append(argument)
-    return np.array(fields, np.int64)
+    return tuple(kinds), array.array("q", fields), size
 
 
-def _address(array: np.ndarray) -> int:
-    """Where the data of an array begins: the field after the object's head in NumPy's C struct, ten times sooner."""
-    return ctypes.c_void_p.from_address(id(array) + object.__basicsize__).value
+# Where the data of an array begins is the field after the object's head in NumPy's C struct: ten times sooner to read.
+_address_at = ctypes.c_void_p.from_address
 
 
 def _with_cache(decorator, signature, function):
@@ -234,7 +264,7 @@ def _limit_spinning():
 
 
 @functools.cache
-def _loop(*, parallel: bool):
+def _loop(parallel: bool):
     """The compiled loop over blocks ``(address, blocks, arguments)``."""
     _limit_spinning()
     signature = types.void(types.int64, types.int64, types.int64)

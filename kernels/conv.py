@@ -2,7 +2,7 @@
 
 V    rows of values, C channels each
 D    windows; a window is `width` rows of values, given by their row numbers
-N    output channels
+N    nodes that are computed
 K    width * C, the terms of a sum
 A    windows with a gradient
 
@@ -15,20 +15,30 @@ import numpy as np
 from ._jit import Kernel, blocks_of, jit
 from ._tile import NARROW, VECTOR_BYTES, WIDE, narrow_tile, panel_width, wide_tile
 
-WINDOWS = 96  # windows in a block: their values stay in cache while the panels pass
-WEIGHTS = 48  # rows of the weight gradient in a block
-TERMS = 512  # terms of a sum of the weight gradient that are packed at once
-COLUMNS = 32  # columns in a block of a matrix to transpose
-ROWS = 64  # rows in a block of a simple pass
+WINDOWS_PER_BLOCK = 96  # windows in a block: their values stay in cache while the panels pass
+WEIGHT_ROWS_PER_BLOCK = 48  # rows of the weight gradient in a block
+TERMS_AT_ONCE = 512  # terms of a sum of the weight gradient that are packed at once
+COLUMNS_PER_TILE = 32  # columns in a block of a matrix to transpose
+ROWS_PER_BLOCK = 64  # rows in a block of a simple pass
 
 WIDE_ROWS, NARROW_ROWS = WIDE[0], NARROW[0]
 
 
-def panel_columns(channels: int, dtype) -> int:
+def panel_columns(nodes: int, dtype) -> int:
     """The width of the panels that a matrix of N columns is cut into."""
     itemsize = np.dtype(dtype).itemsize
     narrow = panel_width(NARROW, itemsize)
-    return narrow if channels <= narrow else panel_width(WIDE, itemsize)
+    return narrow if nodes <= narrow else panel_width(WIDE, itemsize)
+
+
+def mask_blocks(windows: int) -> int:
+    """The number of blocks of `mask_gradient`."""
+    return blocks_of(windows, ROWS_PER_BLOCK)
+
+
+@jit
+def _ceil_divide(a, b):
+    return (a + b - 1) // b
 
 
 def pack(matrix, rows, panels):
@@ -36,7 +46,20 @@ def pack(matrix, rows, panels):
 
     matrix (R, N), rows (K,) int64, panels (ceil(N / width), K, width) with the width of `panel_columns`.
     """
-    _pack(panels.shape[0] * blocks_of(len(rows), ROWS), matrix, rows, panels)
+    _pack(panels.shape[0] * blocks_of(len(rows), ROWS_PER_BLOCK), matrix, rows, panels)
+
+
+@Kernel
+def _pack(block, arguments):
+    matrix, rows, panels = arguments[0]
+    number, _, width = panels.shape
+    panel, first = block % number, block // number * ROWS_PER_BLOCK
+    columns = min(width, matrix.shape[1] - panel * width)
+    for k in range(first, min(first + ROWS_PER_BLOCK, len(rows))):
+        for n in range(columns):
+            panels[panel, k, n] = matrix[rows[k], np.uintp(panel * width + n)]
+        for n in range(columns, width):
+            panels[panel, k, n] = 0
 
 
 def pack_transposed(matrix, panels):
@@ -47,74 +70,13 @@ def pack_transposed(matrix, panels):
     _pack_transposed(len(panels), matrix, panels)
 
 
-def conv_forward(values, windows, panels, bias, floor, out):
-    """Write ``max(floor, bias + sum_jc values[windows[d, j], c] * weight[j, c])`` to ``out[d]``.
-
-    values (V, C); windows (D, width) int32; panels of the weight (K, N), see `pack`; bias (N,); out (D, N). A floor
-    of 0 makes a ReLU, a floor of -inf a linear layer. NaN is kept.
-    """
-    blocks = blocks_of(len(out), WINDOWS) * len(panels)
-    _conv_forward(blocks, values, windows, panels, bias, float(floor), out)
-
-
-def mask_gradient(gradient, out, floor, masked, nonzero, sums):
-    """Write 0 where ``out <= floor``, else ``gradient``, to ``masked``; count what is not 0, and sum over windows.
-
-    gradient, out, masked (D, N); nonzero (D,) int64; sums (`mask_blocks`, N), the sums over each block of windows. NaN
-    is kept.
-    """
-    _mask_gradient(mask_blocks(len(out)), gradient, out, float(floor), masked, nonzero, sums)
-
-
-def mask_blocks(windows: int) -> int:
-    """The number of blocks of `mask_gradient`."""
-    return blocks_of(windows, ROWS)
-
-
-def scatter_windows(gradient, active, active_offsets, windows, value_offsets, out):
-    """Set ``out`` to 0 and add ``gradient[a, j, c]`` to ``out[windows[active[a], j], c]``.
-
-    gradient (A, width, C); active (A,) int64, ascending; active_offsets (B + 1,) int64, where each dataset begins in
-    ``active``; windows (D, width) int32; value_offsets (B + 1,) int64, the rows of out of each dataset; out (V, C).
-    """
-    _scatter_windows(len(value_offsets) - 1, gradient, active, active_offsets, windows, value_offsets, out)
-
-
-def backward_weight(panels, active, values, windows, parts):
-    """Write to each of ``parts`` the sums of ``gradient[a, n] * values[windows[active[a], j], c]`` over a part of a.
-
-    panels of the gradient (A, N), see `pack`; active (A,) int64; values (V, C); windows (D, width) int32;
-    parts (number of parts, width * C, N).
-    """
-    blocks = len(parts) * blocks_of(parts.shape[1], WEIGHTS)
-    _backward_weight(blocks, panels, active, values, windows, parts)
-
-
-@jit
-def _ceil_divide(a, b):
-    return (a + b - 1) // b
-
-
-@Kernel
-def _pack(block, arguments):
-    matrix, rows, panels = arguments[0]
-    number, _, width = panels.shape
-    panel, first = block % number, block // number * ROWS
-    columns = min(width, matrix.shape[1] - panel * width)
-    for k in range(first, min(first + ROWS, len(rows))):
-        for n in range(columns):
-            panels[panel, k, n] = matrix[rows[k], np.uintp(panel * width + n)]
-        for n in range(columns, width):
-            panels[panel, k, n] = 0
-
-
 @Kernel
 def _pack_transposed(panel, arguments):
     matrix, panels = arguments[0]
-    _, channels, width = panels.shape
+    _, nodes, width = panels.shape
     rows = matrix[panel * width : min((panel + 1) * width, len(matrix))]
-    for first in range(0, channels, COLUMNS):  # a tile that stays in cache while it is written column by column
-        last = min(first + COLUMNS, channels)
+    for first in range(0, nodes, COLUMNS_PER_TILE):  # a tile that stays in cache while it is written column by column
+        last = min(first + COLUMNS_PER_TILE, nodes)
         for k in range(len(rows)):
             for n in range(first, last):
                 panels[panel, n, k] = rows[k, n]
@@ -123,17 +85,27 @@ def _pack_transposed(panel, arguments):
                 panels[panel, n, k] = 0
 
 
+def conv_forward(values, windows, panels, bias, floor, out):
+    """Write ``max(floor, bias + sum_jc values[windows[d, j], c] * weight[j, c])`` to ``out[d]``.
+
+    values (V, C); windows (D, width) int32; panels of the weight (K, N), see `pack`; bias (N,); out (D, N). A floor
+    of 0 makes a ReLU, a floor of -inf a linear layer. NaN is kept.
+    """
+    blocks = blocks_of(len(out), WINDOWS_PER_BLOCK) * len(panels)
+    _conv_forward(blocks, values, windows, panels, bias, float(floor), out)
+
+
 @Kernel
 def _conv_forward(block, arguments):
     values, windows, panels, bias, floor, out = arguments[0]
-    width, depth, itemsize, columns = windows.shape[1], values.shape[1], values.itemsize, panels.shape[2]
+    width, channels, itemsize, columns = windows.shape[1], values.shape[1], values.itemsize, panels.shape[2]
     wide = columns == WIDE[1] * VECTOR_BYTES // itemsize
     rows = WIDE_ROWS if wide else NARROW_ROWS
     lowest = values.dtype.type(floor)
     sums = np.empty((rows, columns), values.dtype)
     table = np.empty((width, rows), np.int64)
     row, panel = block // len(panels), block % len(panels)
-    start, stop = row * WINDOWS, min((row + 1) * WINDOWS, windows.shape[0])
+    start, stop = row * WINDOWS_PER_BLOCK, min((row + 1) * WINDOWS_PER_BLOCK, windows.shape[0])
     left = panel * columns
     used = min(columns, out.shape[1] - left)
     for r in range(rows):
@@ -142,17 +114,26 @@ def _conv_forward(block, arguments):
     for top in range(start, stop, rows):
         for j in range(width):
             for r in range(rows):  # below the last window the tile repeats it
-                table[j, r] = values.ctypes.data + windows[min(top + r, stop - 1), j] * depth * itemsize
+                table[j, r] = values.ctypes.data + windows[min(top + r, stop - 1), j] * channels * itemsize
         for r in range(rows):
             for n in range(used):
                 sums[r, n] = bias[np.uintp(left + n)]
         if wide:
-            wide_tile(sums, table, width, depth, itemsize, panels[panel])
+            wide_tile(sums, table, width, channels, itemsize, panels[panel])
         else:
-            narrow_tile(sums, table, width, depth, itemsize, panels[panel])
+            narrow_tile(sums, table, width, channels, itemsize, panels[panel])
         for r in range(min(rows, stop - top)):
             for n in range(used):
                 out[np.uintp(top + r), np.uintp(left + n)] = lowest if sums[r, n] < lowest else sums[r, n]
+
+
+def mask_gradient(gradient, out, floor, masked, nonzero, sums):
+    """Write 0 where ``out <= floor``, else ``gradient``, to ``masked``; count what is not 0, and sum over windows.
+
+    gradient, out, masked (D, N); nonzero (D,) int64; sums (`mask_blocks`, N), the sums over each block of windows. NaN
+    is kept.
+    """
+    _mask_gradient(len(sums), gradient, out, float(floor), masked, nonzero, sums)
 
 
 @Kernel
@@ -160,7 +141,7 @@ def _mask_gradient(block, arguments):
     gradient, out, floor, masked, nonzero, sums = arguments[0]
     for n in range(out.shape[1]):
         sums[block, n] = 0
-    for d in range(block * ROWS, min((block + 1) * ROWS, out.shape[0])):
+    for d in range(block * ROWS_PER_BLOCK, min((block + 1) * ROWS_PER_BLOCK, out.shape[0])):
         for n in range(out.shape[1]):
             masked[d, n] = 0 if out[d, n] <= floor else gradient[d, n]
             sums[block, n] += masked[d, n]
@@ -170,54 +151,51 @@ def _mask_gradient(block, arguments):
         nonzero[d] = number
 
 
-@Kernel
-def _scatter_windows(dataset, arguments):
-    gradient, active, active_offsets, windows, value_offsets, out = arguments[0]
-    for v in range(value_offsets[dataset], value_offsets[dataset + 1]):
-        for c in range(out.shape[1]):
-            out[v, c] = 0
-    for a in range(active_offsets[dataset], active_offsets[dataset + 1]):
-        for j in range(windows.shape[1]):
-            v = windows[active[a], j]
-            for c in range(out.shape[1]):
-                out[v, c] += gradient[a, j, c]
+def conv_backward_weight(panels, active, values, windows, parts):
+    """Write to each of ``parts`` the sums of ``gradient[a, n] * values[windows[active[a], j], c]`` over a part of a.
+
+    panels of the gradient (A, N), see `pack`; active (A,) int64; values (V, C); windows (D, width) int32;
+    parts (number of parts, width * C, N).
+    """
+    blocks = len(parts) * blocks_of(parts.shape[1], WEIGHT_ROWS_PER_BLOCK)
+    _conv_backward_weight(blocks, panels, active, values, windows, parts)
 
 
 @Kernel
-def _backward_weight(block, arguments):
+def _conv_backward_weight(block, arguments):
     panels, active, values, windows, parts = arguments[0]
     number, terms, columns = panels.shape
-    depth, channels = values.shape[1], parts.shape[2]
+    channels, nodes = values.shape[1], parts.shape[2]
     itemsize = values.itemsize
     wide = columns == WIDE[1] * VECTOR_BYTES // itemsize
     rows = WIDE_ROWS if wide else NARROW_ROWS
-    part, first = block % len(parts), block // len(parts) * WEIGHTS
-    last = min(first + WEIGHTS, parts.shape[1])
+    part, first = block % len(parts), block // len(parts) * WEIGHT_ROWS_PER_BLOCK
+    last = min(first + WEIGHT_ROWS_PER_BLOCK, parts.shape[1])
     terms_of_part = _ceil_divide(terms, len(parts))
     end = min(terms, (part + 1) * terms_of_part)
     # The values that these rows of the weight are multiplied with.
-    packed = np.zeros((min(terms_of_part, TERMS), WEIGHTS), values.dtype)
-    sums = np.zeros((number, WEIGHTS, columns), values.dtype)
+    packed = np.zeros((min(terms_of_part, TERMS_AT_ONCE), WEIGHT_ROWS_PER_BLOCK), values.dtype)
+    sums = np.zeros((number, WEIGHT_ROWS_PER_BLOCK, columns), values.dtype)
     table = np.empty((1, rows), np.int64)
-    for start in range(part * terms_of_part, end, TERMS):
-        stop = min(start + TERMS, end)
-        for j in range(first // depth, _ceil_divide(last, depth)):
-            lowest, highest = max(first, j * depth), min(last, (j + 1) * depth)
+    for start in range(part * terms_of_part, end, TERMS_AT_ONCE):
+        stop = min(start + TERMS_AT_ONCE, end)
+        for j in range(first // channels, _ceil_divide(last, channels)):
+            lowest, highest = max(first, j * channels), min(last, (j + 1) * channels)
             for a in range(start, stop):
                 v = np.uintp(windows[np.uintp(active[a]), np.uintp(j)])
                 for k in range(lowest, highest):
-                    packed[np.uintp(a - start), np.uintp(k - first)] = values[v, np.uintp(k - j * depth)]
+                    packed[np.uintp(a - start), np.uintp(k - first)] = values[v, np.uintp(k - j * channels)]
         for panel in range(number):
             for top in range(0, last - first, rows):
                 for r in range(rows):
                     table[0, r] = packed.ctypes.data + (top + r) * itemsize
                 tile, factors = sums[panel, top : top + rows], panels[panel, start:stop]
                 if wide:
-                    wide_tile(tile, table, 1, stop - start, WEIGHTS * itemsize, factors)
+                    wide_tile(tile, table, 1, stop - start, WEIGHT_ROWS_PER_BLOCK * itemsize, factors)
                 else:
-                    narrow_tile(tile, table, 1, stop - start, WEIGHTS * itemsize, factors)
+                    narrow_tile(tile, table, 1, stop - start, WEIGHT_ROWS_PER_BLOCK * itemsize, factors)
     for k in range(first, last):
         for panel in range(number):
             left = panel * columns
-            for n in range(min(columns, channels - left)):
+            for n in range(min(columns, nodes - left)):
                 parts[part, k, np.uintp(left + n)] = sums[panel, k - first, n]

@@ -21,43 +21,6 @@ def max_forward(values, index, offsets, out, winners):
     _max_forward(len(out), values, index, offsets, out, winners)
 
 
-def top_k_forward(values, index, counts, offsets, out, winners):
-    """Write each dataset's K largest values, descending, and the rows of values they come from.
-
-    values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, out (B, K, P, C), winners
-    (B, K, P, C) int32. A row takes as many places as it counts; among equal values the first row leads. Where there
-    is a NaN, all K are.
-    """
-    _top_k_forward(len(out), values, index, counts, offsets, out, winners)
-
-
-def winners_backward(gradient, winners, value_offsets, out):
-    """Set ``out`` to 0 and add ``gradient[b, k, p, c]`` to ``out[winners[b, k, p, c], c]``: of max and top_k.
-
-    gradient (B, K, P, C), winners (B, K, P, C) int32, value_offsets (B + 1,) int64, the rows of out of each dataset,
-    out (V, C).
-    """
-    _winners_backward(len(gradient), gradient, winners, value_offsets, out)
-
-
-def moments_forward(values, index, counts, offsets, orders, out):
-    """Write the means of ``values ** orders[k]`` over each dataset's rows, with ``0 ** m = 0``.
-
-    values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, orders (K,) float64,
-    out (B, K, P, C).
-    """
-    _moments_forward(len(out), values, index, counts, offsets, orders, out)
-
-
-def moments_backward(gradient, values, index, counts, offsets, orders, value_offsets, out):
-    """Write the gradient of `moments_forward` to ``out``; it is 0 where a value is 0.
-
-    gradient (B, K, P, C), value_offsets (B + 1,) int64, the rows of out of each dataset, out (V, C), the rest as in
-    `moments_forward`.
-    """
-    _moments_backward(len(gradient), gradient, values, index, counts, offsets, orders, value_offsets, out)
-
-
 @Kernel
 def _max_forward(b, arguments):
     values, index, offsets, out, winners = arguments[0]
@@ -109,6 +72,16 @@ def _before(value, row, other_value, other_row):
     return value > other_value or (value == other_value and row < other_row)
 
 
+def top_k_forward(values, index, counts, offsets, out, winners):
+    """Write each dataset's K largest values, descending, and the rows of values they come from.
+
+    values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, out (B, K, P, C), winners
+    (B, K, P, C) int32. A row takes as many places as it counts; among equal values the first row leads. Where there
+    is a NaN, all K are.
+    """
+    _top_k_forward(len(out), values, index, counts, offsets, out, winners)
+
+
 @Kernel
 def _top_k_forward(b, arguments):
     values, index, counts, offsets, out, winners = arguments[0]
@@ -145,17 +118,13 @@ def _top_k_forward(b, arguments):
                 out[b, :, p, c] = np.nan
 
 
-@Kernel
-def _winners_backward(b, arguments):
-    gradient, winners, value_offsets, out = arguments[0]
-    _, number, positions, channels = winners.shape
-    for v in range(value_offsets[b], value_offsets[b + 1]):
-        for c in range(channels):
-            out[v, c] = 0
-    for k in range(number):
-        for p in range(positions):
-            for c in range(channels):
-                out[winners[b, k, p, c], c] += gradient[b, k, p, c]
+def moments_forward(values, index, counts, offsets, orders, out):
+    """Write the means of ``values ** orders[k]`` over each dataset's rows, with ``0 ** m = 0``.
+
+    values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, orders (K,) float64,
+    out (B, K, P, C).
+    """
+    _moments_forward(len(out), values, index, counts, offsets, orders, out)
 
 
 @Kernel
@@ -183,6 +152,15 @@ def _moments_forward(b, arguments):
                             sums[c] += count * row[c] ** orders[k]
             for c in range(len(sums)):
                 sums[c] /= rows
+
+
+def moments_backward(gradient, values, index, counts, offsets, orders, value_offsets, out):
+    """Write the gradient of `moments_forward` to ``out``; it is 0 where a value is 0.
+
+    gradient (B, K, P, C), value_offsets (B + 1,) int64, the rows of out of each dataset, out (V, C), the rest as in
+    `moments_forward`.
+    """
+    _moments_backward(len(gradient), gradient, values, index, counts, offsets, orders, value_offsets, out)
 
 
 @Kernel

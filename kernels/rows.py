@@ -10,7 +10,12 @@ import numpy as np
 
 from ._jit import Kernel, blocks_of, jit
 
-ROWS = 256  # rows in a block of a simple pass
+ROWS_PER_BLOCK = 256  # rows in a block of a simple pass
+
+
+def convert_blocks(rows: int) -> int:
+    """The number of blocks of `convert_rows`."""
+    return blocks_of(rows, ROWS_PER_BLOCK)
 
 
 def convert_rows(data, out, finite):
@@ -18,37 +23,14 @@ def convert_rows(data, out, finite):
 
     data, out (R, N) of float types; finite (number of blocks,) uint8, see `convert_blocks`.
     """
-    _convert_rows(convert_blocks(len(data)), data, out, finite)
-
-
-def convert_blocks(rows: int) -> int:
-    """The number of blocks of `convert_rows`."""
-    return blocks_of(rows, ROWS)
-
-
-def find_rows(words, starts, order, repeats, counts):
-    """Find the distinct rows of each dataset and sort them by their bytes.
-
-    words (R, L) int32, starts (B + 1,) int64. From ``starts[b]``, ``order`` (R,) int64 gets the distinct rows r of
-    dataset b in canonical order and ``repeats`` (R,) int64 how often each occurs; counts (B,) int64 how many they are.
-    """
-    _find_rows(len(counts), words, starts, order, repeats, counts)
-
-
-def gather_rows(words, starts, order, repeats, offsets, words_out, repeats_out):
-    """Write the distinct rows of all datasets one after another, and how often each occurs.
-
-    words, starts, order, repeats as in `find_rows`; offsets (B + 1,) int64, where each dataset's rows begin in
-    words_out (U, L) int32 and repeats_out (U,) int64.
-    """
-    _gather_rows(len(offsets) - 1, words, starts, order, repeats, offsets, words_out, repeats_out)
+    _convert_rows(len(finite), data, out, finite)
 
 
 @Kernel
 def _convert_rows(block, arguments):
     data, out, finite = arguments[0]
     bad = 0
-    for r in range(block * ROWS, min((block + 1) * ROWS, len(data))):
+    for r in range(block * ROWS_PER_BLOCK, min((block + 1) * ROWS_PER_BLOCK, len(data))):
         for n in range(data.shape[1]):
             out[r, n] = data[r, n] + data.dtype.type(0)
             bad += not abs(out[r, n]) < out.dtype.type(np.inf)
@@ -69,6 +51,15 @@ def _before(words, r, s):
                 shift += np.uint32(8)
             return (a >> shift) & np.uint32(255) < (b >> shift) & np.uint32(255)
     return False
+
+
+def find_rows(words, starts, order, repeats, counts):
+    """Find the distinct rows of each dataset and sort them by their bytes.
+
+    words (R, L) int32, starts (B + 1,) int64. From ``starts[b]``, ``order`` (R,) int64 gets the distinct rows r of
+    dataset b in canonical order and ``repeats`` (R,) int64 how often each occurs; counts (B,) int64 how many they are.
+    """
+    _find_rows(len(counts), words, starts, order, repeats, counts)
 
 
 @Kernel
@@ -128,6 +119,15 @@ def _find_rows(b, arguments):
     counts[b] = found
     for k in range(found):
         order[start + k], repeats[start + k] = rows[sorted_[k]], times[sorted_[k]]
+
+
+def gather_rows(words, starts, order, repeats, offsets, words_out, repeats_out):
+    """Write the distinct rows of all datasets one after another, and how often each occurs.
+
+    words, starts, order, repeats as in `find_rows`; offsets (B + 1,) int64, where each dataset's rows begin in
+    words_out (U, L) int32 and repeats_out (U,) int64.
+    """
+    _gather_rows(len(offsets) - 1, words, starts, order, repeats, offsets, words_out, repeats_out)
 
 
 @Kernel

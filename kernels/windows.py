@@ -14,26 +14,6 @@ import numpy as np
 
 from ._jit import Kernel, jit
 
-
-def find_windows(words, offsets, length, step, numbers, firsts, counts):
-    """Number the distinct windows of each dataset in the order in which they appear, position by position.
-
-    A window is `length` words, and two are equal if all of their words are. words (U, M * step) int32; offsets
-    (B + 1,) int64. Writes numbers (U, P) int32; firsts (U * P,) int64, from ``offsets[b] * P`` the cell ``u * M + p``
-    at which each window of dataset b first appears; counts (B,) int64, how many windows dataset b has.
-    """
-    _find_windows(len(counts), words, offsets, length, step, numbers, firsts, counts)
-
-
-def gather_windows(index, offsets, firsts, window_offsets, numbers, windows):
-    """Write the features under each distinct window, and count the windows' numbers on through all datasets.
-
-    index (U * M,) int32, the row of values of each cell; offsets, firsts, numbers as in `find_windows`;
-    window_offsets (B + 1,) int64, where each dataset's windows begin; windows (D, width) int32.
-    """
-    _gather_windows(len(offsets) - 1, index, offsets, firsts, window_offsets, numbers, windows)
-
-
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio: spreads keys over a table (Knuth)
 
 
@@ -109,6 +89,16 @@ def _copy(numbers, keys):
         flat[i] = numbers[i]
 
 
+def find_windows(words, offsets, length, step, numbers, firsts, counts):
+    """Number the distinct windows of each dataset in the order in which they appear, position by position.
+
+    A window is `length` words, and two are equal if all of their words are. words (U, M * step) int32; offsets
+    (B + 1,) int64. Writes numbers (U, P) int32; firsts (U * P,) int64, from ``offsets[b] * P`` the cell ``u * M + p``
+    at which each window of dataset b first appears; counts (B,) int64, how many windows dataset b has.
+    """
+    _find_windows(len(counts), words, offsets, length, step, numbers, firsts, counts)
+
+
 @Kernel
 def _find_windows(b, arguments):
     words, offsets, length, step, numbers, firsts, counts = arguments[0]
@@ -163,6 +153,15 @@ def _find_windows(b, arguments):
         firsts[start * positions + number] = (start + u) * cells + p
 
 
+def gather_windows(index, offsets, firsts, window_offsets, numbers, windows):
+    """Write the features under each distinct window, and count the windows' numbers on through all datasets.
+
+    index (U * M,) int32, the row of values of each cell; offsets, firsts, numbers as in `find_windows`;
+    window_offsets (B + 1,) int64, where each dataset's windows begin; windows (D, width) int32.
+    """
+    _gather_windows(len(offsets) - 1, index, offsets, firsts, window_offsets, numbers, windows)
+
+
 @Kernel
 def _gather_windows(b, arguments):
     index, offsets, firsts, window_offsets, numbers, windows = arguments[0]
@@ -175,3 +174,25 @@ def _gather_windows(b, arguments):
     for u in range(offsets[b], offsets[b + 1]):
         for p in range(positions):
             numbers[u, p] += first
+
+
+def scatter_windows(gradient, active, active_offsets, windows, value_offsets, out):
+    """Set ``out`` to 0 and add ``gradient[a, j, c]`` to ``out[windows[active[a], j], c]``.
+
+    gradient (A, width, C); active (A,) int64, ascending; active_offsets (B + 1,) int64, where each dataset begins in
+    ``active``; windows (D, width) int32; value_offsets (B + 1,) int64, the rows of out of each dataset; out (V, C).
+    """
+    _scatter_windows(len(value_offsets) - 1, gradient, active, active_offsets, windows, value_offsets, out)
+
+
+@Kernel
+def _scatter_windows(dataset, arguments):
+    gradient, active, active_offsets, windows, value_offsets, out = arguments[0]
+    for v in range(value_offsets[dataset], value_offsets[dataset + 1]):
+        for c in range(out.shape[1]):
+            out[v, c] = 0
+    for a in range(active_offsets[dataset], active_offsets[dataset + 1]):
+        for j in range(windows.shape[1]):
+            v = windows[active[a], j]
+            for c in range(out.shape[1]):
+                out[v, c] += gradient[a, j, c]

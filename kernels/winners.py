@@ -1,13 +1,13 @@
 """Gradients that a maximum sends back to its winners alone, through the products that made them.
 
 B    datasets; dataset b has the windows d in window_offsets[b], ..., window_offsets[b + 1] - 1
-E    pooled values of a dataset and channel: the entries
-N    channels
+E    pooled values of a dataset and node: the entries
+N    nodes
 D    windows; a window is `width` rows of values, given by their row numbers
 V    rows of values, C channels each
 K    width * C, the terms of a product
 
-Entry e of dataset b and channel n sends ``gradient[b, e, n]`` to channel n of window ``winners[b, e, n]``.
+Entry e of dataset b and node n sends ``gradient[b, e, n]`` to node n of window ``winners[b, e, n]``.
 """
 
 import numpy as np
@@ -15,27 +15,8 @@ import numpy as np
 from ._jit import Kernel, blocks_of, jit
 from ._tile import ROW, VECTOR_BYTES, add_rows
 
-WINDOWS = 16  # windows whose sums are held at once
-TERMS = 160  # terms of a product in a block of the weight gradient
-
-
-def winners_backward_values(gradient, winners, window_offsets, windows, weight, value_offsets, out):
-    """Set ``out`` to 0 and add ``gradient[b, e, n] * weight[n, j * C + c]`` to ``out[windows[d, j], c]``.
-
-    d is the winner of b, e, n. gradient (B, E, N); winners (B, E, N) int32; window_offsets (B + 1,) int64;
-    windows (D, width) int32; weight (N, K); value_offsets (B + 1,) int64, the rows of out of each dataset; out (V, C).
-    """
-    _winners_backward_values(len(gradient), gradient, winners, window_offsets, windows, weight, value_offsets, out)
-
-
-def winners_backward_weight(gradient, winners, window_offsets, windows, values, parts):
-    """Write to each of ``parts`` the sums of ``gradient[b, e, n] * values[windows[d, j], c]`` over a part of b.
-
-    d is the winner of b, e, n. gradient (B, E, N); winners (B, E, N) int32; window_offsets (B + 1,) int64;
-    windows (D, width) int32; values (V, C); parts (number of parts, N, K).
-    """
-    blocks = len(parts) * blocks_of(parts.shape[2], TERMS)
-    _winners_backward_weight(blocks, gradient, winners, window_offsets, windows, values, parts)
+WINDOWS_AT_ONCE = 16  # windows whose sums are held at once
+TERMS_PER_BLOCK = 160  # terms of a product in a block of the weight gradient
 
 
 @jit
@@ -52,33 +33,44 @@ def _add_rows(sums, factors, rows, number, matrix):
             sums[k] += factor * row[k]
 
 
+def conv_backward_values_of_winners(gradient, winners, window_offsets, windows, weight, value_offsets, out):
+    """Set ``out`` to 0 and add ``gradient[b, e, n] * weight[n, j * C + c]`` to ``out[windows[d, j], c]``.
+
+    d is the winner of b, e, n. gradient (B, E, N); winners (B, E, N) int32; window_offsets (B + 1,) int64;
+    windows (D, width) int32; weight (N, K); value_offsets (B + 1,) int64, the rows of out of each dataset; out (V, C).
+    """
+    _conv_backward_values_of_winners(
+        len(gradient), gradient, winners, window_offsets, windows, weight, value_offsets, out
+    )
+
+
 @Kernel
-def _winners_backward_values(b, arguments):
+def _conv_backward_values_of_winners(b, arguments):
     gradient, winners, window_offsets, windows, weight, value_offsets, out = arguments[0]
-    _, entries, channels = gradient.shape
-    width, depth = windows.shape[1], out.shape[1]
+    _, entries, nodes = gradient.shape
+    width, channels = windows.shape[1], out.shape[1]
     first, number = window_offsets[b], window_offsets[b + 1] - window_offsets[b]
     for v in range(value_offsets[b], value_offsets[b + 1]):
-        for c in range(depth):
+        for c in range(channels):
             out[v, c] = 0
     # The entries sorted by their window, in which they keep their order.
     ends = np.zeros(number + 1, np.int64)
     for e in range(entries):
-        for n in range(channels):
+        for n in range(nodes):
             ends[winners[b, e, n] - first + 1] += 1
     for d in range(number):
         ends[d + 1] += ends[d]
-    factors, rows = np.empty(entries * channels, gradient.dtype), np.empty(entries * channels, np.uintp)
+    factors, rows = np.empty(entries * nodes, gradient.dtype), np.empty(entries * nodes, np.uintp)
     for e in range(entries):
-        for n in range(channels):
+        for n in range(nodes):
             d = winners[b, e, n] - first
             factors[ends[d]], rows[ends[d]] = gradient[b, e, n], n
             ends[d] += 1
 
-    sums = np.empty((WINDOWS, width * depth), out.dtype)  # of a few windows: they stay in cache
+    sums = np.empty((WINDOWS_AT_ONCE, width * channels), out.dtype)  # of a few windows: they stay in cache
     start = 0
-    for top in range(0, number, WINDOWS):
-        bottom = min(top + WINDOWS, number)
+    for top in range(0, number, WINDOWS_AT_ONCE):
+        bottom = min(top + WINDOWS_AT_ONCE, number)
         sums[:] = 0
         for d in range(top, bottom):
             _add_rows(sums[d - top], factors[start:], rows[start:], ends[d] - start, weight)
@@ -86,18 +78,28 @@ def _winners_backward_values(b, arguments):
         for j in range(width):
             for d in range(top, bottom):
                 v = np.uintp(windows[np.uintp(first + d), np.uintp(j)])
-                for c in range(depth):
-                    out[v, c] += sums[np.uintp(d - top), np.uintp(j * depth + c)]
+                for c in range(channels):
+                    out[v, c] += sums[np.uintp(d - top), np.uintp(j * channels + c)]
+
+
+def conv_backward_weight_of_winners(gradient, winners, window_offsets, windows, values, parts):
+    """Write to each of ``parts`` the sums of ``gradient[b, e, n] * values[windows[d, j], c]`` over a part of b.
+
+    d is the winner of b, e, n. gradient (B, E, N); winners (B, E, N) int32; window_offsets (B + 1,) int64;
+    windows (D, width) int32; values (V, C); parts (number of parts, N, K).
+    """
+    blocks = len(parts) * blocks_of(parts.shape[2], TERMS_PER_BLOCK)
+    _conv_backward_weight_of_winners(blocks, gradient, winners, window_offsets, windows, values, parts)
 
 
 @Kernel
-def _winners_backward_weight(block, arguments):
+def _conv_backward_weight_of_winners(block, arguments):
     gradient, winners, window_offsets, windows, values, parts = arguments[0]
-    datasets, entries, channels = gradient.shape
-    depth, datasets_of_part = values.shape[1], -(-datasets // len(parts))
-    part, left = block % len(parts), block // len(parts) * TERMS
-    used = min(TERMS, parts.shape[2] - left)
-    sums = np.zeros((channels, used), values.dtype)
+    datasets, entries, nodes = gradient.shape
+    channels, datasets_of_part = values.shape[1], -(-datasets // len(parts))
+    part, left = block % len(parts), block // len(parts) * TERMS_PER_BLOCK
+    used = min(TERMS_PER_BLOCK, parts.shape[2] - left)
+    sums = np.zeros((nodes, used), values.dtype)
     factors, rows = np.empty(entries, gradient.dtype), np.empty(entries, np.uintp)
     first_dataset, last_dataset = part * datasets_of_part, min((part + 1) * datasets_of_part, datasets)
     most = 0
@@ -106,18 +108,40 @@ def _winners_backward_weight(block, arguments):
     gathered = np.empty((most, used), values.dtype)  # the windows of one dataset
     for b in range(first_dataset, last_dataset):
         first = window_offsets[b]
-        for j in range(left // depth, (left + used + depth - 1) // depth):
-            start, stop = max(left, j * depth), min(left + used, (j + 1) * depth)
+        for j in range(left // channels, (left + used + channels - 1) // channels):
+            start, stop = max(left, j * channels), min(left + used, (j + 1) * channels)
             for d in range(window_offsets[b + 1] - first):
                 v = np.uintp(windows[np.uintp(first + d), np.uintp(j)])
                 for k in range(start, stop):
-                    gathered[d, np.uintp(k - left)] = values[v, np.uintp(k - j * depth)]
-        for n in range(channels):
+                    gathered[d, np.uintp(k - left)] = values[v, np.uintp(k - j * channels)]
+        for n in range(nodes):
             number = 0
             for e in range(entries):  # those that are 0 are written over by the next
                 factors[number], rows[number] = gradient[b, e, n], winners[b, e, n] - first
                 number += gradient[b, e, n] != 0
             _add_rows(sums[n], factors, rows, number, gathered)
-    for n in range(channels):
+    for n in range(nodes):
         for k in range(used):
             parts[part, n, np.uintp(left + k)] = sums[n, k]
+
+
+def winners_backward(gradient, winners, value_offsets, out):
+    """Set ``out`` to 0 and add ``gradient[b, k, p, c]`` to ``out[winners[b, k, p, c], c]``: of max and top_k.
+
+    gradient (B, K, P, C), winners (B, K, P, C) int32, value_offsets (B + 1,) int64, the rows of out of each dataset,
+    out (V, C).
+    """
+    _winners_backward(len(gradient), gradient, winners, value_offsets, out)
+
+
+@Kernel
+def _winners_backward(b, arguments):
+    gradient, winners, value_offsets, out = arguments[0]
+    _, number, positions, channels = winners.shape
+    for v in range(value_offsets[b], value_offsets[b + 1]):
+        for c in range(channels):
+            out[v, c] = 0
+    for k in range(number):
+        for p in range(positions):
+            for c in range(channels):
+                out[winners[b, k, p, c], c] += gradient[b, k, p, c]

@@ -13,6 +13,8 @@ from hypothesis import settings
 settings.register_profile("definetti_np", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("definetti_np")
 
+sessions.restore_signals()
+
 
 @pytest.fixture(autouse=True)
 def _no_session_survives():

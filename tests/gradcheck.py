@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from definetti_np.engine.tensor import Parameter, backpropagate
+from definetti_np.engine.tensor import Leaf, backpropagate
 
 STEP = 1e-6
 
@@ -13,7 +13,7 @@ def check_gradient(function, arrays, rng, tolerance=1e-6):
     arrays are float64; J is the derivative of the function's output with respect to all of them.
     """
     directions = [rng.standard_normal(array.shape) for array in arrays]
-    parameters = [Parameter(array.copy(), np.zeros_like(array)) for array in arrays]
+    parameters = [Leaf(array.copy(), np.zeros_like(array)) for array in arrays]
     out = function(*parameters)
     u = rng.standard_normal(out.shape)
     backpropagate(out, u)
@@ -26,4 +26,4 @@ def check_gradient(function, arrays, rng, tolerance=1e-6):
 
 def _shifted(function, arrays, directions, step):
     shifted = [array + step * v for array, v in zip(arrays, directions, strict=True)]
-    return function(*[Parameter(array, np.zeros_like(array)) for array in shifted]).array
+    return function(*[Leaf(array, np.zeros_like(array)) for array in shifted]).array

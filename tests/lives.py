@@ -21,6 +21,7 @@ os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # threads that can be forked
 import numpy as np
 
 import definetti_np.training
+from definetti_np.files.checkpoint import Checkpoints
 
 SMALL = {
     "input_shape": (12, 3),
@@ -155,7 +156,7 @@ def run_killed(here, options, moment, step):
 def check_latest(here):
     """Fail if a run that has written a checkpoint has none to go on from, or lost more than one batch."""
     lines = (here / "s").read_text().splitlines()
-    latest = definetti_np.training.Checkpoints(here / "w.npz", every=1).latest()
+    latest = Checkpoints(here / "w.npz", every=1).latest()
     trained = 2 * len(lines)  # a line every second batch
     if trained > 2:
         assert latest is not None

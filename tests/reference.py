@@ -46,7 +46,7 @@ def scatter_windows(gradient, active, windows, out):
     return out
 
 
-def backward_weight(gradient, values, windows):
+def conv_backward_weight(gradient, values, windows):
     width, depth, channels = windows.shape[1], values.shape[1], gradient.shape[1]
     weight = np.zeros((width, depth, channels))
     for d in range(len(windows)):
@@ -57,7 +57,7 @@ def backward_weight(gradient, values, windows):
     return weight
 
 
-def winners_backward_values(gradient, winners, windows, weight, out):
+def conv_backward_values_of_winners(gradient, winners, windows, weight, out):
     channels, width, depth = weight.shape
     out = np.zeros(out.shape)
     for b, e, n in np.ndindex(gradient.shape):
@@ -67,7 +67,7 @@ def winners_backward_values(gradient, winners, windows, weight, out):
     return out
 
 
-def winners_backward_weight(gradient, winners, windows, values):
+def conv_backward_weight_of_winners(gradient, winners, windows, values):
     weight = np.zeros((windows.shape[1], values.shape[1], gradient.shape[2]))
     for b, e, n in np.ndindex(gradient.shape):
         for j in range(windows.shape[1]):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,21 @@ import pytest
 
 LIVES = Path(__file__).parent / "lives.py"
 LIMIT = 120  # seconds
+STAY_IGNORED = {
+    signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ
+}  # fmt: skip
+
+
+def restore_signals() -> None:
+    """Let signals act as in a program started at a prompt, in this process and so in those that it starts.
+
+    A script starts what runs in its background with SIGINT ignored, and other programs ignore or block other signals;
+    a run goes on ignoring them, as it must. What nohup, a terminal or Python itself ignores stays ignored.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in signal.valid_signals():
+        if signal.getsignal(number) == signal.SIG_IGN and number not in STAY_IGNORED:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 started = []  # the sessions of the test that runs; conftest.py ends those that it has not

@@ -142,7 +142,8 @@ def test_resume__lists_all_differences(twin):
         ({"save_path": "w" * 240}, ValueError, "is longer than 255 bytes"),
     ],
 )
-def test_train__arguments(options, error, message):
+def test_train__arguments(options, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
         train(simulator=simulator, **SMALL, **options)
 

@@ -6,10 +6,10 @@ from gradcheck import check_gradient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from definetti_np import MultisetBatch, Network, Trainer
+from definetti_np import MultisetBatch, Network, Trainer, ops
 from definetti_np.engine.features import RowFeatures
-from definetti_np.engine.tensor import Parameter, Tensor, backpropagate
-from definetti_np.ops import operations
+from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
+from definetti_np.ops.dense_conv import LINEAR, RELU, conv_layer, dense_layer
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -29,7 +29,7 @@ def rows(draw):
     return rng, draw(st.integers(1, 5)), draw(st.integers(1, 5)), sizes, counts
 
 
-@given(rows(), st.integers(1, 5), st.integers(1, 6), st.sampled_from([operations.RELU, operations.LINEAR]))
+@given(rows(), st.integers(1, 5), st.integers(1, 6), st.sampled_from([RELU, LINEAR]))
 def test_conv__gradient(rows, width, channels, floor):
     rng, positions, depth, sizes, counts = rows
     width = min(width, positions)
@@ -37,19 +37,19 @@ def test_conv__gradient(rows, width, channels, floor):
 
     def function(values, weight, bias):
         features = features_of(values, positions, sizes, counts)
-        return operations.conv(features, weight, bias, floor=floor).values
+        return conv_layer(features, weight, bias, floor).values
 
     check_gradient(function, [rng.standard_normal(shape) for shape in shapes], rng)
 
 
-@given(rows(), st.integers(1, 6), st.sampled_from([operations.RELU, operations.LINEAR]))
+@given(rows(), st.integers(1, 6), st.sampled_from([RELU, LINEAR]))
 def test_dense__gradient(rows, nodes, floor):
     rng, positions, depth, sizes, counts = rows
     shapes = (sum(sizes) * positions, depth), (positions * depth, nodes), (nodes,)
 
     def function(values, weight, bias):
         features = features_of(values, positions, sizes, counts)
-        return operations.dense(features, weight, bias, floor=floor).values
+        return dense_layer(features, weight, bias, floor).values
 
     check_gradient(function, [rng.standard_normal(shape) for shape in shapes], rng)
 
@@ -61,8 +61,8 @@ def test_conv_after_dense__gradient(rows, width, nodes):
     shapes = (sum(sizes) * positions, depth), (positions * depth, nodes), (nodes,), (width, 1, 2), (2,)
 
     def function(values, weight, bias, conv_weight, conv_bias):
-        features = operations.dense(features_of(values, positions, sizes, counts), weight, bias)
-        return operations.conv(features, conv_weight, conv_bias).values
+        features = dense_layer(features_of(values, positions, sizes, counts), weight, bias, RELU)
+        return conv_layer(features, conv_weight, conv_bias, RELU).values
 
     check_gradient(function, [rng.standard_normal(shape) for shape in shapes], rng)
 
@@ -72,14 +72,14 @@ def test_top_k__gradient(rows, k):
     rng, positions, depth, sizes, counts = rows
     k = min(k, np.add.reduceat(counts, np.cumsum([0, *sizes])[:-1]).min())
     values = rng.standard_normal((sum(sizes) * positions, depth))
-    check_gradient(lambda v: operations.top_k(features_of(v, positions, sizes, counts), k).values, [values], rng)
+    check_gradient(lambda v: ops.top_k(features_of(v, positions, sizes, counts), k), [values], rng)
 
 
 @given(rows(), st.lists(st.sampled_from([1.0, 2.0, 3.0, 0.5, 2.7]), min_size=1, max_size=4))
 def test_moments__gradient(rows, orders):
     rng, positions, depth, sizes, counts = rows
     values = rng.uniform(0.2, 2, (sum(sizes) * positions, depth))
-    check_gradient(lambda v: operations.moments(features_of(v, positions, sizes, counts), orders).values, [values], rng)
+    check_gradient(lambda v: ops.moments(features_of(v, positions, sizes, counts), orders), [values], rng)
 
 
 @given(SEEDS, st.integers(1, 5), st.integers(1, 5))
@@ -87,10 +87,10 @@ def test_losses__gradients(seed, datasets, outputs):
     rng = np.random.default_rng(seed)
     logits = rng.standard_normal((datasets, outputs))
     labels = rng.dirichlet(np.ones(outputs), datasets)
-    check_gradient(operations.log_softmax, [logits], rng)
-    check_gradient(lambda t: operations.cross_entropy(t, labels), [logits], rng)
-    check_gradient(lambda t: operations.squared_error(t, labels), [logits], rng)
-    check_gradient(lambda t: operations.cross_entropy(operations.log_softmax(t), labels), [logits], rng)
+    check_gradient(ops.log_softmax, [logits], rng)
+    check_gradient(lambda t: ops.cross_entropy(t, labels), [logits], rng)
+    check_gradient(lambda t: ops.squared_error(t, labels), [logits], rng)
+    check_gradient(lambda t: ops.cross_entropy(ops.log_softmax(t), labels), [logits], rng)
 
 
 NETWORKS = {
@@ -117,7 +117,7 @@ def test_network__gradient_in_a_random_direction(name):
     def loss_at(weights):
         network.flat.weights[:] = weights
         prediction = network.forward(network.as_batch(data))
-        function = operations.cross_entropy if loss == "cross-ent" else operations.squared_error
+        function = ops.cross_entropy if loss == "cross-ent" else ops.squared_error
         return float(function(prediction, labels).array)
 
     printed, _ = Trainer(network, loss=loss, accuracy=None).step(data, labels)
@@ -128,50 +128,50 @@ def test_network__gradient_in_a_random_direction(name):
 
 
 def gradient_of(function, values, gradient):
-    parameter = Parameter(np.array(values, float), np.zeros_like(np.array(values, float)))
+    parameter = Leaf(np.array(values, float), np.zeros_like(np.array(values, float)))
     backpropagate(function(parameter), np.array(gradient, float))
     return parameter.gradient.tolist()
 
 
 def test_top_k__ties_send_the_gradient_to_the_first_rows():
-    out = gradient_of(lambda v: operations.top_k(features_of(v, 1, [4]), 2).values, [[3], [5], [5], [5]], [[1, 10]])
+    out = gradient_of(lambda v: ops.top_k(features_of(v, 1, [4]), 2), [[3], [5], [5], [5]], [[[1, 10]]])
     assert out == [[0], [1], [10], [0]]
 
 
 def test_max__ties_send_the_gradient_to_the_first_row():
-    out = gradient_of(lambda v: operations.top_k(features_of(v, 1, [3]), 1).values, [[5], [7], [7]], [[1]])
+    out = gradient_of(lambda v: ops.top_k(features_of(v, 1, [3]), 1), [[5], [7], [7]], [[[1]]])
     assert out == [[0], [1], [0]]
 
 
 def test_top_k__repeated_row_gets_the_gradient_of_every_place():
-    out = gradient_of(lambda v: operations.top_k(features_of(v, 1, [2], [1, 3]), 3).values, [[9], [2]], [[1, 10, 100]])
+    out = gradient_of(lambda v: ops.top_k(features_of(v, 1, [2], [1, 3]), 3), [[9], [2]], [[[1, 10, 100]]])
     assert out == [[1], [110]]
 
 
 def test_top_k__one_row():
-    assert gradient_of(lambda v: operations.top_k(features_of(v, 1, [1]), 1).values, [[4]], [[2]]) == [[2]]
+    assert gradient_of(lambda v: ops.top_k(features_of(v, 1, [1]), 1), [[4]], [[[2]]]) == [[2]]
 
 
 def test_top_k__k_is_n_sorts():
-    out = gradient_of(lambda v: operations.top_k(features_of(v, 1, [3]), 3).values, [[1], [3], [2]], [[1, 10, 100]])
+    out = gradient_of(lambda v: ops.top_k(features_of(v, 1, [3]), 3), [[1], [3], [2]], [[[1, 10, 100]]])
     assert out == [[100], [1], [10]]
 
 
 def test_moments__zero_has_no_gradient():
     for order in (0.5, 1.0, 2.0, 3.0):
-        out = gradient_of(lambda v, m=order: operations.moments(features_of(v, 1, [2]), [m]).values, [[0], [1]], [[6]])
+        out = gradient_of(lambda v, m=order: ops.moments(features_of(v, 1, [2]), [m]), [[0], [1]], [[[6]]])
         assert out == [[0], [3 * order]]
 
 
 def test_moments__constant_column():
-    out = gradient_of(lambda v: operations.moments(features_of(v, 1, [1], [5]), [1, 2]).values, [[3]], [[1, 1]])
+    out = gradient_of(lambda v: ops.moments(features_of(v, 1, [1], [5]), [1, 2]), [[3]], [[[1, 1]]])
     assert out == [[1 + 2 * 3]]
 
 
 def test_relu__no_gradient_at_zero():
     weight, bias = Tensor(np.ones((1, 1, 1))), Tensor(np.zeros(1))
     out = gradient_of(
-        lambda v: operations.conv(features_of(v, 1, [3]), weight, bias).values, [[-1], [0], [1]], [[1]] * 3
+        lambda v: conv_layer(features_of(v, 1, [3]), weight, bias, RELU).values, [[-1], [0], [1]], [[1]] * 3
     )
     assert out == [[0], [0], [1]]
 
@@ -191,7 +191,7 @@ def test_backpropagate__second_use_of_a_tensor_adds_up():
 
 
 def test_backpropagate__rejects_gradient_of_wrong_shape_or_dtype():
-    parameter = Parameter(np.zeros(3), np.zeros(3))
+    parameter = Leaf(np.zeros(3), np.zeros(3))
     with pytest.raises(ValueError, match=r"gradient of shape \(2,\) and dtype float64 .* shape \(3,\)"):
         backpropagate(Tensor(np.zeros(3), (parameter,), lambda g: (np.zeros(2),)), np.zeros(3))
     with pytest.raises(ValueError, match="dtype float32"):

@@ -140,12 +140,14 @@ def test_conv_backward__matches_reference(drawn, depth, channels, dtype, number)
     gradient[rng.random(len(windows)) < 0.4] = 0
     active = np.flatnonzero(gradient.any(axis=1))
     product, out = normal(rng, (len(active), windows.shape[1], depth), dtype), np.full_like(values, np.nan)
-    conv.scatter_windows(product, active, np.searchsorted(active, window_offsets), windows, value_offsets, out)
+    window_kernels.scatter_windows(
+        product, active, np.searchsorted(active, window_offsets), windows, value_offsets, out
+    )
     np.testing.assert_allclose(out, reference.scatter_windows(product, active, windows, out), **tolerance(dtype))
 
-    expected = reference.backward_weight(gradient, values, windows)
+    expected = reference.conv_backward_weight(gradient, values, windows)
     parts = np.full((number, windows.shape[1] * depth, channels), np.nan, dtype)
-    conv.backward_weight(panels_of(gradient, active), active, values, windows, parts)
+    conv.conv_backward_weight(panels_of(gradient, active), active, values, windows, parts)
     np.testing.assert_allclose(parts.sum(axis=0).reshape(expected.shape), expected, **tolerance(dtype))
 
 
@@ -161,13 +163,13 @@ def test_winners_backward__through_products_matches_reference(drawn, depth, chan
     which = gradient, winners, window_offsets, windows
 
     out, matrix = np.full_like(values, np.nan), weight.reshape(channels, -1)
-    winner_kernels.winners_backward_values(*which, matrix, value_offsets, out)
-    expected = reference.winners_backward_values(gradient, winners, windows, weight, out)
+    winner_kernels.conv_backward_values_of_winners(*which, matrix, value_offsets, out)
+    expected = reference.conv_backward_values_of_winners(gradient, winners, windows, weight, out)
     np.testing.assert_allclose(out, expected, **tolerance(dtype))
 
     parts = np.full((number, channels, width * depth), np.nan, dtype)
-    winner_kernels.winners_backward_weight(*which, values, parts)
-    expected = reference.winners_backward_weight(gradient, winners, windows, values)
+    winner_kernels.conv_backward_weight_of_winners(*which, values, parts)
+    expected = reference.conv_backward_weight_of_winners(gradient, winners, windows, values)
     np.testing.assert_allclose(parts.sum(axis=0).T.reshape(expected.shape), expected, **tolerance(dtype))
 
 
@@ -176,7 +178,7 @@ def test_backward_weight__many_windows_and_channels(seed, number, depth, dtype):
     rng = np.random.default_rng(seed)
     values, gradient = normal(rng, (number, depth), dtype), normal(rng, (number, 3), dtype)
     windows, out = np.arange(number, dtype=np.int32).reshape(-1, 1), np.full((1, depth, 3), np.nan, dtype)
-    conv.backward_weight(panels_of(gradient), np.arange(number), values, windows, out)
+    conv.conv_backward_weight(panels_of(gradient), np.arange(number), values, windows, out)
     expected = values.astype(np.float64).T @ gradient.astype(np.float64)
     np.testing.assert_allclose(out[0], expected, rtol=1e-4, atol=1e-4)
 
@@ -301,7 +303,7 @@ def test_winners_backward__matches_reference(rows, depth, k, dtype):
     for b in range(len(offsets) - 1):
         winners[b] = rng.integers(value_offsets[b], value_offsets[b + 1], shape[1:])
     gradient, out = normal(rng, shape, dtype), np.full((index.size, depth), np.nan, dtype)
-    pool.winners_backward(gradient, winners, value_offsets, out)
+    winner_kernels.winners_backward(gradient, winners, value_offsets, out)
     np.testing.assert_allclose(
         out, reference.winners_backward(gradient, winners, np.zeros_like(out)), **tolerance(dtype)
     )
@@ -410,6 +412,6 @@ def test_conv__bits_do_not_depend_on_threads(number):
     for threads_used in (1, number):
         out = np.empty((4, 140, 30), np.float32)
         with threads(threads_used):
-            conv.backward_weight(panels_of(gradient), np.arange(3000), values, windows, out)
+            conv.conv_backward_weight(panels_of(gradient), np.arange(3000), values, windows, out)
         results.append(out.tobytes())
     assert results[0] == results[1]

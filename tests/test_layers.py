@@ -176,7 +176,11 @@ def test_sequential__takes_functions_and_names_its_layers():
             RuntimeError,
             r"Parameter of shape \(\) has numbers in a network alone: use it in",
         ),
-        (lambda: network_of(lambda x: Conv(9, 1)(x)), ValueError, r"Conv\(9, 1\): the width is larger than the 5 pos"),
+        (
+            lambda: network_of(lambda x: Conv(9, 1)(x)),
+            ValueError,
+            r"Conv\(9, 1\): the width 9 is larger than the 5 pos",
+        ),
     ],
 )
 def test_layers__what_does_not_fit(make, error, message):

@@ -164,7 +164,7 @@ def test_network__data_that_is_no_array_of_numbers(data):
 
 def test_network__too_few_rows_for_top_k():
     network = Network((None, 4), (2,), [("fc", 3)], ("top_k", 3), [("softmax",)], seed=1)
-    with pytest.raises(ValueError, match=r"a dataset of 2 rows, g=\('top_k', 3\) needs 3 at least"):
+    with pytest.raises(ValueError, match=r"a dataset of 2 rows: top_k needs 1 <= k <= 2 .*, got k=3"):
         network([np.zeros((3, 4)), np.zeros((2, 4))])
 
 

@@ -1,5 +1,6 @@
 """The package: what importing it does, and what it contains."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -53,11 +54,23 @@ def test_names__are_all_there():
         definetti_np.trian  # noqa: B018
 
 
+def test_names__type_checkers_see_those_that_are_loaded_on_first_use():
+    package = Path(definetti_np.__file__).parent
+    assert (package / "py.typed").is_file()
+    stub = ast.parse((package / "__init__.pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    modules = {alias.name: node.module for node in imports for alias in node.names}
+    assert modules == {**definetti_np._MODULE_OF, **dict.fromkeys(definetti_np._MODULES)}
+    [names] = [node.value for node in stub.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"]
+    assert ast.literal_eval(names) == definetti_np.__all__
+
+
 @pytest.mark.skipif(REQUIREMENTS is None, reason="definetti_np is not installed")
 def test_metadata__required_dependencies():
     required = [requirement for requirement in REQUIREMENTS if "extra ==" not in requirement]
     assert sorted(r.split(">")[0] for r in required) == ["msprime", "numba", "numpy"]
-    assert set(metadata.metadata("definetti_np").get_all("Provides-Extra")) == {"test", "plot", "progress", "all"}
+    extras = metadata.metadata("definetti_np").get_all("Provides-Extra")
+    assert set(extras) == {"test", "dev", "plot", "progress", "all"}
     assert metadata.version("definetti_np") == definetti_np.__version__
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from definetti_np import SimulatorError, simulate_example
-from definetti_np.simulation.source import ExampleSource, SerialStream, takes_generator
+from definetti_np.simulation.source import ExampleSource, takes_generator
+from definetti_np.simulation.stream import SerialStream, StreamSettings
 from definetti_np.specs import network_spec
 
 SPEC = network_spec((4, 3), (2,), [("fc", 5)], ("max",), [("softmax",)])
@@ -99,7 +100,9 @@ def test_source__labels_of_l2_are_any_numbers():
 def test_source__any_number_of_rows_but_enough_for_top_k():
     spec = network_spec((None, 3), (2,), [], ("top_k", 2), [("softmax",)])
     assert source_of(lambda: (np.zeros((7, 3)), LABEL), spec=spec).example(0).counts.tolist() == [7]
-    with pytest.raises(SimulatorError, match=r"data of 1 rows, g=\('top_k', 2\) needs 2 at least"):
+    with pytest.raises(
+        SimulatorError, match=r"data of 1 rows: top_k needs 1 <= k <= 1 \(the number of rows\), got k=2"
+    ):
         source_of(lambda: (np.zeros((1, 3)), LABEL), spec=spec).example(0)
     with pytest.raises(SimulatorError, match=r"data of shape \(0, 3\), input_shape is \(None, 3\)"):
         source_of(lambda: (np.zeros((0, 3)), LABEL), spec=spec).example(0)
@@ -135,7 +138,7 @@ def test_source__an_array_that_the_simulator_uses_again_is_copied():
 
 def test_serial_stream__consecutive_examples():
     source = source_of(with_generator)
-    with SerialStream(source, first=4) as stream:
+    with SerialStream(source, StreamSettings(0), range(4, 10)) as stream:
         batches = [stream.next_batch(3) for _ in range(2)]
     for i, (data, labels) in enumerate(batches):
         for j in range(3):

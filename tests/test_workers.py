@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from definetti_np import SimulatorError
-from definetti_np.simulation.source import ExampleSource, SerialStream
+from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.stream import SerialStream, StreamSettings
 from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
 
@@ -25,10 +26,13 @@ def simulator(rng):
     return rng.integers(0, 2, (rng.integers(1, 30), 3)), rng.permutation(LABEL)
 
 
-def open_stream(function, *, workers=2, capacity=20, stop=10**9, **options):
-    return WorkerStream(
-        ExampleSource(function, 1, SPEC, "cross-ent"), workers=workers, capacity=capacity, stop=stop, **options
-    )
+def open_stream(function, *, workers=2, capacity=20, first=0, stop=10**9, **options):
+    settings = StreamSettings(workers, capacity, **options)
+    return WorkerStream(ExampleSource(function, 1, SPEC, "cross-ent"), settings, range(first, stop))
+
+
+def open_serial_stream(function, first=0):
+    return SerialStream(ExampleSource(function, 1, SPEC, "cross-ent"), StreamSettings(0), range(first, 10**9))
 
 
 def bits(batch):
@@ -57,8 +61,7 @@ def _no_process_survives():
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
 @pytest.mark.parametrize("capacity", [5, 64])
 def test_worker_stream__same_examples_as_in_process(workers, capacity):
-    source = ExampleSource(simulator, 1, SPEC, "cross-ent")
-    with SerialStream(source, first=3) as serial:
+    with open_serial_stream(simulator, first=3) as serial:
         expected = [bits(serial.next_batch(5)) for _ in range(12)]
     with open_stream(simulator, workers=workers, capacity=capacity, stop=63, first=3) as stream:
         assert [bits(stream.next_batch(5)) for _ in range(12)] == expected
@@ -153,7 +156,7 @@ def test_worker_stream__killed_in_the_middle_of_a_message():
     def simulate(rng):
         return rng.random((100_000, 3)), LABEL
 
-    with SerialStream(ExampleSource(simulate, 1, SPEC, "cross-ent")) as serial:
+    with open_serial_stream(simulate) as serial:
         expected = bits(serial.next_batch(4))
     with open_stream(simulate, workers=1, capacity=4) as stream:
         os.kill(stream._workers[0].pid, signal.SIGKILL)

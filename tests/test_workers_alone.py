@@ -16,6 +16,7 @@ import pytest
 from disasters import SMALL, descendants, sha_of_training, simulator, start_script, wait_until
 
 from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.stream import StreamSettings
 from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
 
@@ -24,9 +25,9 @@ SPEC = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"
 METHODS = ["fork", "spawn", "forkserver"]
 
 
-def open_stream(function=simulator, **options):
-    options = {"workers": 2, "capacity": 40, "stop": 10**9, **options}
-    return WorkerStream(ExampleSource(function, 1, SPEC, "cross-ent"), **options)
+def open_stream(function=simulator, workers=2, capacity=40, stop=10**9, **options):
+    settings = StreamSettings(workers, capacity, **options)
+    return WorkerStream(ExampleSource(function, 1, SPEC, "cross-ent"), settings, range(stop))
 
 
 TRAINER = """

@@ -15,6 +15,7 @@ from disasters import SMALL, descendants, sha_of_training, simulator, start_scri
 
 from definetti_np import SimulatorError
 from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.stream import StreamSettings
 from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
 
@@ -100,7 +101,7 @@ def test_worker_stream__workers_that_cannot_start_again_end_it(monkeypatch, capl
     with open_stream(simulator, workers=2) as stream:
         stream.next_batch(10)
         # As if something on the machine had changed: every process that is started from now on ends at once.
-        monkeypatch.setattr("definetti_np.simulation.worker.run", lambda *arguments: os._exit(9))
+        monkeypatch.setattr("definetti_np.simulation.worker.worker_main", lambda *arguments: os._exit(9))
         os.kill(stream._workers[0].pid, signal.SIGKILL)
         with pytest.raises(
             SimulatorError,
@@ -110,9 +111,9 @@ def test_worker_stream__workers_that_cannot_start_again_end_it(monkeypatch, capl
     assert_none_left()
 
 
-def open_stream(function, **options):
-    options = {"workers": 2, "capacity": 40, "stop": 10**9, **options}
-    return WorkerStream(ExampleSource(function, 1, SPEC, "cross-ent"), **options)
+def open_stream(function, workers=2):
+    source = ExampleSource(function, 1, SPEC, "cross-ent")
+    return WorkerStream(source, StreamSettings(workers, queue_capacity=40), range(10**9))
 
 
 def test_worker_stream__a_hundred_deaths_leave_nothing_behind(caplog):
@@ -151,7 +152,7 @@ def test_worker_stream__killed_within_a_message(tmp_path, monkeypatch, caplog, s
 
     source = ExampleSource(simulate, 1, network_spec((None, 3), (2,), [], ("max",), [("softmax",)]), "cross-ent")
     monkeypatch.setattr(socket.socket, "sendall", sendall)
-    with WorkerStream(source, workers=1, capacity=2, stop=2) as stream:
+    with WorkerStream(source, StreamSettings(1, queue_capacity=2), range(2)) as stream:
         data, _ = stream.next_batch(2)
     for i in range(2):
         assert data.slice(i, i + 1).rows.tobytes() == source.example(i).rows.tobytes()

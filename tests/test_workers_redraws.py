@@ -5,8 +5,8 @@ import pytest
 from disasters import SMALL, index_of, sha_of_training, simulator
 
 from definetti_np import SimulatorError, simulate_example, train
-from definetti_np.simulation.redraws import MOST_REASONS, Redraws
-from definetti_np.simulation.source import Example, ExampleSource, SerialStream
+from definetti_np.simulation.source import MOST_REASONS, NO_REDRAWS, Example, ExampleSource, Redraws
+from definetti_np.simulation.stream import SerialStream, StreamSettings
 from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
 
@@ -26,10 +26,11 @@ def unreliable(rng):
     return data, label
 
 
-def streams(source, **options):
-    yield SerialStream(source, **options)
-    for workers in (1, 2, 7):
-        yield WorkerStream(source, workers=workers, capacity=50, stop=10**6, **options)
+def streams(source, max_redraw_fraction, first=0, redraws=NO_REDRAWS):
+    for workers in (0, 1, 2, 7):
+        settings = StreamSettings(workers, queue_capacity=50, max_redraw_fraction=max_redraw_fraction)
+        stream = WorkerStream if workers else SerialStream
+        yield stream(source, settings, range(first, 10**6), redraws)
 
 
 def test_train__redraws_give_the_same_file_for_any_number_of_workers(tmp_path):
@@ -57,7 +58,7 @@ def test_streams__redraws_are_counted_by_reason():
 
 def test_streams__a_part_of_a_run_goes_on_counting():
     source = ExampleSource(unreliable, 1, SPEC, "cross-ent", "redraw")
-    with SerialStream(source, max_redraw_fraction=0.9) as whole:
+    with next(streams(source, max_redraw_fraction=0.9)) as whole:
         whole.next_batch(40)
         first_part = dict(whole.redraws)
         whole.next_batch(40)
@@ -142,7 +143,7 @@ def test_train__too_many_redraws_end_it_at_the_same_batch():
 
 def test_redraws__reasons_that_never_repeat_are_counted_together():
     redraws = Redraws(1, {})
-    redraws.take([Example(None, None, None, (f"ValueError: {i}",)) for i in range(1000)], 1000)
+    redraws.count([Example(None, None, None, (f"ValueError: {i}",)) for i in range(1000)], 1000)
     assert len(redraws.counts) == MOST_REASONS + 1
     assert redraws.counts["other reasons"] == 1000 - MOST_REASONS
 

@@ -166,7 +166,7 @@ import definetti_np.simulation.workers
 from definetti_np.simulation.messages import encode
 from definetti_np.simulation.source import ExampleSource
 from definetti_np.specs import network_spec
-from definetti_np.simulation.worker_process import run
+from definetti_np.simulation.worker_process import worker_main
 
 def simulate(rng):
     if rng is None or rng.random() < 0.5:

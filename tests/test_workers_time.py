@@ -55,7 +55,7 @@ def test_train__slow_examples_in_a_row_are_not_one_that_hangs(tmp_path, undistur
 
 def test_train__what_a_simulator_that_hangs_has_started_is_killed_too(tmp_path):
     def simulate(rng):
-        os.system(f"sleep 600 & echo $! >> {tmp_path}/pids; wait")
+        os.system(f"sleep 600 & echo $! >> '{tmp_path}/pids'; wait")
 
     with pytest.raises(SimulatorError, match="simulator_timeout=0.5"):
         sha_of_training(tmp_path, simulate, sim_threads=1, simulator_timeout=0.5)
@@ -65,7 +65,7 @@ def test_train__what_a_simulator_that_hangs_has_started_is_killed_too(tmp_path):
 
 
 def test_train__silence_is_reported(tmp_path, monkeypatch, caplog, undisturbed):
-    monkeypatch.setattr(workers, "QUIET", 0.3)
+    monkeypatch.setattr(workers, "QUIET_SECONDS", 0.3)
     function = with_disaster(tmp_path, lambda: time.sleep(1), {7})
     assert sha_of_training(tmp_path, function, sim_threads=1) == undisturbed
     [first, *_] = [record for record in caplog.records if record.levelno == logging.WARNING]

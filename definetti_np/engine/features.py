@@ -1,5 +1,6 @@
-"""Row features: what Phi computes of the distinct rows of a batch, and h of the pooled datasets."""
+"""Row features: what Phi computes of the distinct rows of a batch; and the windows of positions that a layer sees."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,9 +8,10 @@ import numpy as np
 from ..kernels import windows as kernels
 from ..multiset import MultisetBatch
 from .operators import Arithmetic
-from .tensor import Tensor
-from .workspace import empty
+from .tensor import Tensor, reshaped
+from .workspace import empty, empty_like
 
+MOST_FEATURES = np.iinfo(np.int32).max  # of a batch: their numbers are int32
 GIVE_UP = 0.75  # the share of distinct windows of the first dataset from which on a search does not pay
 
 
@@ -17,7 +19,7 @@ GIVE_UP = 0.75  # the share of distinct windows of the first dataset from which 
 class RowFeatures(Arithmetic):
     """Features of the distinct rows of B datasets, each distinct feature held once.
 
-    The feature of row u at position p is ``values.array[index[u, p]]``. After pooling there is one row per dataset.
+    The feature of row u at position p is ``values.array[index[u, p]]``.
 
     Attributes
     ----------
@@ -33,8 +35,9 @@ class RowFeatures(Arithmetic):
         (B + 1,) int64, the rows of values of each dataset.
     is_data
         Whether these are the rows themselves: then equal values have not been looked for.
-    dense
-        Whether the one position of depth C stands for C positions of depth 1, as a dense layer leaves it.
+    flat_rows
+        Whether a row is N numbers without positions, as a dense layer leaves them: they are held as one position of N
+        channels, and stand for N positions of one channel.
     """
 
     values: Tensor
@@ -44,75 +47,60 @@ class RowFeatures(Arithmetic):
     index: np.ndarray | None
     value_offsets: np.ndarray
     is_data: bool = False
-    dense: bool = False
+    flat_rows: bool = False
 
     @classmethod
     def from_batch(cls, batch: MultisetBatch, *, flat: bool = False) -> "RowFeatures":
-        """The rows themselves as features: W positions of depth C, or for flat rows W numbers without an axis C."""
-        _, positions, depth = batch.rows.shape
+        """The rows themselves as features: W positions of C channels, or for flat rows W numbers without an axis C."""
+        _, positions, channels = batch.rows.shape
         if flat:
-            positions, depth = 1, positions * depth
-        values, value_offsets = Tensor(batch.rows.reshape(-1, depth)), batch.offsets * positions
-        return cls(values, positions, batch.counts, batch.offsets, None, value_offsets, is_data=True, dense=flat)
-
-    @classmethod
-    def of_datasets(cls, values: Tensor, positions: int) -> "RowFeatures":
-        """Features with one row per dataset; values (B * P, C)."""
-        datasets = values.shape[0] // positions
-        offsets = np.arange(datasets + 1)
-        return cls(values, positions, np.ones(datasets, np.int64), offsets, None, offsets * positions)
+            positions, channels = 1, positions * channels
+        values, value_offsets = Tensor(batch.rows.reshape(-1, channels)), batch.offsets * positions
+        return cls(values, positions, batch.counts, batch.offsets, None, value_offsets, is_data=True, flat_rows=flat)
 
     @property
-    def depth(self) -> int:
-        return self.values.shape[1]
+    def channels(self) -> int:
+        return self.values.array.shape[1]
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """The shape of the features of a row: (P, C), or (N,) as a dense layer leaves them."""
-        return (self.depth,) if self.dense else (self.positions, self.depth)
+        """The shape of the features of a row: (P, C), or (N,) of flat rows."""
+        channels = self.values.array.shape[1]
+        return (channels,) if self.flat_rows else (self.positions, channels)
 
     def __repr__(self) -> str:
         return f"features of rows of shape {self.row_shape}"
 
     def rows_of_values(self) -> np.ndarray:
         """The index (U, P) int32, written out where it is the identity."""
-        if self.index is not None:
-            return self.index
-        if len(self.counts) * self.positions > np.iinfo(np.int32).max:
-            raise ValueError(
-                f"a batch of {len(self.counts)} rows of {self.positions} positions is too large; divide it"
-            )
-        return np.arange(len(self.counts) * self.positions, dtype=np.int32).reshape(-1, self.positions)
+        return identity_index(len(self.counts), self.positions) if self.index is None else self.index
 
     def slide(self, width: int) -> "Windows":
         """Find the distinct windows of `width` positions in each dataset."""
-        index = self.rows_of_values()
         positions = self.positions - width + 1
-        # Distinct rows have distinct windows of full width, and the identity has been searched before.
+        # Distinct rows have distinct windows of full width, and equal values have been looked for in an identity index.
         if positions > 1 and (self.index is not None or self.is_data):
-            words, step = self.index, 1
+            index, words, step = self.rows_of_values(), self.index, 1
             if self.is_data:
                 words = self.values.array.reshape(len(self.counts), -1).view(np.int32)
                 step = words.shape[1] // self.positions
             windows = _distinct_windows(words, step, index, self.offsets, width, may_give_up=self.is_data)
             if windows is not None:
                 return windows
-        rows = index if positions == 1 else np.lib.stride_tricks.sliding_window_view(index, width, axis=1)
-        in_turn = self.index is None and width in (1, self.positions)
-        return Windows(np.ascontiguousarray(rows.reshape(-1, width)), None, self.offsets * positions, in_turn)
+        return Windows.all_of(self.index, len(self.counts), self.positions, width, self.offsets)
 
     def spread(self) -> "RowFeatures":
-        """Turn the one position of depth C that a dense layer leaves into C positions of depth 1."""
-        if not self.dense:
+        """Turn the N numbers of flat rows into N positions of one channel."""
+        if not self.flat_rows:
             return self
-        values, offsets = _reshape(self.values, (-1, 1)), self.value_offsets * self.depth
-        return replace(self, values=values, positions=self.depth, value_offsets=offsets, dense=False)
+        values, offsets = reshaped(self.values, (-1, 1)), self.value_offsets * self.channels
+        return replace(self, values=values, positions=self.channels, value_offsets=offsets, flat_rows=False)
 
     def merged(self) -> "RowFeatures":
-        """Turn P positions of depth C into one position of depth P * C, where the index is the identity."""
+        """Turn P positions of C channels into one position of P * C channels, where the index is the identity."""
         if self.index is not None or self.positions == 1:
             return self
-        values = _reshape(self.values, (-1, self.positions * self.depth))
+        values = reshaped(self.values, (-1, self.positions * self.channels))
         return replace(self, values=values, positions=1, value_offsets=self.offsets)
 
 
@@ -137,6 +125,26 @@ class Windows:
     offsets: np.ndarray
     in_turn: bool = False
 
+    @classmethod
+    def all_of(cls, index: np.ndarray | None, rows: int, positions: int, width: int, offsets: np.ndarray) -> "Windows":
+        """All windows of `width` positions of rows of values at an index (rows, positions), None for the identity.
+
+        offsets (B + 1,), the rows of each dataset.
+        """
+        in_turn = index is None and width in (1, positions)
+        windows = identity_index(rows, positions) if index is None else index
+        if not in_turn and width < positions:
+            windows = np.lib.stride_tricks.sliding_window_view(windows, width, axis=1)
+        windows = np.ascontiguousarray(windows.reshape(-1, width))
+        return cls(windows, None, offsets * (positions - width + 1), in_turn)
+
+
+def identity_index(rows: int, positions: int) -> np.ndarray:
+    """The index (rows, positions) int32 that numbers values row by row."""
+    if rows * positions > MOST_FEATURES:
+        raise ValueError(f"a batch of {rows} rows of {positions} positions is too large; divide it")
+    return np.arange(rows * positions, dtype=np.int32).reshape(rows, positions)
+
 
 def _distinct_windows(words, step, index, offsets, width, *, may_give_up) -> Windows | None:
     """Windows of `width` cells of `step` words, or None if hardly any repeats in the first dataset."""
@@ -150,14 +158,89 @@ def _distinct_windows(words, step, index, offsets, width, *, may_give_up) -> Win
             return None
     kernels.find_windows(words, offsets, width * step, step, numbers, firsts, counts)
     window_offsets = np.zeros(len(offsets), np.int64)
-    np.cumsum(counts, out=window_offsets[1:])
+    counts.cumsum(out=window_offsets[1:])
     rows = empty((window_offsets[-1], width), np.int32)
     kernels.gather_windows(index.reshape(-1), offsets, firsts, window_offsets, numbers, rows)
     return Windows(rows, numbers, window_offsets)
 
 
-def _reshape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    def backward(gradient):
-        return (gradient.reshape(tensor.shape),)
+# Between features and one value for each row and position
 
-    return Tensor(tensor.array.reshape(shape), (tensor,), backward)
+
+def contiguous(tensor: Tensor) -> Tensor:
+    """The Tensor in the order of memory that kernels take."""
+    if tensor.array.flags.c_contiguous:
+        return tensor
+    return Tensor(np.ascontiguousarray(tensor.array), (tensor,), lambda gradient: (gradient,))
+
+
+def with_values(features: RowFeatures, values: Tensor, *, data: bool = False) -> RowFeatures:
+    """The same rows and index with other values; values of data may still repeat, if nothing of them is trained."""
+    return replace(features, values=contiguous(values), is_data=data and not values.needs_gradient)
+
+
+def expanded(features: RowFeatures, ndim: int = 0) -> Tensor:
+    """Features of U distinct rows as a Tensor (U, P, C) or (U, N), with axes of 1 after U up to 1 + `ndim`."""
+    shape = len(features.counts), *features.row_shape
+    shape = shape[:1] + (1,) * (1 + ndim - len(shape)) + shape[1:]
+    if features.index is None:
+        return reshaped(features.values, shape)
+    return _gather(features, features.index, features.offsets, shape)
+
+
+def of_rows(features: RowFeatures, tensor: Tensor, *, data: bool = False) -> RowFeatures:
+    """A Tensor (U, P, C) or (U, N) as features of the same rows."""
+    if tensor.ndim not in (2, 3) or tensor.array.size == 0:
+        raise ValueError(
+            f"features of a row have shape (P, C) or (N,), and are not empty; this gives {tensor.shape[1:]}"
+        )
+    if len(tensor.array) != len(features.counts):
+        raise ValueError(f"features of {len(features.counts)} rows cannot become those of {len(tensor.array)}")
+    positions = tensor.shape[1] if tensor.ndim == 3 else 1
+    values = reshaped(contiguous(tensor), (-1, tensor.shape[-1]))
+    offsets = features.offsets * positions
+    changed = {"positions": positions, "index": None, "value_offsets": offsets, "flat_rows": tensor.ndim == 2}
+    return replace(features, values=values, is_data=data and not values.needs_gradient, **changed)
+
+
+def with_one_index(features: Sequence[RowFeatures]) -> Sequence[RowFeatures] | None:
+    """Features with one index for all of them, which number each distinct combination of their values once a dataset.
+
+    None if their rows have different numbers of positions, or the combinations hardly repeat.
+    """
+    first = features[0]
+    if any(other.positions != first.positions or other.flat_rows != first.flat_rows for other in features):
+        return None
+    if all(other.index is first.index for other in features):
+        return features
+    numbers = [_numbers(feature) for feature in features]
+    combinations = np.stack(numbers, axis=2).reshape(-1, len(features)).view(np.float32)
+    windows = replace(first, values=Tensor(combinations), index=None, is_data=True).slide(1)
+    if windows.index is None:
+        return None
+    cells = windows.rows[:, 0]
+    out = []
+    for feature in features:
+        index = feature.rows_of_values().reshape(-1)[cells].reshape(-1, 1)
+        values = _gather(feature, index, windows.offsets, (-1, feature.channels))
+        out.append(replace(feature, values=values, index=windows.index, value_offsets=windows.offsets, is_data=False))
+    return out
+
+
+def _numbers(features: RowFeatures) -> np.ndarray:
+    """Numbers (U, P) int32 that are equal only where features of a dataset are; of data wherever they are."""
+    windows = features.slide(1) if features.is_data else None
+    return features.rows_of_values() if windows is None or windows.index is None else windows.index
+
+
+def _gather(features: RowFeatures, index: np.ndarray, offsets: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """The values at an index (D, K), in its order, as a Tensor of this shape; dataset b begins at ``offsets[b]``."""
+    values = features.values
+
+    def backward(gradient):
+        out = empty_like(values.array)
+        gradient = np.ascontiguousarray(gradient).reshape(*index.shape, values.shape[1])
+        kernels.scatter_windows(gradient, np.arange(len(index)), offsets, index, features.value_offsets, out)
+        return (out,)
+
+    return Tensor(values.array[index.reshape(-1)].reshape(shape), (values,), backward)

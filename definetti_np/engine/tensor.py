@@ -11,8 +11,8 @@ class Tensor(Arithmetic):
     """An array, the Tensors it was computed from, and a closure that sends a gradient back to them.
 
     ``backward(gradient)`` gets the gradient of the loss with respect to ``array`` and returns one gradient per parent,
-    or None for a parent that needs none. A gradient is an array, or an object that makes one with ``dense()``; only a
-    Tensor that `takes_sparse` gets such an object.
+    or None for a parent that needs none. A gradient is an array, or an object that makes one with ``as_array()``; only
+    a Tensor that `takes_sparse` gets such an object.
     """
 
     __slots__ = ("array", "backward", "gradient", "needs_gradient", "parents", "takes_sparse")
@@ -28,7 +28,10 @@ class Tensor(Arithmetic):
         self.array = array
         self.takes_sparse = takes_sparse
         self.gradient = None
-        self.needs_gradient = any(parent.needs_gradient for parent in parents)
+        self.needs_gradient = False
+        for parent in parents:
+            if parent.needs_gradient:
+                self.needs_gradient = True
         self.parents = parents if self.needs_gradient else ()
         self.backward = backward if self.needs_gradient else None
 
@@ -44,7 +47,7 @@ class Tensor(Arithmetic):
         return f"Tensor of shape {self.shape} and dtype {self.array.dtype}"
 
 
-class Parameter(Tensor):
+class Leaf(Tensor):
     """A Tensor that is trained: its array and its gradient are views into a network's flat vectors."""
 
     __slots__ = ()
@@ -55,8 +58,13 @@ class Parameter(Tensor):
         self.needs_gradient = True
 
 
+def reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same numbers in another shape."""
+    return Tensor(tensor.array.reshape(shape), (tensor,), lambda gradient: (gradient.reshape(tensor.shape),))
+
+
 def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
-    """Send the gradient with respect to `tensor` back, and write it to every Parameter on the way.
+    """Send the gradient with respect to `tensor` back, and write it to every Leaf on the way.
 
     Raises
     ------
@@ -67,25 +75,26 @@ def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
     for node in reversed(_in_order(tensor)):
         gradient = pending.pop(id(node))
         if not node.takes_sparse:
-            gradient = as_dense(gradient)
-        if gradient.shape != node.shape or gradient.dtype != node.array.dtype:
+            gradient = as_array(gradient)
+        array = node.array
+        if gradient.shape != array.shape or gradient.dtype != array.dtype:
             raise ValueError(
                 f"gradient of shape {gradient.shape} and dtype {gradient.dtype} for an array of shape "
-                f"{node.shape} and dtype {node.array.dtype}"
+                f"{array.shape} and dtype {array.dtype}"
             )
-        if isinstance(node, Parameter):
+        if isinstance(node, Leaf):
             node.gradient[...] = gradient
             continue
         for parent, parent_gradient in zip(node.parents, node.backward(gradient), strict=True):
             if parent.needs_gradient:
                 known = pending.get(id(parent))
-                both = parent_gradient if known is None else as_dense(known) + as_dense(parent_gradient)
+                both = parent_gradient if known is None else as_array(known) + as_array(parent_gradient)
                 pending[id(parent)] = both
 
 
-def as_dense(gradient) -> np.ndarray:
+def as_array(gradient) -> np.ndarray:
     """The gradient as an array; arithmetic with arrays of one number gives NumPy numbers."""
-    return np.asarray(gradient) if isinstance(gradient, (np.ndarray, np.generic)) else gradient.dense()
+    return np.asarray(gradient) if isinstance(gradient, (np.ndarray, np.generic)) else gradient.as_array()
 
 
 def _in_order(tensor: Tensor) -> list[Tensor]:
@@ -98,5 +107,6 @@ def _in_order(tensor: Tensor) -> list[Tensor]:
         elif node.needs_gradient and id(node) not in seen:
             seen.add(id(node))
             stack.append((node, True))
-            stack += [(parent, False) for parent in node.parents]
+            for parent in node.parents:
+                stack.append((parent, False))
     return order

@@ -32,16 +32,6 @@ class Workspace:
         finally:
             _current.workspace = outer
 
-    def take(self, shape: tuple[int, ...], dtype) -> np.ndarray:
-        """An array of the workspace's memory, or of new memory where that is full."""
-        dtype = np.dtype(dtype)
-        size = math.prod(shape) * dtype.itemsize
-        start = self._taken
-        self._taken += -(-size // ALIGNMENT) * ALIGNMENT
-        if self._taken > len(self._memory):
-            return np.empty(shape, dtype)
-        return self._memory[start : start + size].view(dtype).reshape(shape)
-
 
 def _aligned(size: int) -> np.ndarray:
     memory = np.empty(size + ALIGNMENT, np.uint8)
@@ -53,9 +43,17 @@ _current = threading.local()
 
 
 def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """An uninitialised array: of the workspace in use, or a new one."""
+    """An uninitialised array: of the workspace in use, or of new memory where there is none or it is full."""
     workspace = getattr(_current, "workspace", None)
-    return np.empty(shape, dtype) if workspace is None else workspace.take(shape, dtype)
+    if workspace is None:
+        return np.empty(shape, dtype)
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    start = workspace._taken
+    workspace._taken += -(-size // ALIGNMENT) * ALIGNMENT
+    if workspace._taken > len(workspace._memory):
+        return np.empty(shape, dtype)
+    return workspace._memory[start : start + size].view(dtype).reshape(shape)
 
 
 def empty_like(array: np.ndarray) -> np.ndarray:

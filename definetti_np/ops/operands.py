@@ -5,27 +5,29 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..engine.bindings import Parameter, current
-from ..engine.features import RowFeatures
+from ..engine.features import RowFeatures, expanded, of_rows, with_one_index, with_values
 from ..engine.operators import OPERATIONS
-from ..engine.tensor import Parameter as Leaf
-from ..engine.tensor import Tensor
-from .places import expanded, met, of_rows, with_values
+from ..engine.parameters import Parameter, current
+from ..engine.tensor import Leaf, Tensor
 
 
 def operation(function: Callable) -> Callable:
     """Enter an operation in the list that operators and NumPy functions are looked up in."""
 
     @functools.wraps(function)
-    def noted(*args, **options):
-        result = function(*args, **options)
-        binding = current()
-        if binding is not None and binding.log is not None and isinstance(result, Tensor):
-            binding.log.append((function.__name__, result.array))
-        return result
+    def call(*args, **options):
+        return log_result(function.__name__, function(*args, **options))
 
-    OPERATIONS[function.__name__] = noted
-    return noted
+    OPERATIONS[function.__name__] = call
+    return call
+
+
+def log_result(name: str, result):
+    """Return what an operation computes; where the network that is computing keeps a log, write it there."""
+    binding = current()
+    if binding is not None and binding.log is not None and isinstance(result, Tensor):
+        binding.log.append((name, result.array))
+    return result
 
 
 def elementwise(operands: int) -> Callable:
@@ -34,13 +36,13 @@ def elementwise(operands: int) -> Callable:
     def decorate(function):
         @operation
         @functools.wraps(function)
-        def flexible(*args, **options):
+        def aligned(*args, **options):
             if len(args) < operands:
                 raise TypeError(f"{function.__name__} takes {operands} operands by position, got {len(args)}")
-            tensors, finish = _aligned(function.__name__, args[:operands])
+            tensors, finish = _align(function.__name__, args[:operands])
             return finish(function(*tensors, *args[operands:], **options))
 
-        return flexible
+        return aligned
 
     return decorate
 
@@ -80,10 +82,11 @@ def tensor_of(name: str, operand) -> Tensor:
     """The one operand of an operation that takes no features here."""
     if isinstance(operand, RowFeatures):
         raise TypeError(f"{name}: takes Tensors, got {operand!r}; pool them first, with ops.max, for example")
-    return tensors_of(name, [operand])[0]
+    operand = resolved(operand)
+    return operand if isinstance(operand, Tensor) else tensors_of(name, [operand])[0]
 
 
-def _aligned(name: str, operands) -> tuple[list[Tensor], Callable]:
+def _align(name: str, operands) -> tuple[list[Tensor], Callable]:
     """Tensors whose shapes broadcast, and a function that turns a result into what the operands were."""
     unresolved, operands = operands, [resolved(operand) for operand in operands]
     features = [operand for operand in operands if isinstance(operand, RowFeatures)]
@@ -100,7 +103,7 @@ def _aligned(name: str, operands) -> tuple[list[Tensor], Callable]:
     shapes = [shape_of(operand) for operand in operands]
     check_broadcast(name, operands, shapes)
     others = [len(shape_of(operand)) for operand in operands if not isinstance(operand, RowFeatures)]
-    if max(others, default=0) <= 1 and (together := met(features)) is not None:
+    if max(others, default=0) <= 1 and (together := with_one_index(features)) is not None:
         data = all(feature.is_data for feature in features)
         values = _replaced(operands, [feature.values for feature in together])
         return tensors_of(name, values), lambda result: with_values(together[0], result, data=data)
@@ -139,7 +142,9 @@ def check_broadcast(name: str, operands, shapes) -> None:
 def shown(operand) -> str:
     """What an operand is, with its shape and the letters of its axes."""
     if isinstance(operand, RowFeatures):
-        return f"features (rows, {'N' if operand.dense else 'P, C'}) = {('rows', *operand.row_shape)}".replace("'", "")
+        return f"features (rows, {'N' if operand.flat_rows else 'P, C'}) = {('rows', *operand.row_shape)}".replace(
+            "'", ""
+        )
     shape = shape_of(operand)
     letters = {2: " (B, N)", 3: " (B, P, C)"}.get(len(shape), "")
     return f"a Tensor{letters} = {shape}" if isinstance(operand, Tensor) else f"an array of shape {shape}"

@@ -1,5 +1,6 @@
-"""Products of windows with a weight, and their gradients: of all values, or of the few that have one."""
+"""Products of windows with a weight, and the backward pass of conv: of all windows, or of those that win a maximum."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -8,12 +9,16 @@ import numpy as np
 from ..engine.features import Windows
 from ..engine.workspace import empty, empty_like
 from ..kernels import conv as kernels
-from ..kernels import winners as winners_kernels
-from ..kernels.pool import winners_backward
+from ..kernels import winners as winner_kernels
+from ..kernels.windows import scatter_windows
 
-FEWEST_WINDOWS = 1  # per channel, for gradients to be treated as sparse
-SPARSE = 0.25  # below this share of features that win, going through them one by one beats the matrix product
+FEWEST_WINDOWS = 1  # per node, for gradients to be treated as sparse
+SPARSE = 0.25  # the share of features that win below which going through them one by one beats the matrix product
 MOST_ACTIVE = 0.75  # the share of windows with a gradient from which on all are taken
+WEIGHTS_OF_ONE_PART = 2**16  # a gradient of more weights is computed in one part, because memory would count
+MOST_PARTS = 8
+
+_panel_columns = functools.cache(kernels.panel_columns)
 
 
 def multiply_windows(values, windows: Windows, matrix, bias, floor: float) -> np.ndarray:
@@ -21,16 +26,15 @@ def multiply_windows(values, windows: Windows, matrix, bias, floor: float) -> np
 
     values (V, C), matrix (width * C, N), bias (N,).
     """
-    out = empty((len(windows.rows), matrix.shape[1]), values.dtype)
-    kernels.conv_forward(values, windows.rows, _panels(matrix), bias, floor, out)
+    panels, out = _panels(matrix), empty((len(windows.rows), matrix.shape[1]), values.dtype)
+    kernels.conv_forward(values, windows.rows, panels, bias, floor, out)
     return out
 
 
-@dataclass(frozen=True, eq=False)
 class WinnersGradient:
     """The gradient with respect to features of which few win a maximum: one entry for each pooled value.
 
-    Attributes
+    Parameters
     ----------
     array, pooled
         (B, K, P, C), the gradient with respect to the pooled values, and those values.
@@ -40,59 +44,57 @@ class WinnersGradient:
         (B + 1,) int64, the features of each dataset.
     """
 
-    array: np.ndarray
-    pooled: np.ndarray
-    winners: np.ndarray
-    offsets: np.ndarray
+    __slots__ = ("array", "dtype", "offsets", "pooled", "shape", "winners")
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return int(self.offsets[-1]), self.array.shape[3]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
+    def __init__(self, array: np.ndarray, pooled: np.ndarray, winners: np.ndarray, offsets: np.ndarray):
+        self.array, self.pooled, self.winners, self.offsets = array, pooled, winners, offsets
+        self.shape = int(offsets[-1]), array.shape[3]
+        self.dtype = array.dtype
 
     @property
     def is_sparse(self) -> bool:
         """Whether going through the entries beats a matrix product.
 
-        It does not where so few windows meet so many channels that only the weight's size counts.
+        It does not where so few windows meet so many nodes that only the weight's size counts.
         """
-        features, channels = self.shape
-        return features > FEWEST_WINDOWS * channels and self.winners.size < SPARSE * features * channels
+        features, nodes = self.shape
+        return features > FEWEST_WINDOWS * nodes and self.winners.size < SPARSE * features * nodes
 
-    def dense(self) -> np.ndarray:
+    def as_array(self) -> np.ndarray:
         """(V, C), the entries added up."""
         out = empty(self.shape, self.dtype)
-        winners_backward(np.ascontiguousarray(self.array), self.winners, self.offsets, out)
+        winner_kernels.winners_backward(np.ascontiguousarray(self.array), self.winners, self.offsets, out)
         return out
 
     def before_floor(self, floor: float) -> "WinnersGradient":
-        array = np.where(self.pooled <= floor, self.dtype.type(0), self.array)
+        """The gradient with respect to the products, of which the floor made the features."""
+        array = self.array * ~(self.pooled <= floor)
+        array += 0  # makes -0.0 0.0: with this it is np.where(...), in half the time
         return WinnersGradient(array, self.pooled, self.winners, self.offsets)
 
-    def to_bias(self) -> np.ndarray:
+    def conv_backward_bias(self) -> np.ndarray:
+        """The gradient with respect to the bias, (N,)."""
         return self.array.reshape(-1, self.shape[1]).sum(axis=0)
 
-    def to_matrix(self, values: np.ndarray, windows: Windows) -> np.ndarray:
-        """The gradient with respect to the matrix, (width * C, N)."""
-        channels, terms = self.shape[1], windows.rows.shape[1] * values.shape[1]
-        parts = empty((_parts(terms * channels, len(self.array)), channels, terms), self.dtype)
-        winners_kernels.winners_backward_weight(*self._entries(), windows.offsets, windows.rows, values, parts)
+    def conv_backward_weight(self, values: np.ndarray, windows: Windows) -> np.ndarray:
+        """The gradient with respect to the weight as a matrix, (width * C, N)."""
+        nodes, terms = self.shape[1], windows.rows.shape[1] * values.shape[1]
+        parts = empty((_number_of_parts(terms * nodes, len(self.array)), nodes, terms), self.dtype)
+        gradient, winners = self._entries()
+        winner_kernels.conv_backward_weight_of_winners(gradient, winners, windows.offsets, windows.rows, values, parts)
         return parts.sum(axis=0).T
 
-    def to_values(self, matrix: np.ndarray, windows: Windows, value_offsets: np.ndarray) -> np.ndarray:
+    def conv_backward_values(self, matrix: np.ndarray, windows: Windows, value_offsets: np.ndarray) -> np.ndarray:
         """The gradient with respect to the values, (V, C); value_offsets (B + 1,), the values of each dataset."""
         out = empty((int(value_offsets[-1]), len(matrix) // windows.rows.shape[1]), self.dtype)
-        weight = np.ascontiguousarray(matrix.T)
-        winners_kernels.winners_backward_values(
-            *self._entries(), windows.offsets, windows.rows, weight, value_offsets, out
+        gradient, winners = self._entries()
+        winner_kernels.conv_backward_values_of_winners(
+            gradient, winners, windows.offsets, windows.rows, np.ascontiguousarray(matrix.T), value_offsets, out
         )
         return out
 
     def _entries(self):
-        """The gradient and the winners, both (B, E, C)."""
+        """The gradient and the winners, both (B, E, N)."""
         shape = len(self.array), -1, self.shape[1]
         return self.array.reshape(shape), self.winners.reshape(shape)
 
@@ -123,53 +125,55 @@ class WindowGradient:
         sums = empty((blocks, out.shape[1]), out.dtype)
         kernels.mask_gradient(np.ascontiguousarray(gradient), out, floor, array, nonzero, sums)
         active = np.flatnonzero(nonzero)
-        if len(active) > MOST_ACTIVE * len(out):  # then leaving out the others does not pay
+        if len(active) > MOST_ACTIVE * len(out):  # because leaving out the others does not pay then
             active = np.arange(len(out))
         return cls(array, active, sums)
 
-    def to_bias(self) -> np.ndarray:
+    def conv_backward_bias(self) -> np.ndarray:
+        """The gradient with respect to the bias, (N,)."""
         return self.sums.sum(axis=0)
 
-    def to_matrix(self, values: np.ndarray, windows: Windows) -> np.ndarray:
-        """The gradient with respect to the matrix, (width * C, N)."""
+    def conv_backward_weight(self, values: np.ndarray, windows: Windows) -> np.ndarray:
+        """The gradient with respect to the weight as a matrix, (width * C, N)."""
         shape = windows.rows.shape[1] * values.shape[1], self.array.shape[1]
-        parts = empty((_parts(math.prod(shape), len(self.active) // kernels.TERMS), *shape), values.dtype)
-        kernels.backward_weight(_panels(self.array, self.active), self.active, values, windows.rows, parts)
+        number = _number_of_parts(math.prod(shape), len(self.active) // kernels.TERMS_AT_ONCE)
+        panels, parts = _panels(self.array, self.active), empty((number, *shape), values.dtype)
+        kernels.conv_backward_weight(panels, self.active, values, windows.rows, parts)
         return parts[0] if len(parts) == 1 else parts.sum(axis=0)
 
-    def to_values(self, matrix: np.ndarray, windows: Windows, value_offsets: np.ndarray) -> np.ndarray:
+    def conv_backward_values(self, matrix: np.ndarray, windows: Windows, value_offsets: np.ndarray) -> np.ndarray:
         """The gradient with respect to the values, (V, C); value_offsets (B + 1,), the values of each dataset."""
         dtype, width = self.array.dtype, windows.rows.shape[1]
         shape = int(value_offsets[-1]), len(matrix) // width
+        panels = _empty_panels(matrix.shape[1], matrix.shape[0], dtype)
         product, zeros = empty((len(self.active), len(matrix)), dtype), np.zeros(len(matrix), dtype)
         rows = self.active.astype(np.int32).reshape(-1, 1)
-        panels = _empty_panels(matrix.shape[::-1], dtype)
         kernels.pack_transposed(matrix, panels)
         kernels.conv_forward(self.array, rows, panels, zeros, -np.inf, product)
         if windows.in_turn and len(self.active) == len(windows.rows):
             return product.reshape(shape)
         out = empty(shape, dtype)
-        where = self.active, np.searchsorted(self.active, windows.offsets), windows.rows
-        kernels.scatter_windows(product.reshape(-1, width, shape[1]), *where, value_offsets, out)
+        active_offsets = np.searchsorted(self.active, windows.offsets)
+        product = product.reshape(-1, width, shape[1])
+        scatter_windows(product, self.active, active_offsets, windows.rows, value_offsets, out)
         return out
 
 
-def _parts(weights: int, most: int) -> int:
-    """In how many parts the gradient of so many weights is computed: one where memory would count."""
-    return min(8, max(1, most)) if weights <= 2**16 else 1
+def _number_of_parts(weights: int, most: int) -> int:
+    """In how many parts the gradient of so many weights is computed, and added up."""
+    return min(MOST_PARTS, max(1, most)) if weights <= WEIGHTS_OF_ONE_PART else 1
 
 
 def _panels(matrix: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
     """The chosen rows of a matrix, in ascending order, or all, cut into panels of columns for the micro-kernel."""
     rows = np.arange(len(matrix)) if rows is None else rows
-    panels = _empty_panels((len(rows), matrix.shape[1]), matrix.dtype)
+    panels = _empty_panels(len(rows), matrix.shape[1], matrix.dtype)
     if panels.shape == (1, *matrix.shape):  # one panel, full and of all rows: the matrix itself
         return matrix.reshape(panels.shape)
     kernels.pack(matrix, rows, panels)
     return panels
 
 
-def _empty_panels(shape: tuple[int, int], dtype) -> np.ndarray:
-    terms, channels = shape
-    width = kernels.panel_columns(channels, dtype)
-    return empty((-(-channels // width), terms, width), dtype)
+def _empty_panels(terms: int, nodes: int, dtype) -> np.ndarray:
+    width = _panel_columns(nodes, dtype)
+    return empty((-(-nodes // width), terms, width), dtype)

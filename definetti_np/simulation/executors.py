@@ -1,97 +1,69 @@
 """Batches from any executor of `concurrent.futures`: threads, processes, or those of a cluster."""
 
+from __future__ import annotations
+
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Executor, Future, wait
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future, wait
 
 from ..errors import SimulatorError
+from ..interruption import Waiting
 from .messages import decode, encode, failure
-from .redraws import NO_REDRAWS, Redraws
-from .source import ExampleSource, Stream, assemble, reproducing_line
+from .source import NO_REDRAWS, Example, ExampleSource, reproducing_line
+from .stream import Stream, StreamSettings
 
 MOST_IN_TASK = 8  # examples that are simulated by one call of the executor
-TICK = 0.1  # seconds between two looks at whether to go on waiting
+TICK_SECONDS = 0.1  # between two looks at whether to go on waiting
 
 
 class ExecutorStream(Stream):
-    """Batches of examples ``first``, ``first + 1``, ..., ``stop - 1``, simulated ahead by an executor.
+    """Examples are simulated ahead by ``settings.executor``, at most ``settings.queue_capacity`` of them.
 
     The executor stays open. What it raises is not retried: a pool whose process died takes no more tasks.
-
-    Parameters
-    ----------
-    source
-        What simulates an example; executors of processes send it to them.
-    executor
-        The executor.
-    capacity
-        How many examples may be simulated ahead.
-    first, stop
-        The range of the examples.
-    max_redraw_fraction, redraws
-        As in `SerialStream`.
     """
 
     def __init__(
         self,
         source: ExampleSource,
-        executor: Executor,
-        *,
-        capacity: int,
-        stop: int,
-        first: int = 0,
-        max_redraw_fraction: float = 0.1,
+        settings: StreamSettings,
+        examples: range,
         redraws: Mapping[str, int] = NO_REDRAWS,
     ):
-        self._source = source
-        self._executor = executor
-        self._capacity = capacity
-        self._in_task = max(1, min(MOST_IN_TASK, capacity // 16))
-        self._taken = self._assigned = first
-        self._stop = stop
-        self._redraws = Redraws(max_redraw_fraction, redraws)
+        super().__init__(source, settings, examples, redraws)
+        self._in_task = max(1, min(MOST_IN_TASK, settings.queue_capacity // 16))
+        self._next_task = examples.start  # the example that the next task begins with
         self._tasks: deque[tuple[range, Future]] = deque()  # in the order of their examples
-        self._messages: deque[bytes] = deque()  # that have come and are not taken
+        self._messages: deque[bytes] = deque()  # that have arrived, of examples from `_next` on
         self._assign()
 
-    def next_batch(self, size: int, while_waiting: Callable[[], None] = lambda: None):
-        """Return the next `size` examples, waiting for them: their rows, and their labels (size, N).
-
-        `while_waiting` is called again and again meanwhile; it may raise an exception.
-
-        Raises
-        ------
-        SimulatorError
-            If one of these examples failed, or the executor did.
-        """
-        while len(self._messages) < size:
-            indices, future = self._tasks[0]
-            while not wait([future], TICK).done:
+    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
+        while len(self._messages) < len(indices):
+            task, future = self._tasks[0]
+            while not wait([future], TICK_SECONDS).done:
                 while_waiting()
             self._tasks.popleft()
             try:
                 self._messages += future.result()
             except (Exception, CancelledError) as error:
-                raise self._broken(indices, error) from error
-        examples = [decode(self._messages.popleft(), self._source) for _ in range(size)]
-        self._taken += size
-        self._redraws.take(examples, self._taken)
+                raise self._failure(task, error) from error
+        examples = [decode(self._messages.popleft(), self._source) for _ in indices]
+        self._next = indices.stop
         self._assign()
-        return assemble(examples)
+        return examples
 
     def _assign(self) -> None:
         """Submit what there is room for."""
-        limit = min(self._taken + self._capacity, self._stop)
-        while self._assigned < limit:
-            indices = range(self._assigned, min(self._assigned + self._in_task, limit))
+        limit = min(self._next + self._settings.queue_capacity, self._stop)
+        while self._next_task < limit:
+            indices = range(self._next_task, min(self._next_task + self._in_task, limit))
             try:
-                future = self._executor.submit(simulate, self._source, indices)
+                future = self._settings.executor.submit(simulate, self._source, indices)
             except Exception as error:
-                raise self._broken(indices, error) from error
+                raise self._failure(indices, error) from error
             self._tasks.append((indices, future))
-            self._assigned = indices.stop
+            self._next_task = indices.stop
 
-    def _broken(self, indices: range, error: BaseException) -> SimulatorError:
+    def _failure(self, indices: range, error: BaseException) -> SimulatorError:
         return SimulatorError(
             f"examples {indices[0]} to {indices[-1]} of seed {self._source.seed}, or others that the executor was at: "
             f"the executor failed: {type(error).__name__}: {error}\nTo try them in this process:\n"
@@ -100,6 +72,7 @@ class ExecutorStream(Stream):
 
     def close(self) -> None:
         """Cancel what the executor has not begun."""
+        super().close()
         for _, future in self._tasks:
             future.cancel()
         self._tasks.clear()

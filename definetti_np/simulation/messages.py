@@ -1,5 +1,7 @@
 """What a simulator process says, as bytes: a header of fixed size, then arrays or text. Nothing is unpickled."""
 
+from __future__ import annotations
+
 import struct
 
 import numpy as np

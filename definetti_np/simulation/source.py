@@ -1,8 +1,10 @@
 """Examples of a run: example i is a function of (seed, i) alone, whoever simulates it and when.
 
-A stream gives batches of consecutive examples, in order. `SerialStream` simulates them in this process;
-`definetti_np.workers.WorkerStream` has the same interface and simulates them ahead in processes of their own.
+A draw that fails may be repeated with the next seed of its example. Such redraws are counted by reason, in the order of
+the examples, and limited.
 """
+
+from __future__ import annotations
 
 import functools
 import inspect
@@ -10,25 +12,31 @@ import multiprocessing
 import random
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-# NumPy loads these two when they are first used: not while a worker is forked, which would wait for ever for the lock.
+# NumPy loads these two when they are first used. A worker that is forked at that moment would wait for their lock for
+# ever.
 import numpy.ma
 import numpy.random
 
-from ..checks import as_integer
+from ..checks import as_integer, check_k
 from ..errors import NotFiniteError, SimulatorError
 from ..interruption import Interrupted
 from ..losses import check_labels
-from ..multiset import MultisetBatch, as_floats, as_rows, distinct_rows
+from ..multiset import as_floats, as_rows, distinct_rows
 from ..seeds import example_seed
-from ..specs import NetworkSpec, shape_fits
-from .redraws import NO_REDRAWS, Redraws
+from ..specs import Spec, shape_fits
 
 MOST_DRAWS = 100  # of one example, before it counts as impossible
+JUDGED_DRAWS = 200  # so many draws, before the fraction that failed is judged
+MOST_REASONS = 50  # that are counted apart, because a simulator may put numbers into its reasons
+OTHER_REASONS = "other reasons"
+NO_REDRAWS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +52,7 @@ class Example:
     redraws: tuple[str, ...] = ()
 
 
-def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0):
+def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0) -> Any:
     """Call the simulator as a run of this seed does for example `index`, and return what it returns.
 
     A simulator that takes an argument receives a `numpy.random.Generator`. For one that takes none, `numpy.random` and
@@ -56,7 +64,7 @@ def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int
     return _simulate(simulator, takes_generator(simulator), example_seed(seed, index, attempt))
 
 
-def _simulate(simulator: Callable, with_generator: bool, seed: np.random.SeedSequence):
+def _simulate(simulator: Callable, with_generator: bool, seed: np.random.SeedSequence) -> Any:
     if with_generator:
         return simulator(np.random.default_rng(seed))
     words = seed.generate_state(4)
@@ -78,7 +86,7 @@ def forget_locks_of_other_threads() -> None:
     """In a forked process: replace locks that another thread may have held at the fork and will never release."""
     global _global_generators
     _global_generators = threading.RLock()
-    np.random.set_bit_generator(np.random.MT19937())
+    np.random.set_bit_generator(np.random.MT19937())  # type: ignore[attr-defined]
 
 
 def takes_generator(simulator: Callable) -> bool:
@@ -116,8 +124,8 @@ class ExampleSource:
 
     simulator: Callable
     seed: int
-    spec: NetworkSpec
-    loss: str
+    spec: Spec
+    loss: str | None
     on_error: str = "raise"
 
     @functools.cached_property
@@ -132,7 +140,7 @@ class ExampleSource:
         SimulatorError
             If the simulator raises, or returns anything but data and a label that fit the network.
         """
-        redraws = []
+        redraws: list[str] = []
         while True:
             try:
                 return self._draw(index, redraws)
@@ -151,12 +159,12 @@ class ExampleSource:
             ours = isinstance(error, Interrupted) or multiprocessing.parent_process() is None
             if isinstance(error, KeyboardInterrupt) and ours:
                 raise  # it is the user's, not the simulator's
-            shown = "".join(traceback.format_exception(error))
-            # Whether memory runs out is no function of the seed, and who exits wants to end.
+            text = "".join(traceback.format_exception(error))
+            # Another draw is no remedy where memory has run out, nor where the simulator wants to end the process.
             again = isinstance(error, Exception) and not isinstance(error, MemoryError)
-            raise self._failure(index, attempt, f"failed:\n\n{shown}", _one_line(error) if again else None) from None
+            raise self._failure(index, attempt, f"failed:\n\n{text}", _one_line(error) if again else None) from None
         try:
-            return Example(*self._checked(result), tuple(redraws))
+            return Example(*self._check(result), tuple(redraws))
         except Exception as error:
             reason = str(error).split(",")[0] if isinstance(error, NotFiniteError) else None
             raise self._failure(index, attempt, f"returned something unusable: {error}\n", reason) from None
@@ -169,10 +177,10 @@ class ExampleSource:
         error.reason = reason
         return error
 
-    def _checked(self, result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _check(self, result: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not isinstance(result, tuple) or len(result) != 2:
-            shown = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
-            raise TypeError(f"it must return a tuple (data, label), got {shown}")
+            what = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+            raise TypeError(f"it must return a tuple (data, label), got {what}")
         data, label = result
         for name, array, wanted in (
             ("data", data, self.spec.input_shape),
@@ -183,8 +191,7 @@ class ExampleSource:
             if not shape_fits(array.shape, wanted):
                 kind = "input_shape" if name == "data" else "output_shape"
                 raise ValueError(f"{name} of shape {array.shape}, {kind} is {wanted}")
-        if self.spec.pooling.kind == "top_k" and len(data) < self.spec.pooling.k:
-            raise ValueError(f"data of {len(data)} rows, g={self.spec.g!r} needs {self.spec.pooling.k} at least")
+        check_k(self.spec.fewest_rows, len(data), f"data of {len(data)} rows")
         label = as_floats(label, "label")
         check_labels(label, self.loss, "label")
         return *distinct_rows(as_rows(data, "data")), label
@@ -195,60 +202,50 @@ def reproducing_line(seed: int, index: int, attempt: int = 0) -> str:
     return f"definetti_np.simulate_example(simulator, seed={seed}, index={index}{f', {attempt=}' if attempt else ''})"
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """Class and message of an error in at most 200 characters that any file can hold."""
     lines = "".join(traceback.format_exception_only(error)).split("\n")
     return " ".join(lines[0].split())[:200].encode(errors="backslashreplace").decode()
 
 
-class Stream:
-    """What all streams of batches have: a count of redraws, and a context at whose end they are closed."""
+class Redraws:
+    """Counts the draws that failed among the examples of a run.
 
-    _redraws: Redraws
-
-    @property
-    def redraws(self) -> Mapping[str, int]:
-        """How many draws failed for the examples that were taken, by reason."""
-        return self._redraws.counts
-
-    def close(self) -> None:
-        """Stop what has been started."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
-
-
-class SerialStream(Stream):
-    """Batches of examples ``first``, ``first + 1``, ..., simulated in this process when they are asked for.
-
-    `max_redraw_fraction` limits how many draws may fail; `redraws` counts those that did, by reason, and starts with
-    those of the part of the run before `first`.
+    Parameters
+    ----------
+    max_fraction
+        The largest fraction of failed draws that is accepted.
+    counts
+        Failed draws by reason, of the part of the run before this.
     """
 
-    def __init__(
-        self,
-        source: ExampleSource,
-        *,
-        first: int = 0,
-        max_redraw_fraction: float = 0.1,
-        redraws: Mapping[str, int] = NO_REDRAWS,
-    ):
-        self._source = source
-        self._next = first
-        self._redraws = Redraws(max_redraw_fraction, redraws)
+    def __init__(self, max_fraction: float, counts: Mapping[str, int]):
+        self._max_fraction = max_fraction
+        self.counts = dict(counts)
 
-    def next_batch(self, size: int) -> tuple[MultisetBatch, np.ndarray]:
-        """Return the next `size` examples: their rows, and their labels (size, N)."""
-        start, self._next = self._next, self._next + size
-        examples = [self._source.example(index) for index in range(start, self._next)]
-        self._redraws.take(examples, self._next)
-        return assemble(examples)
+    def count(self, examples: Sequence[Example], total: int) -> None:
+        """Count the draws that failed for a batch of examples; `total` is how many examples there are up to its end.
+
+        Raises
+        ------
+        SimulatorError
+            If they are too many now.
+        """
+        for reason in (reason for example in examples for reason in example.redraws):
+            known = reason in self.counts or len(self.counts) < MOST_REASONS
+            key = reason if known else OTHER_REASONS
+            self.counts[key] = self.counts.get(key, 0) + 1
+        failed = sum(self.counts.values())
+        if total + failed >= JUDGED_DRAWS and failed > self._max_fraction * (total + failed):
+            raise SimulatorError(
+                f"{describe_redraws(self.counts, total)}, more than max_redraw_fraction={self._max_fraction:g}; repair "
+                "the simulator, or raise max_redraw_fraction if the prior may lose the parameters that it fails at"
+            )
 
 
-def assemble(examples: list[Example]) -> tuple[MultisetBatch, np.ndarray]:
-    """Put examples together to a batch and labels (B, N)."""
-    batch = MultisetBatch.from_distinct([(example.rows, example.counts) for example in examples])
-    return batch, np.stack([example.label for example in examples])
+def describe_redraws(counts: Mapping[str, int], total: int) -> str:
+    """Say how many draws failed for `total` examples, and why."""
+    failed = sum(counts.values())
+    most = sorted(counts.items(), key=lambda item: -item[1])[:5]
+    reasons = "; ".join(f"{number} times {reason}" for reason, number in most)
+    return f"{failed} of {total + failed} draws failed and were repeated ({reasons})"

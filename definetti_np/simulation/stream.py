@@ -1,80 +1,199 @@
-"""Where the examples of a run are simulated: in this process, in processes of our own, or by an executor."""
+"""Streams: batches of consecutive examples, in order, simulated here, in processes of our own, or by an executor."""
+
+from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from ..checks import as_integer, as_positive_number
 from ..cores import available_cores
-from .executors import ExecutorStream
-from .source import ExampleSource, SerialStream
-from .workers import WorkerStream
+from ..interruption import Waiting
+from ..multiset import MultisetBatch
+from .source import NO_REDRAWS, Example, ExampleSource, Redraws
+
+PATIENT = Waiting()
 
 
-@dataclass
-class StreamOptions:
-    """Arguments of `train` that say how to simulate, of the same names; they are checked when it is made."""
+@dataclass(frozen=True)
+class StreamSettings:
+    """The arguments of `train` that say how to simulate; `checked` makes them of what a user gives."""
 
-    sim_threads: int | None
-    queue_capacity: int
-    executor: object
-    simulator_timeout: float | None
-    max_redraw_fraction: float
-    worker_max_examples: int | None
-    start_method: str | None
+    sim_threads: int
+    queue_capacity: int = 250
+    simulator_timeout: float | None = None
+    max_redraw_fraction: float = 0.1
+    worker_max_examples: int | None = None
+    start_method: str | None = None
+    executor: Any = None
 
-    def __post_init__(self):
-        if self.executor is not None:
-            self._check_executor()
-        if self.sim_threads is None:
-            self.sim_threads = available_cores()
-        self.sim_threads = as_integer(self.sim_threads, "sim_threads", minimum=0)
-        if self.simulator_timeout is not None:
-            as_positive_number(self.simulator_timeout, "simulator_timeout")
-            if self.sim_threads == 0:
+    @classmethod
+    def checked(
+        cls,
+        *,
+        sim_threads: Any,
+        queue_capacity: Any,
+        simulator_timeout: Any,
+        max_redraw_fraction: Any,
+        worker_max_examples: Any,
+        start_method: Any,
+        executor: Any,
+    ) -> StreamSettings:
+        """Check the arguments, and work out the number of simulator processes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If one of them is wrong, or does not go with another one.
+        """
+        if executor is not None:
+            if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
+                raise TypeError(
+                    f"executor must be an object with a method submit, as those of concurrent.futures, got {executor!r}"
+                )
+            for name, value in (
+                ("sim_threads", sim_threads),
+                ("simulator_timeout", simulator_timeout),
+                ("worker_max_examples", worker_max_examples),
+                ("start_method", start_method),
+            ):
+                if value is not None:
+                    raise ValueError(f"{name} must be None with an executor, which has its own way, got {value!r}")
+        sim_threads = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
+        if simulator_timeout is not None:
+            simulator_timeout = as_positive_number(simulator_timeout, "simulator_timeout")
+            if sim_threads == 0:
                 raise ValueError(
                     "simulator_timeout needs simulator processes to kill: sim_threads must be 1 at least, got 0"
                 )
-        if as_positive_number(self.max_redraw_fraction, "max_redraw_fraction") > 1:
-            raise ValueError(f"max_redraw_fraction must be at most 1, got {self.max_redraw_fraction!r}")
-        if self.worker_max_examples is not None:
-            self.worker_max_examples = as_integer(self.worker_max_examples, "worker_max_examples", minimum=1)
-        if self.start_method not in (None, *multiprocessing.get_all_start_methods()):
+        max_redraw_fraction = as_positive_number(max_redraw_fraction, "max_redraw_fraction")
+        if max_redraw_fraction > 1:
+            raise ValueError(f"max_redraw_fraction must be at most 1, got {max_redraw_fraction!r}")
+        if worker_max_examples is not None:
+            worker_max_examples = as_integer(worker_max_examples, "worker_max_examples", minimum=1)
+        if start_method not in (None, *multiprocessing.get_all_start_methods()):
             choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
-            raise ValueError(f"start_method: unknown method {self.start_method!r}; choose from {choices}")
-
-    def _check_executor(self) -> None:
-        if isinstance(self.executor, type) or not callable(getattr(self.executor, "submit", None)):
-            raise TypeError(
-                "executor must be an object with a method submit, as those of concurrent.futures, got "
-                f"{self.executor!r}"
-            )
-        for name in ("sim_threads", "simulator_timeout", "worker_max_examples", "start_method"):
-            if (value := getattr(self, name)) is not None:
-                raise ValueError(f"{name} must be None with an executor, which has its own way, got {value!r}")
-
-    def open(
-        self, source: ExampleSource, *, first: int, stop: int, redraws: Mapping[str, int], while_waiting: Callable
-    ):
-        """Open a stream of examples ``first``, ..., ``stop - 1``.
-
-        `redraws` counts those of the examples before; `while_waiting` is called until processes have started.
-        """
-        options = {"first": first, "max_redraw_fraction": self.max_redraw_fraction, "redraws": redraws}
-        if first == stop or self.executor is None and self.sim_threads == 0:
-            return SerialStream(source, **options)
-        options |= {"stop": stop, "capacity": self.queue_capacity}
-        if self.executor is not None:
-            return ExecutorStream(source, self.executor, **options)
-        return WorkerStream(
-            source,
-            workers=self.sim_threads,
-            start_method=self.start_method,
-            timeout=self.simulator_timeout,
-            worker_max_examples=self.worker_max_examples,
-            while_waiting=while_waiting,
-            **options,
+            raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
+        return cls(
+            sim_threads=sim_threads,
+            queue_capacity=as_integer(queue_capacity, "queue_capacity", minimum=1),
+            simulator_timeout=simulator_timeout,
+            max_redraw_fraction=max_redraw_fraction,
+            worker_max_examples=worker_max_examples,
+            start_method=start_method,
+            executor=executor,
         )
 
     def __str__(self) -> str:
         return "an executor" if self.executor is not None else f"{self.sim_threads} simulator processes"
+
+
+class Stream(ABC):
+    """Batches of consecutive examples, in order; a context at whose end the stream is closed.
+
+    Parameters
+    ----------
+    source
+        What simulates an example.
+    settings
+        How to simulate.
+    examples
+        The indices of the examples, in steps of 1.
+    redraws
+        How many draws failed in the part of the run before, by reason.
+    """
+
+    def __init__(
+        self,
+        source: ExampleSource,
+        settings: StreamSettings,
+        examples: range,
+        redraws: Mapping[str, int] = NO_REDRAWS,
+    ):
+        self._source = source
+        self._settings = settings
+        self._next, self._stop = examples.start, examples.stop  # what is left to be taken
+        self._redraws = Redraws(settings.max_redraw_fraction, redraws)
+        self._closing = False
+
+    @property
+    def redraws(self) -> Mapping[str, int]:
+        """How many draws failed up to the end of the last batch, by reason."""
+        return self._redraws.counts
+
+    def next_batch(self, size: int, while_waiting: Waiting = PATIENT) -> tuple[MultisetBatch, np.ndarray]:
+        """Return the next `size` examples: their rows, and their labels (size, N).
+
+        `while_waiting` says what to do until they are there; it may raise an exception.
+
+        Raises
+        ------
+        SimulatorError
+            If one of these examples fails, whoever simulates fails again and again, or too many draws fail.
+        ValueError
+            If the examples are more than the queue holds, more than are left, or the stream is closed.
+        """
+        start, end, capacity = self._next, self._next + size, self._settings.queue_capacity
+        if size > capacity or end > self._stop or self._closing:
+            raise ValueError(
+                f"no examples {start} to {end - 1}: the queue holds {capacity}, the last example is "
+                f"{self._stop - 1}, and the stream is {'closed' if self._closing else 'open'}"
+            )
+        examples = self._take(range(start, end), while_waiting)
+        self._redraws.count(examples, end)
+        return assemble(examples)
+
+    @abstractmethod
+    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
+        """Return these examples, from `_next` on, and set `_next` to their end."""
+
+    def close(self) -> None:
+        """Stop what has been started; closing again does nothing."""
+        self._closing = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+class SerialStream(Stream):
+    """Examples are simulated in this process when they are asked for."""
+
+    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
+        with while_waiting:
+            examples = [self._source.example(index) for index in indices]
+        self._next = indices.stop
+        return examples
+
+
+def open_stream(
+    source: ExampleSource,
+    settings: StreamSettings,
+    examples: range,
+    redraws: Mapping[str, int],
+    while_waiting: Waiting,
+) -> Stream:
+    """Open the stream that the settings ask for; what has to start has started when it returns.
+
+    `while_waiting` says what to do until then; for the others see `Stream`.
+    """
+    from .executors import ExecutorStream  # both are streams, so their modules import this one
+    from .workers import WorkerStream
+
+    if not examples or (settings.executor is None and settings.sim_threads == 0):
+        return SerialStream(source, settings, examples, redraws)
+    if settings.executor is not None:
+        return ExecutorStream(source, settings, examples, redraws)
+    return WorkerStream(source, settings, examples, redraws, while_waiting)
+
+
+def assemble(examples: Sequence[Example]) -> tuple[MultisetBatch, np.ndarray]:
+    """Put examples together to a batch and labels (B, N)."""
+    batch = MultisetBatch.from_distinct([(example.rows, example.counts) for example in examples])
+    return batch, np.stack([example.label for example in examples])

@@ -1,5 +1,7 @@
 """A simulator process from the outside: its socket, the examples it was given, and its end."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
@@ -10,21 +12,22 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 from .messages import TASK, Inbox
 from .source import ExampleSource
-from .worker_process import NO_GUARD, run
+from .worker_process import NO_GUARD_CODE, worker_main
 
-GRACE = 1.0  # seconds that a process gets to end by itself
-CHUNK = 2**18  # bytes received at once
+GRACE_SECONDS = 1.0  # that a process gets to end by itself
+CHUNK_BYTES = 2**18  # that are received at once
 GUARD = (
     "the script that calls train was imported by its own simulator process: call train under "
     'if __name__ == "__main__":, as start methods spawn and forkserver need it'
 )
 
 
-# Held by who imports modules while workers may be started: a process that is forked in the middle of that has locks
-# of modules that nobody releases.
+# Modules are imported with this lock held while workers may be started, because a process that is forked in the middle
+# of an import has locks of modules that nobody releases.
 no_fork_meanwhile = threading.Lock()
 
 
@@ -48,11 +51,11 @@ class Worker:
         If the simulator cannot be sent to another process.
     """
 
-    def __init__(self, number: int, source: ExampleSource, context, siblings: Sequence["Worker"]):
+    def __init__(self, number: int, source: ExampleSource, context: Any, siblings: Sequence[Worker]):
         self.number = number
         self.tasks: deque[int] = deque()  # the first one is being simulated, since `began` on the trainer's watch
         self.began = 0.0
-        self.given = 0  # examples, in all
+        self.total = 0  # examples that it was told to simulate
         self.ready = False  # has it said so?
         self.retired = False  # gets no more examples
         self.verdict = ""  # how it ended, where its exit code does not tell
@@ -69,7 +72,7 @@ class Worker:
                 None if method == "forkserver" else os.getpid(),
             )
             name = f"definetti_np simulator {number}"
-            self.process = context.Process(target=run, args=arguments, name=name, daemon=True)
+            self.process = context.Process(target=worker_main, args=arguments, name=name, daemon=True)
             with warnings.catch_warnings():
                 # Python 3.12 warns of any fork in a process with threads; ours touches nothing but the simulator.
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -88,8 +91,8 @@ class Worker:
     def assign(self, indices: Sequence[int]) -> None:
         """Have examples simulated after those that it was given before."""
         self.tasks.extend(indices)
-        self.given += len(indices)
-        with contextlib.suppress(OSError):  # it died: whoever receives finds out
+        self.total += len(indices)
+        with contextlib.suppress(OSError):  # it died, which is noticed where its messages are received
             self.socket.sendall(b"".join([TASK.pack(index) for index in indices]))
 
     def receive(self) -> list[tuple[int, int, bytes]] | None:
@@ -101,7 +104,7 @@ class Worker:
             If nothing will arrive any more.
         """
         try:
-            data = self.socket.recv(CHUNK)
+            data = self.socket.recv(CHUNK_BYTES)
         except BlockingIOError:
             return None
         if not data:
@@ -124,13 +127,13 @@ class Worker:
         if self.lives():  # it may not have made its process group yet
             os.kill(self.pid, number)
 
-    def bury(self) -> str:
+    def end(self) -> str:
         """End it and what it has started, release its files, and say how it ended."""
-        if not self._ends_within(GRACE):
+        if not self._ends_within(GRACE_SECONDS):
             self.verdict = self.verdict or "hung up and went on"
         self.signal(signal.SIGKILL)
         self.process.join()
-        how = self.verdict or _how(self.process.exitcode)
+        how = self.verdict or _describe(self.process.exitcode)
         self.socket.close()
         self.process.close()
         return how
@@ -149,13 +152,13 @@ def end_all(workers: Sequence[Worker]) -> None:
     for worker in workers:
         worker.hang_up()
     for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + GRACE_SECONDS
         while any(worker.lives() for worker in workers) and time.monotonic() < deadline:
             time.sleep(0.002)
         for worker in workers:
             worker.signal(number)
     for worker in workers:
-        worker.bury()
+        worker.end()
 
 
 def _pickled(source: ExampleSource, method: str) -> bytes:
@@ -168,8 +171,8 @@ def _pickled(source: ExampleSource, method: str) -> bytes:
         ) from error
 
 
-def _how(code: int) -> str:
-    if code == NO_GUARD:
+def _describe(code: int) -> str:
+    if code == NO_GUARD_CODE:
         return f"found that {GUARD}"
     if code >= 0:
         return f"ended with exit code {code}"

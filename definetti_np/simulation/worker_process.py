@@ -3,6 +3,8 @@
 It shares nothing with the trainer but its own socket, and dies with the trainer.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import io
@@ -16,6 +18,7 @@ import time
 import traceback
 from multiprocessing import forkserver
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 from ..errors import SimulatorError
 from .messages import TASK, encode, failure, ready
@@ -23,10 +26,10 @@ from .one_thread import use_one_thread
 from .source import ExampleSource, forget_locks_of_other_threads
 
 PR_SET_PDEATHSIG = 1
-NO_GUARD = 64  # exit code of a process that found itself training, since the script that it imported does
+NO_GUARD_CODE = 64  # with which a process exits that trains, because the script that it imports does
 
 
-def run(
+def worker_main(
     source: ExampleSource | bytes, connection: socket.socket, inherited: list[socket.socket], trainer: int | None
 ) -> None:
     """Simulate the examples that the trainer asks for, until it hangs up or is gone.
@@ -54,14 +57,13 @@ def run(
     use_one_thread()
     os.register_at_fork(after_in_child=connection.close)  # a simulator's own children must not keep it open
     with contextlib.suppress(OSError):  # the trainer is gone, or has hung up
-        if isinstance(source, bytes):
-            try:
-                source = ForkingPickler.loads(source)
-            except Exception:
-                connection.sendall(failure(0, traceback.format_exc()))
-                return
+        try:
+            examples: ExampleSource = ForkingPickler.loads(source) if isinstance(source, bytes) else source
+        except Exception:
+            connection.sendall(failure(0, traceback.format_exc()))
+            return
         connection.sendall(ready())
-        _simulate(source, connection)
+        _simulate(examples, connection)
 
 
 def _simulate(source: ExampleSource, connection: socket.socket) -> None:
@@ -90,7 +92,7 @@ def _die_with_parent(parent: int) -> None:
 
 def _let_the_fork_server_end() -> None:
     """Close the pipe by which every process that a fork server has started keeps it alive, after the trainer's end."""
-    server = forkserver._forkserver
+    server: Any = forkserver._forkserver
     if getattr(server, "_forkserver_alive_fd", None) is not None:
         os.close(server._forkserver_alive_fd)
         server._forkserver_alive_fd = None
@@ -126,4 +128,4 @@ def _renew_standard_streams() -> None:
 def refuse_to_train_while_starting() -> None:
     """End a process that was started to simulate, but trains because the script it imports does."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        sys.exit(NO_GUARD)
+        sys.exit(NO_GUARD_CODE)

@@ -5,6 +5,8 @@ that died are simulated again. A thread of the trainer receives examples while o
 ones, at most `capacity` ahead of the last one taken, and sees to it that workers live.
 """
 
+from __future__ import annotations
+
 import atexit
 import heapq
 import logging
@@ -13,12 +15,13 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ..errors import SimulatorError
+from ..interruption import Waiting
 from .messages import READY, decode, text_of
-from .redraws import NO_REDRAWS, Redraws
-from .source import ExampleSource, Stream, assemble, reproducing_line
+from .source import NO_REDRAWS, Example, ExampleSource, reproducing_line
+from .stream import PATIENT, Stream, StreamSettings
 from .worker import Worker, end_all
 from .worker_process import refuse_to_train_while_starting
 
@@ -26,35 +29,21 @@ logger = logging.getLogger("definetti_np")
 
 MOST_TASKS = 16  # examples handed to a worker ahead, so that it need not wait for the trainer's answer
 MOST_ENDS = 3  # processes that one example may end before it ends the run
-TICK = 0.1  # seconds between two looks at whether the workers live
-QUIET = 60.0  # seconds without an example until a warning
-LONGEST = 1.0  # seconds between two looks at the watch; what is more, the trainer was stopped
 MOST_FAILED_STARTS = 10  # in a row
+TICK_SECONDS = 0.1  # between two looks at whether the workers live
+QUIET_SECONDS = 60.0  # without an example until a warning
+LONGEST_STEP_SECONDS = 1.0  # between two looks at the watch; if it is more, the trainer was stopped
 
 
 class WorkerStream(Stream):
-    """Batches of examples ``first``, ``first + 1``, ..., ``stop - 1``, simulated ahead by worker processes.
+    """Examples are simulated by worker processes ahead, at most ``settings.queue_capacity`` of them.
 
     Parameters
     ----------
-    source
-        What simulates an example.
-    workers
-        Number of processes.
-    capacity
-        How many examples may be simulated ahead.
-    first, stop
-        The range of the examples.
-    start_method
-        Of `multiprocessing`; None for fork where the platform has it, so that any function can be the simulator.
-    timeout
-        Seconds for an example, after which its process is killed; None for no limit.
-    worker_max_examples
-        How many examples a process simulates before another takes its place; None for no limit.
-    max_redraw_fraction, redraws
-        As in `SerialStream`.
+    source, settings, examples, redraws
+        As of every `Stream`.
     while_waiting
-        Called again and again until all workers have started; it may raise an exception.
+        What to do until all workers have started; it may raise an exception.
 
     Raises
     ------
@@ -67,45 +56,33 @@ class WorkerStream(Stream):
     def __init__(
         self,
         source: ExampleSource,
-        *,
-        workers: int,
-        capacity: int,
-        stop: int,
-        first: int = 0,
-        start_method: str | None = None,
-        timeout: float | None = None,
-        worker_max_examples: int | None = None,
-        max_redraw_fraction: float = 0.1,
+        settings: StreamSettings,
+        examples: range,
         redraws: Mapping[str, int] = NO_REDRAWS,
-        while_waiting: Callable[[], None] = lambda: None,
+        while_waiting: Waiting = PATIENT,
     ):
         refuse_to_train_while_starting()
-        self._source = source
-        self._capacity = capacity
-        self._taken = self._assigned = first
-        self._stop = stop
-        self._timeout = timeout
-        self._most_tasks = max(1, min(MOST_TASKS, capacity // (2 * workers)))
-        self._most_given = float("inf") if worker_max_examples is None else worker_max_examples
-        self._redraws = Redraws(max_redraw_fraction, redraws)
+        super().__init__(source, settings, examples, redraws)
+        self._next_task = examples.start  # the next example that no worker was told to simulate
+        self._most_tasks = max(1, min(MOST_TASKS, settings.queue_capacity // (2 * settings.sim_threads)))
         self._messages: dict[int, bytes] = {}
-        self._lost: list[int] = []  # heap of the examples to simulate again
+        self._repeats: list[int] = []  # heap of the examples whose worker died
         self._ends: dict[int, list[str]] = {}  # how the processes ended that were at an example
         self._failed_starts: list[str] = []  # how processes ended before they were ready, since the last that was
-        self._wanted, self._missing = range(0), 0  # the batch that is waited for, and how many of it are missing
+        self._batch, self._missing = range(0), 0  # what the trainer waits for, and how many of it have not arrived
         self._error: SimulatorError | None = None
-        self._closing = False
         self._changed = threading.Condition()
         self._watch = _Watch()
         self._last_look = self._last_news = 0.0
         self._workers: list[Worker] = []
         self._selector = selectors.PollSelector()
         self._receiver = threading.Thread(target=self._receive, name="definetti_np receiver", daemon=True)
-        if start_method is None and "fork" in multiprocessing.get_all_start_methods():
-            start_method = "fork"
-        self._context = multiprocessing.get_context(start_method)
+        method = settings.start_method
+        if method is None and "fork" in multiprocessing.get_all_start_methods():
+            method = "fork"  # any function can be the simulator
+        self._context = multiprocessing.get_context(method)
         try:
-            for number in range(workers):
+            for number in range(settings.sim_threads):
                 self._start_worker(number)
             while not all(worker.ready for worker in self._workers):
                 self._attend()
@@ -116,54 +93,36 @@ class WorkerStream(Stream):
         self._receiver.start()
         atexit.register(self.close)  # before multiprocessing ends the workers, which would be started again
 
-    def next_batch(self, size: int, while_waiting: Callable[[], None] = lambda: None):
-        """Return the next `size` examples, waiting for them: their rows, and their labels (size, N).
-
-        `while_waiting` is called again and again meanwhile; it may raise an exception.
-
-        Raises
-        ------
-        SimulatorError
-            If one of these examples failed, or processes died again and again.
-        ValueError
-            If the examples are more than the queue holds, more than are left, or the stream is closed.
-        """
-        start, end = self._taken, self._taken + size
-        if size > self._capacity or end > self._stop or self._closing:
-            raise ValueError(
-                f"no examples {start} to {end - 1}: the queue holds {self._capacity}, the last example is "
-                f"{self._stop - 1}, and the stream is {'closed' if self._closing else 'open'}"
-            )
+    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
         with self._changed:
-            self._wanted = range(start, end)
-            self._missing = sum(index not in self._messages for index in self._wanted)
-            while not self._changed.wait_for(lambda: self._error or not self._missing, TICK):
+            self._batch = indices
+            self._missing = sum(index not in self._messages for index in indices)
+            while not self._changed.wait_for(lambda: self._error or not self._missing, TICK_SECONDS):
                 while_waiting()
             if self._error:
                 raise self._error
-            messages = [self._messages.pop(index) for index in range(start, end)]
-            self._taken = end
+            messages = [self._messages.pop(index) for index in indices]
+            self._next = indices.stop
             self._assign()
-        examples = [decode(message, self._source) for message in messages]
-        self._redraws.take(examples, end)
-        return assemble(examples)
+        return [decode(message, self._source) for message in messages]
 
     def _assign(self) -> None:
-        """Hand out examples in turn, lost ones first, while workers are short of them and the queue has room."""
-        limit = min(self._taken + self._capacity, self._stop)
+        """Hand out examples in turn, repeats first, while workers are short of them and the queue has room."""
+        limit = min(self._next + self._settings.queue_capacity, self._stop)
+        most_examples = self._settings.worker_max_examples or float("inf")
         given: dict[Worker, list[int]] = {}
         free = [worker for worker in self._workers if worker.ready and not worker.retired]
-        while free and (self._lost or self._assigned < limit):
+        while free and (self._repeats or self._next_task < limit):
             worker = min(free, key=lambda worker: len(worker.tasks) + len(given.get(worker, ())))
             indices = given.setdefault(worker, [])
             if len(worker.tasks) + len(indices) >= self._most_tasks:
                 break
-            if self._lost:
-                indices.append(heapq.heappop(self._lost))
+            if self._repeats:
+                indices.append(heapq.heappop(self._repeats))
             else:
-                indices.append(self._assigned)
-                self._assigned += 1
-            if worker.given + len(indices) >= self._most_given:
+                indices.append(self._next_task)
+                self._next_task += 1
+            if worker.total + len(indices) >= most_examples:
                 worker.retired = True
                 free.remove(worker)
         for worker, indices in given.items():
@@ -183,12 +142,12 @@ class WorkerStream(Stream):
 
     def _attend(self) -> None:
         """Wait a tick at most for messages, take them, and look after the workers every tick."""
-        arrived = self._selector.select(TICK)
+        arrived = self._selector.select(TICK_SECONDS)
         with self._changed:
             now = self._watch.now()
         for key, _ in arrived:
             self._receive_from(key.data)
-        if now - self._last_look >= TICK or not arrived:
+        if now - self._last_look >= TICK_SECONDS or not arrived:
             self._last_look = now
             self._look_after_workers(now)
 
@@ -202,7 +161,7 @@ class WorkerStream(Stream):
         if messages:
             with self._changed:
                 for kind, index, message in messages:
-                    self._take(worker, kind, index, message)
+                    self._accept(worker, kind, index, message)
                 worker.began = self._last_news = self._watch.time
                 if worker.retired and not worker.tasks:
                     worker.hang_up()
@@ -212,7 +171,7 @@ class WorkerStream(Stream):
                     self._changed.notify_all()
         return messages is not None
 
-    def _take(self, worker: Worker, kind: int, index: int, message: bytes) -> None:
+    def _accept(self, worker: Worker, kind: int, index: int, message: bytes) -> None:
         if kind == READY:
             worker.ready = True
             self._failed_starts.clear()
@@ -221,29 +180,30 @@ class WorkerStream(Stream):
         else:
             worker.tasks.popleft()
             self._messages[index] = message
-            self._missing -= index in self._wanted
+            self._missing -= index in self._batch
             self._ends.pop(index, None)
 
     def _look_after_workers(self, now: float) -> None:
         """Replace workers that are dead or too slow, and say so if nothing happens for long."""
+        timeout = self._settings.simulator_timeout
         for worker in self._workers.copy():
             if not worker.lives():  # and its socket is still open: a process that it started has it too
                 while self._receive_from(worker):
                     pass
                 if worker in self._workers:
                     self._replace(worker)
-            elif self._timeout is not None and worker.tasks and now - worker.began > self._timeout:
-                worker.verdict = f"took longer than simulator_timeout={self._timeout:g} seconds and was killed"
+            elif timeout is not None and worker.tasks and now - worker.began > timeout:
+                worker.verdict = f"took longer than simulator_timeout={timeout:g} seconds and was killed"
                 worker.signal(signal.SIGKILL)
                 self._replace(worker)
         if not any(worker.tasks or not worker.ready for worker in self._workers):
             self._last_news = now
-        if now - self._last_news >= QUIET:
+        if now - self._last_news >= QUIET_SECONDS:
             self._last_news = now
             at = ", ".join(f"{worker.number} at {worker.tasks[0]}" for worker in self._workers if worker.tasks)
             logger.warning(
                 "no example has arrived for %g seconds (simulator processes and their examples: %s)",
-                QUIET,
+                QUIET_SECONDS,
                 at or "none",
             )
 
@@ -252,14 +212,14 @@ class WorkerStream(Stream):
         self._selector.unregister(worker.socket)
         with self._changed:
             self._workers.remove(worker)
-        how = worker.bury()
+        how = worker.end()
         with self._changed:
             if self._closing:
                 return
             for index in worker.tasks:
-                heapq.heappush(self._lost, index)
+                heapq.heappush(self._repeats, index)
             if not worker.retired or worker.tasks:
-                self._mourn(worker, how)
+                self._warn_or_end_run(worker, how)
         if self._error is None:
             self._start_worker(worker.number)
 
@@ -270,8 +230,8 @@ class WorkerStream(Stream):
         with self._changed:
             self._workers.append(worker)
 
-    def _mourn(self, worker: Worker, how: str) -> None:
-        """Report a worker that ended by itself, and give up if that happens again and again."""
+    def _warn_or_end_run(self, worker: Worker, how: str) -> None:
+        """Warn of a worker that ended by itself, or let the run end if that happens again and again."""
         text = f"simulator process {worker.number} (pid {worker.pid}) {how}"
         if not worker.ready:
             text = f"simulator process {worker.number} (pid {worker.pid}), before it was ready, {how}"
@@ -317,7 +277,7 @@ class WorkerStream(Stream):
     def close(self) -> None:
         """Ask the workers to end, wait a moment, and end those that go on; closing again does nothing."""
         with self._changed:
-            self._closing = True
+            super().close()
             for worker in self._workers:
                 worker.hang_up()  # which wakes the receiver
         self._receiver.join()
@@ -335,6 +295,6 @@ class _Watch:
 
     def now(self) -> float:
         now = time.monotonic()
-        self.time += min(now - self._last, LONGEST)
+        self.time += min(now - self._last, LONGEST_STEP_SECONDS)
         self._last = now
         return self.time

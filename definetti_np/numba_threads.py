@@ -1,0 +1,63 @@
+"""What a fork leaves of Numba's threads: nothing, which Numba does not know.
+
+Numba runs parallel loops on GNU OpenMP unless another layer is chosen. In a child of the process that started its
+threads it raises SIGTERM and returns *without having computed anything*; where the signal is ignored or handled, the
+caller goes on with memory that nobody has written. In a grandchild it waits for ever for threads that are not there.
+
+So GNU OpenMP is told, in every process that is forked after the start of those threads, to run each loop in the thread
+that asks for it. That holds for loops of simulators and of their own processes too: it may be our kernels that have
+started the threads. This module does not import Numba; it looks at what others have imported.
+"""
+
+import ctypes
+import multiprocessing
+import sys
+import threading
+
+from .process import after_fork
+
+_lost = False
+
+
+def threads_are_lost() -> bool:
+    """Whether Numba started its threads in a process that this one was forked from: here they are missing."""
+    return _lost
+
+
+def _have_started() -> bool:
+    return getattr(sys.modules.get("numba.np.ufunc.parallel"), "_is_initialized", False)
+
+
+def _note_fork() -> None:
+    global _lost
+    _lost = _lost or _have_started()
+    if _lost:
+        _renew_locks()
+        _run_loops_in_one_thread()
+
+
+def _renew_locks() -> None:
+    """Replace the locks at the start of the threads: other processes have one of them too, and may be killed."""
+    parallel = sys.modules["numba.np.ufunc.parallel"]
+    for name in ("_backend_init_process_lock", "_backend_init_thread_lock"):
+        if hasattr(parallel, name):
+            setattr(parallel, name, threading.RLock())
+
+
+def _run_loops_in_one_thread() -> None:
+    """Let GNU OpenMP run loops in this process; the other layers start threads anew."""
+    layer = sys.modules.get("numba.np.ufunc.omppool")
+    if getattr(layer, "openmp_vendor", None) == "GNU":
+        threads = sys.modules["numba.np.ufunc.parallel"].NUM_THREADS
+        ctypes.CFUNCTYPE(None, ctypes.c_int)(layer.launch_threads)(threads)  # it notes the id of this process
+        ctypes.CDLL(layer.__file__).omp_set_max_active_levels(0)  # whatever number of threads a loop asks for
+
+
+def _may_be_a_fork() -> bool:
+    """Whether `multiprocessing` has made this process, and not as a new one by ``spawn``."""
+    return multiprocessing.parent_process() is not None and "--multiprocessing-fork" not in sys.orig_argv
+
+
+after_fork(_note_fork)
+if _may_be_a_fork():  # maybe after the start of Numba's threads and before this module was imported
+    _note_fork()

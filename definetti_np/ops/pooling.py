@@ -1,0 +1,144 @@
+"""Symmetric functions of the rows of each dataset, and back from a dataset to its rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..checks import as_integer, as_positive_number, check_k
+from ..engine.features import RowFeatures, of_rows
+from ..engine.tensor import Tensor, reshaped
+from ..engine.workspace import empty, empty_like
+from ..kernels import pool as kernels
+from .operands import operation, resolved, shown, tensor_of
+from .window_products import WinnersGradient
+
+
+@operation
+def top_k(features, k: int):
+    """The k largest over the rows of each dataset, descending: (B, P, k * C), k before C; of (rows, N) (B, N, k).
+
+    The gradient goes to the rows that the values come from; among equal values to the first in canonical order.
+    """
+    features, k = _features("top_k", features), as_integer(k, "top_k: k", minimum=1)
+    check_k(k, int(_rows_of_datasets(features).min()), "ops.top_k")
+    return _largest(features, k)
+
+
+@operation
+def sort(features):
+    """The rows' values sorted, descending, (B, P, n * C), or (B, N, n) of (rows, N); all datasets have n rows."""
+    features = _features("sort", features)
+    sizes = _rows_of_datasets(features)
+    if sizes.min() != sizes.max():
+        raise ValueError(f"sort: datasets of {sizes.min()} to {sizes.max()} rows; for any number of rows use top_k")
+    return _largest(features, int(sizes[0]))
+
+
+@operation
+def moments(features, orders: Sequence[float]):
+    """The means of x ** m over the rows of each dataset, for each order m > 0: (B, P, K * C) or (B, N, K).
+
+    As in the original 0 ** m is 0 and has gradient 0, for m = 1 too; `mean` has a gradient there.
+    """
+    features = _features("moments", features)
+    orders = tuple(as_positive_number(m, "moments: an order") for m in orders)
+    if not orders:
+        raise ValueError("moments: orders must not be empty")
+    values = features.values
+    rows = features.rows_of_values(), features.counts, features.offsets, np.array(orders, np.float64)
+    out = empty((len(features.offsets) - 1, len(orders), features.positions, features.channels), values.array.dtype)
+    kernels.moments_forward(values.array, *rows, out)
+
+    def backward(gradient):
+        values_gradient = empty_like(values.array)
+        gradient = _by_order(gradient, out.shape, features.flat_rows)
+        kernels.moments_backward(gradient, values.array, *rows, features.value_offsets, values_gradient)
+        return (values_gradient,)
+
+    return Tensor(_by_position(out, features.flat_rows), (values,), backward)
+
+
+@operation
+def to_rows(x, features):
+    """Give each row of features what was pooled of its dataset, (B, P, C) or (B, N), as features of the same rows."""
+    x, features = tensor_of("to_rows", x), _features("to_rows", features)
+    starts, number = features.offsets[:-1], np.diff(features.offsets)
+    if x.ndim not in (2, 3) or len(x.array) != len(number):
+        raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {shown(x)}")
+
+    def backward(gradient):
+        return (np.add.reduceat(gradient, starts, axis=0),)
+
+    return of_rows(features, Tensor(np.repeat(x.array, number, axis=0), (x,), backward))
+
+
+def max_over_rows(features: RowFeatures) -> Tensor:
+    """The largest over the rows of each dataset, (B, P, C) or (B, N)."""
+    largest = _largest(features, 1)
+    return reshaped(largest, largest.shape[:-1]) if features.flat_rows else largest
+
+
+def mean_over_rows(features: RowFeatures) -> Tensor:
+    """The mean over the rows of each dataset, (B, P, C) or (B, N)."""
+    values = features.values
+    rows = features.rows_of_values(), features.counts, features.offsets, np.ones(1)
+    out = np.empty((len(features.offsets) - 1, 1, features.positions, features.channels), values.array.dtype)
+    kernels.moments_forward(values.array, *rows, out)
+
+    def backward(gradient):
+        values_gradient = empty_like(values.array)
+        ones = np.ones_like(values.array)  # a mean has a gradient at 0 too; moments have none there
+        gradient = np.ascontiguousarray(gradient).reshape(out.shape)
+        kernels.moments_backward(gradient, ones, *rows, features.value_offsets, values_gradient)
+        return (values_gradient,)
+
+    return Tensor(out.reshape(-1, *features.row_shape), (values,), backward)
+
+
+def rows_of_datasets(features: RowFeatures) -> np.ndarray:
+    """The number of rows of each dataset, (B,), of one shape with what is pooled."""
+    return _rows_of_datasets(features).reshape(-1, *(1,) * len(features.row_shape))
+
+
+def _rows_of_datasets(features: RowFeatures) -> np.ndarray:
+    return np.add.reduceat(features.counts, features.offsets[:-1])
+
+
+def _features(name: str, x) -> RowFeatures:
+    if not isinstance(x, RowFeatures):
+        raise TypeError(f"{name}: takes features of rows, got {shown(resolved(x))}; it has been pooled already")
+    return x
+
+
+def _largest(features: RowFeatures, k: int) -> Tensor:
+    values, index, offsets = features.values, features.rows_of_values(), features.offsets
+    out = empty((len(offsets) - 1, k, features.positions, features.channels), values.array.dtype)
+    winners = empty(out.shape, np.int32)
+    if k == 1:
+        kernels.max_forward(values.array, index, offsets, out, winners)
+    else:
+        kernels.top_k_forward(values.array, index, features.counts, offsets, out, winners)
+
+    def backward(gradient):
+        gradient = _by_order(gradient, out.shape, features.flat_rows)
+        return (WinnersGradient(gradient, out, winners, features.value_offsets),)
+
+    return Tensor(_by_position(out, features.flat_rows), (values,), backward)
+
+
+def _by_position(pooled: np.ndarray, flat_rows: bool) -> np.ndarray:
+    """Lay pooled values (B, K, P, C) out as (B, P, K * C), of flat rows (B, K, 1, N) as (B, N, K)."""
+    datasets, k, positions, channels = pooled.shape
+    if flat_rows:
+        positions, channels = channels, 1
+    by_position = pooled.reshape(datasets, k, positions, channels).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(by_position).reshape(datasets, positions, k * channels)
+
+
+def _by_order(gradient: np.ndarray, shape: tuple[int, ...], flat_rows: bool) -> np.ndarray:
+    """Undo `_by_position`; shape (B, K, P, C)."""
+    datasets, k, positions, channels = shape
+    if flat_rows:
+        positions, channels = channels, 1
+    by_order = gradient.reshape(datasets, positions, k, channels).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(by_order).reshape(shape)

@@ -1,0 +1,47 @@
+"""Which process this is: the one place that knows of forks.
+
+A fork copies everything but the threads. So what belongs to the process that made it (a lock that another thread may
+hold, a thread, a handler of signals, a file that is being written) keeps the `owner` that it was made under, and asks
+`is_ours` before it is used; what a child must make anew says so to `after_fork`.
+"""
+
+import os
+import types
+import weakref
+from collections.abc import Callable
+
+_forks = 0  # that lie between this process and the first one that imported this module
+_callbacks: list[Callable[[], Callable | None]] = []
+
+
+def owner() -> tuple[int, int]:
+    """Return what names this process: its id, and how many forks led to it, because the system reuses ids."""
+    return os.getpid(), _forks
+
+
+def is_ours(owner_of_thing: tuple[int, int]) -> bool:
+    """Whether this is the process that `owner` named, and not one that was forked from it."""
+    return owner_of_thing == owner()
+
+
+def after_fork(callback: Callable[[], None]) -> None:
+    """Call a function in every process that is forked from this one, before anything else runs there.
+
+    The functions are called in the order in which they were given. A method is forgotten with its object.
+    """
+    known = weakref.WeakMethod(callback) if isinstance(callback, types.MethodType) else lambda: callback
+    _callbacks[:] = [reference for reference in _callbacks if reference() is not None]
+    _callbacks.append(known)
+
+
+def _note_fork() -> None:
+    global _forks
+    _forks += 1
+    for reference in list(_callbacks):
+        callback = reference()
+        if callback is not None:
+            callback()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_note_fork)

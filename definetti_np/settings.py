@@ -1,0 +1,190 @@
+"""The arguments of `train`, checked, with their defaults worked out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .checks import as_integer, as_positive_number, name_of, qualified_name
+from .files.archive import check_parent, model_path
+from .files.checkpoint import Checkpoints
+from .losses import check_accuracy, check_loss
+from .seeds import check_seed
+from .simulation.source import ExampleSource, takes_generator
+from .simulation.stream import StreamSettings
+from .specs import Spec, function_spec, network_spec
+
+ON_SIMULATOR_ERROR = ("raise", "redraw")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train: the arguments of `train` of the same names, as `checked` makes them of what a user gives.
+
+    Attributes
+    ----------
+    spec
+        The network that `input_shape`, `output_shape` and the layer lists or `network_function` describe.
+    seed, has_own_seed
+        The seed, and whether the user gave it; otherwise it is drawn here, and a resumed run takes the checkpoint's.
+    save_path
+        The model file.
+    streams
+        How to simulate.
+    """
+
+    spec: Spec
+    network_function: Callable | None
+    simulator: Callable
+    loss: str | Callable
+    accuracy: str | Callable | None
+    num_batches: int
+    batch_size: int
+    verbosity: int
+    training_threads: int | None
+    learning_rate: float
+    seed: int
+    has_own_seed: bool
+    on_simulator_error: str
+    streams: StreamSettings
+    save_path: Path | None
+    checkpoint_every: int | None
+    resume: bool
+    training_summary: Path | None
+    logfile: str | Path | None
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        input_shape: Any,
+        output_shape: Any,
+        simulator: Any,
+        phi_net: Any,
+        g: Any,
+        h_net: Any,
+        network_function: Any,
+        loss: Any,
+        accuracy: Any,
+        num_batches: Any,
+        batch_size: Any,
+        verbosity: Any,
+        training_threads: Any,
+        save_path: Any,
+        training_summary: Any,
+        logfile: Any,
+        seed: Any,
+        learning_rate: Any,
+        checkpoint_every: Any,
+        resume: Any,
+        on_simulator_error: Any,
+        **stream_arguments: Any,
+    ) -> TrainSettings:
+        """Check the arguments of `train`; those that are not named here are `StreamSettings.checked`'s.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If one of them is wrong, or does not go with another one.
+        """
+        spec: Spec
+        if network_function is None:
+            spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
+        else:
+            spec = function_spec(input_shape, output_shape, network_function)
+        takes_generator(simulator)
+        check_loss(loss, spec)
+        check_accuracy(accuracy)
+        num_batches = as_integer(num_batches, "num_batches", minimum=1)
+        batch_size = as_integer(batch_size, "batch_size", minimum=1)
+        streams = StreamSettings.checked(**stream_arguments)
+        if batch_size > streams.queue_capacity:
+            raise ValueError(
+                f"batch_size must be at most queue_capacity, got batch_size={batch_size} and "
+                f"queue_capacity={streams.queue_capacity}; raise queue_capacity"
+            )
+        verbosity = as_integer(verbosity, "verbosity", minimum=1)
+        if training_threads is not None:
+            training_threads = as_integer(training_threads, "training_threads", minimum=1)
+        learning_rate = as_positive_number(learning_rate, "learning_rate")
+        if on_simulator_error not in ON_SIMULATOR_ERROR:
+            choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
+            raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from {choices}")
+        if logfile not in (None, "."):
+            logfile = Path(logfile).expanduser()
+            check_parent(logfile, "logfile")
+        return cls(
+            spec=spec,
+            network_function=network_function,
+            simulator=simulator,
+            loss=loss,
+            accuracy=accuracy,
+            num_batches=num_batches,
+            batch_size=batch_size,
+            verbosity=verbosity,
+            training_threads=training_threads,
+            learning_rate=learning_rate,
+            seed=check_seed(seed),
+            has_own_seed=seed is not None,
+            on_simulator_error=on_simulator_error,
+            streams=streams,
+            **_check_files(save_path, checkpoint_every, resume),
+            training_summary=_check_summary(training_summary),
+            logfile=logfile,
+        )
+
+    def with_seed(self, seed: int) -> TrainSettings:
+        """The same settings with another seed."""
+        return dataclasses.replace(self, seed=seed)
+
+    def describe_run(self) -> dict:
+        """What must be the same when a run is resumed, by argument."""
+        return {
+            "network": self.spec.as_dict(),
+            "loss": name_of(self.loss),
+            "accuracy": name_of(self.accuracy),
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "simulator": qualified_name(self.simulator),
+            "on_simulator_error": self.on_simulator_error,
+        }
+
+    def source(self) -> ExampleSource:
+        """What simulates an example."""
+        return ExampleSource(self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error)
+
+    def checkpoints(self) -> Checkpoints | None:
+        """The checkpoints beside the model; None without a save_path."""
+        return None if self.save_path is None else Checkpoints(self.save_path, every=self.checkpoint_every)
+
+
+def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str, Any]:
+    if checkpoint_every is not None:
+        checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", minimum=1)
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume must be True or False, got {resume!r}")
+    if save_path is not None:
+        save_path = model_path(save_path, "save_path")
+        check_parent(save_path, "save_path")
+        if save_path.stem.endswith((".checkpoint", ".checkpoint.previous")):
+            raise ValueError(
+                f"save_path must not end in .checkpoint, as the checkpoints of another run do; got {save_path.stem!r}"
+            )
+        check_parent(Checkpoints(save_path, every=checkpoint_every).previous, "save_path")
+    else:
+        for name, is_wanted in (("checkpoint_every", checkpoint_every is not None), ("resume", resume)):
+            if is_wanted:
+                raise ValueError(f"{name} needs a save_path, beside which the checkpoints are; got save_path=None")
+    return {"save_path": save_path, "checkpoint_every": checkpoint_every, "resume": resume}
+
+
+def _check_summary(training_summary: Any) -> Path | None:
+    if training_summary is None:
+        return None
+    training_summary = Path(training_summary).expanduser().absolute()
+    check_parent(training_summary, "training_summary")
+    return training_summary
