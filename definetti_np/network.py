@@ -124,7 +124,7 @@ class Network:
 
     @property
     def parameters(self) -> Mapping[str, np.ndarray]:
-        """Weights and biases by name ("phi.0.weight", ...), as views: writing to them changes the network."""
+        """Weights and biases by name ("phi.0.weight", ...), as views; writing to them changes the network."""
         return MappingProxyType({name: p.array for name, p in self.flat.by_name.items()})
 
     @property

@@ -1,6 +1,7 @@
 """Settings of the test suite."""
 
 import os
+import resource
 
 # Numba reads this when it is imported; with it, 3 and 4 threads are real ones on a machine with fewer cores.
 os.environ["NUMBA_NUM_THREADS"] = "4"
@@ -14,6 +15,7 @@ settings.register_profile("definetti_np", deadline=None, max_examples=30, derand
 settings.load_profile("definetti_np")
 
 sessions.restore_signals()
+resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # some simulators crash
 
 
 @pytest.fixture(autouse=True)

@@ -97,7 +97,8 @@ def start_script(folder, program):
     """Start a program that may import from the tests."""
     path = Path(folder) / "program.py"
     path.write_text(program)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+    folders = [str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     environment.pop("PYTHONUNBUFFERED", None)
     return subprocess.Popen(
         [sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

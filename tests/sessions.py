@@ -33,12 +33,17 @@ def restore_signals() -> None:
 started = []  # the sessions of the test that runs; conftest.py ends those that it has not
 
 
+def search_path(*folders) -> str:
+    """Folders to import from, before those where a cluster's modules may keep NumPy."""
+    return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 class Session:
     """A Python script that runs in a new session."""
 
     def __init__(self, *arguments, **environment):
         started.append(self)
-        environment = {**os.environ, "PYTHONPATH": str(LIVES.parents[1]), **environment}
+        environment = {**os.environ, "PYTHONPATH": search_path(LIVES.parents[1]), **environment}
         self.process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sessions import LIVES, Session, start
+from sessions import LIVES, Session, search_path, start
 
 pytest.importorskip("fcntl")
 
@@ -44,7 +44,7 @@ def test_cache__nothing_can_be_written(tmp_path):
     for folder in (package, package / "kernels"):
         (folder / "__pycache__").touch()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_CACHE")}
-    environment.update(HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache", PYTHONPATH=str(tmp_path))
+    environment.update(HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache", PYTHONPATH=search_path(tmp_path))
     program = (
         "import numpy as np, definetti_np\n"
         f"assert definetti_np.__file__.startswith({str(tmp_path)!r})\n"
@@ -88,7 +88,7 @@ for i in range(2):
 
 
 def test_fork__after_a_parallel_kernel_and_training_twice(tmp_path):
-    code, output = Session("-c", PARALLEL, tmp_path, PYTHONPATH=f"{LIVES.parents[1]}:{LIVES.parent}").end()
+    code, output = Session("-c", PARALLEL, tmp_path, PYTHONPATH=search_path(LIVES.parents[1], LIVES.parent)).end()
     assert code == 0, output
     end = start(tmp_path).end()
     assert end[0] == 0, end

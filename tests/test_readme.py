@@ -1,12 +1,12 @@
-"""The README's code runs as it stands, and its table of arguments is that of train."""
+"""The README's code runs as it stands."""
 
-import inspect
 import re
 from pathlib import Path
 
 import numpy as np
 
-from definetti_np import Network, train
+import definetti_np
+from definetti_np import Network
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -31,13 +31,10 @@ def test_readme__the_network_is_one():
     np.testing.assert_allclose(np.exp(network(np.ones((3, 6, 12, 2)))).sum(axis=1), 1, rtol=1e-5)
 
 
-def test_readme__table_has_the_arguments_and_defaults_of_train():
-    rows = re.findall(r"^\| `(\w+)` \| *(.*?) *\|", README, re.MULTILINE)
-    parameters = inspect.signature(train).parameters
-    assert [name for name, _ in rows] == list(parameters)
-    for name, default in rows:
-        wanted = parameters[name].default
-        shown = inspect.Parameter.empty if default == "" else eval(default.strip("`"))
-        if isinstance(shown, list):
-            shown, wanted = tuple(shown), tuple(wanted)
-        assert shown == wanted, name
+def test_readme__installs_the_version_that_it_is_of():
+    assert re.findall(r"definetti_np-([\d.]+)-py3-none-any\.whl", README) == [definetti_np.__version__]
+
+
+def test_readme__both_commands_of_the_gate_are_there():
+    for end in ("pytest", r"run_example\.py"):
+        assert len(re.findall(rf"^python3 -m venv .*{end}$", README, re.MULTILINE)) == 1
