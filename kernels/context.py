@@ -1,10 +1,10 @@
-"""What is known of a whole dataset at each position: how often its windows repeat, how positions go together.
+"""What is known of a whole dataset at each position: how its windows repeat, and how its positions go together.
 
 B    datasets; dataset b holds the distinct rows u in offsets[b], ..., offsets[b + 1] - 1
 U    distinct rows; row u counts counts[u] times
 P    positions
 C    channels, of which one is looked at
-K    widths, reaches, or numbers of context
+K    widths, reaches or orders; numbers of context
 L    words of a cell, the channels of a row at a position; 32 bits each
 V    distinct cells of all datasets together
 
@@ -17,28 +17,37 @@ import numpy as np
 
 from ._jit import Kernel, jit
 
+MOST_CELLS = 16  # of a position, that others are compared with
+
 
 def count_windows(words, channel, counts, offsets, widths, distinct, pairs):
     """Write how many distinct windows each dataset has around each position, and how many pairs of rows agree in one.
 
-    The window of w positions around position p begins at ``p - w // 2``; it is cut off at the ends of the row. The
-    pairs are ordered, and a row is one with itself: a window that occurs m times makes m * m of them. words (U, P, C)
-    int32 or int64, the bits of the values; counts (U,) int64; offsets (B + 1,) int64; widths (K,) int64, from 1 to P;
-    distinct, pairs (B, P, K) int64.
+    The window of w positions around position p begins at ``p - w // 2``, and is cut off at the ends of the row. The
+    pairs are ordered, and a row is a pair with itself: a window that occurs m times makes m * m of them. words
+    (U, P, C) int32 or int64, the bits of the values; counts (U,) int64; offsets (B + 1,) int64; widths (K,) int64,
+    from 1 to P; distinct, pairs (B, P, K) int64.
     """
     _count_windows(len(distinct), words, channel, counts, offsets, widths, distinct, pairs)
 
 
-def linkage(rows, channel, counts, offsets, reaches, r2, four_gametes, binary):
+def linkage(rows, channel, counts, offsets, reaches, r2, four_gametes):
     """Write how the `a` positions before a position go together with the `a` positions from it on, for each reach a.
 
-    Of these pairs of positions, without those beyond an end of the row, the ones count where both positions vary: r2
-    gets the mean of their squared correlations, four_gametes the share in which 00, 01, 10 and 11 all occur; 0 where
-    no pair counts. rows (U, P, C) float, counts (U,) int64, offsets (B + 1,) int64, reaches (K,) int64 from 1 on; r2
-    and four_gametes (B, P, K) float64. binary (B,) uint8 gets whether all values of a dataset are 0 or 1; where they
-    are not, nothing else is written.
+    Of these pairs of positions, without those beyond an end of the row, the ones count in which both positions vary:
+    r2 gets the mean of their squared correlations, four_gametes the share in which 00, 01, 10 and 11 all occur; 0 where
+    no pair counts. rows (U, P, C) of 0 and 1, counts (U,) int64, offsets (B + 1,) int64, reaches (K,) int64 from 1 on,
+    r2 and four_gametes (B, P, K) float64.
     """
-    _linkage(len(r2), rows, channel, counts, offsets, reaches, r2, four_gametes, binary)
+    _linkage(len(r2), rows, channel, counts, offsets, reaches, r2, four_gametes)
+
+
+def average_powers(rows, channel, counts, offsets, orders, out):
+    """Write the mean of ``x ** m`` over each dataset's rows at each position, for each order m.
+
+    rows (U, P, C), counts (U,) int64, offsets (B + 1,) int64, orders (K,) int64 from 1 on, out (B, P, K) float64.
+    """
+    _average_powers(len(out), rows, channel, counts, offsets, orders, out)
 
 
 def find_cells(words, offsets, numbers, firsts, counts):
@@ -46,6 +55,8 @@ def find_cells(words, offsets, numbers, firsts, counts):
 
     words (U, P, L) int32; offsets (B + 1,) int64. Writes numbers (U, P) int32; firsts (U * P,) int64, from
     ``offsets[b] * P`` the cell ``u * P + p`` at which each first appears; counts (B,) int64, how many a dataset has.
+    Where a position has more than `MOST_CELLS`, those that differ from that many have numbers of their own, equal or
+    not.
     """
     _find_cells(len(counts), words, offsets, numbers, firsts, counts)
 
@@ -66,11 +77,11 @@ def _sort_by_bit(bits, end, order, begins, new_order, new_begins):
     bits (U,) uint8, by row, of the position before `end`; order (U,) rows; begins (U,): rows ``order[i - 1]`` and
     ``order[i]`` agree from position ``begins[i]`` on.
     """
-    zeros, ones = 0, 0
+    zeros, ones = 0, 0  # where the next row with a 0, and the next with a 1, goes
     for u in range(len(bits)):
         ones += bits[u] == 0
-    zeros_begin, ones_begin = end, end  # from where on a row agrees with the last one that has the same bit
-    for i in range(len(order)):  # no branch inside: alleles cannot be foreseen
+    zeros_begin, ones_begin = end, end  # from where on it agrees with the last one of its kind
+    for i in range(len(order)):  # no branch inside, because alleles cannot be foreseen
         row, begin = order[np.uintp(i)], begins[np.uintp(i)]
         bit = bits[np.uintp(row)] != 0
         zeros_begin, ones_begin = max(zeros_begin, begin), max(ones_begin, begin)
@@ -85,7 +96,7 @@ def _sort_by_bit(bits, end, order, begins, new_order, new_begins):
 def _count_runs(begins, before, begin, ends):
     """How many distinct windows from position `begin` on there are, and the sum of the squares of their counts.
 
-    before (U + 1,): the counts of the rows before each in their order; ends (U + 1,) is room for the ends of the runs.
+    before (U + 1,): the counts of the rows before each one, in their order; ends (U + 1,) is room for those of runs.
     """
     rows, number = len(begins), 0
     for i in range(1, rows):  # no branch inside: what is no end is written over by the next
@@ -116,7 +127,7 @@ def _count_windows(b, arguments):
             others += (column[u] != 0) & (column[u] != differ)
         shift = 0
         while differ != 0:
-            if others == 0:  # two values, as alleles have: one pass tells them apart
+            if others == 0:  # two values, as alleles have, are told apart at once
                 for u in range(rows):
                     bits[u] = column[u] != 0
                 differ = 0
@@ -141,7 +152,7 @@ def _count_windows(b, arguments):
 
 @jit
 def _count_pairs(rows, channel, counts, both):
-    """Count the rows that hold a 1 at positions p and p + r, in ``both[p, r]``; False where a value is not 0 or 1.
+    """Write how many rows hold a 1 at position p and at position ``p + r`` to ``both[p, r]``.
 
     rows (U, P, C), counts (U,), both (P, R).
     """
@@ -149,37 +160,29 @@ def _count_pairs(rows, channel, counts, both):
     both[:] = 0
     ones = np.empty(positions, np.int64)
     for u in range(len(rows)):
-        number, others = 0, 0
-        for p in range(positions):
-            value = rows[u, p, channel]
+        number = 0
+        for p in range(positions):  # no branch inside: the place of a 0 is written over by the next
             ones[np.uintp(number)] = p
-            number += value == 1
-            others += (value != 0) & (value != 1)
-        if others > 0:
-            return False
+            number += rows[u, p, channel] == 1
         for i in range(number):
-            p = ones[i]
+            p = ones[np.uintp(i)]
             for j in range(i, number):
-                if ones[j] - p >= reach:
+                if ones[np.uintp(j)] - p >= reach:
                     break
-                both[np.uintp(p), np.uintp(ones[j] - p)] += counts[u]
-    return True
+                both[np.uintp(p), np.uintp(ones[np.uintp(j)] - p)] += counts[u]
 
 
 @Kernel
 def _linkage(b, arguments):
-    rows, channel, counts, offsets, reaches, r2, four_gametes, binary = arguments[0]
+    rows, channel, counts, offsets, reaches, r2, four_gametes = arguments[0]
     start, stop, positions = offsets[b], offsets[b + 1], rows.shape[1]
-    number = 0
+    number, reach = 0, 0
     for u in range(start, stop):
         number += counts[u]
-    reach = 0
     for k in range(len(reaches)):
         reach = max(reach, reaches[k])
     both = np.empty((positions, min(2 * reach, positions)), np.int64)
-    binary[b] = _count_pairs(rows[start:stop], channel, counts[start:stop], both)
-    if binary[b] == 0:
-        return
+    _count_pairs(rows[start:stop], channel, counts[start:stop], both)
     for p in range(positions):
         for k in range(len(reaches)):
             pairs, squares, gametes = 0, 0.0, 0
@@ -190,11 +193,28 @@ def _linkage(b, arguments):
                     if spread_i > 0 and spread_j > 0:
                         excess = number * ones_both - ones_i * ones_j
                         squares += (excess / spread_i) * (excess / spread_j)
-                        pairs += 1
                         zeros_both = number - ones_i - ones_j + ones_both
-                        gametes += (0 < ones_both < min(ones_i, ones_j)) & (zeros_both > 0)
+                        gametes += (0 < ones_both) & (ones_both < min(ones_i, ones_j)) & (zeros_both > 0)
+                        pairs += 1
             r2[b, p, k] = squares / max(pairs, 1)
             four_gametes[b, p, k] = gametes / max(pairs, 1)
+
+
+@Kernel
+def _average_powers(b, arguments):
+    rows, channel, counts, offsets, orders, out = arguments[0]
+    number = 0
+    for u in range(offsets[b], offsets[b + 1]):
+        number += counts[u]
+    out[b] = 0
+    for u in range(offsets[b], offsets[b + 1]):
+        for p in range(rows.shape[1]):
+            value = np.float64(rows[u, p, channel])
+            for k in range(len(orders)):
+                out[b, p, k] += counts[u] * value ** orders[k]
+    for p in range(rows.shape[1]):
+        for k in range(len(orders)):
+            out[b, p, k] /= number
 
 
 @jit
@@ -215,9 +235,10 @@ def _number_cells(words, start, stop, p, found, numbers, known):
     number = 0
     for u in range(start, stop):
         n = 0
-        while n < number and _differ(words, u, known[n], p):
+        while n < min(number, MOST_CELLS) and _differ(words, u, known[n], p):
             n += 1
-        if n == number:
+        if n == min(number, MOST_CELLS):
+            n = number
             known[n] = u
             number += 1
         numbers[u, p] = found + n
@@ -228,23 +249,21 @@ def _number_cells(words, start, stop, p, found, numbers, known):
 def _find_cells(b, arguments):
     words, offsets, numbers, firsts, counts = arguments[0]
     start, stop, positions = offsets[b], offsets[b + 1], words.shape[1]
-    known = np.empty(stop - start, np.int64)
+    known = np.empty(stop - start + 1, np.int64)
     found, place = 0, start * positions
     for p in range(positions):
         other = start + 1  # the first row that differs from the first one
         while other < stop and not _differ(words, other, start, p):
             other += 1
-        known[0] = start
+        known[0], known[1] = start, other
         number = 1 + (other < stop)
-        for u in range(start, min(other, stop)):
+        for u in range(start, other):
             numbers[u, p] = found
         more = 0
         for u in range(other, stop):
             differs = _differ(words, u, start, p)
             numbers[u, p] = found + differs
             more += differs & _differ(words, u, other, p)
-        if number == 2:
-            known[1] = other
         if more > 0:  # not two alleles
             number = _number_cells(words, start, stop, p, found, numbers, known)
         for n in range(number):
