@@ -47,7 +47,7 @@ def _renew_locks() -> None:
 def _run_loops_in_one_thread() -> None:
     """Let GNU OpenMP run loops in this process; the other layers start threads anew."""
     layer = sys.modules.get("numba.np.ufunc.omppool")
-    if getattr(layer, "openmp_vendor", None) == "GNU":
+    if layer is not None and getattr(layer, "openmp_vendor", None) == "GNU":
         threads = sys.modules["numba.np.ufunc.parallel"].NUM_THREADS
         ctypes.CFUNCTYPE(None, ctypes.c_int)(layer.launch_threads)(threads)  # it notes the id of this process
         ctypes.CDLL(layer.__file__).omp_set_max_active_levels(0)  # whatever number of threads a loop asks for

@@ -37,7 +37,7 @@ nitpick_ignore_regex = [("py:(obj|class|exc)", ".*")]
 html_theme = "alabaster"
 html_static_path = ["_static"]
 html_title = f"definetti_np {release}"
-html_show_sourcelink = False
+html_copy_source = False
 html_show_copyright = False
 toc_object_entries = False  # the bar at the side lists pages and headings
 html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
@@ -47,7 +47,7 @@ html_theme_options = {
     "font_family": "Helvetica, Arial, sans-serif",
     "head_font_family": "Helvetica, Arial, sans-serif",
     "font_size": "16px",
-    "page_width": "1180px",
+    "page_width": "1260px",
     "sidebar_width": "250px",
     "show_powered_by": False,
 }

@@ -15,7 +15,6 @@ import logging
 import os
 import struct
 import threading
-import time
 from pathlib import Path
 
 import numba
@@ -23,15 +22,12 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import event
+from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
 from ..numba_threads import threads_are_lost
 from ..process import after_fork
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from ._cache import compile_with_cache
 
 logger = logging.getLogger("definetti_np")
 
@@ -39,8 +35,6 @@ logger = logging.getLogger("definetti_np")
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 FEW_BYTES = 2**17  # of all arguments of a kernel: below it waking threads takes longer than the kernel
-
-PATIENCE = 60.0  # seconds to wait for another process that compiles
 
 SPIN_COUNT = "10000"  # of OpenMP's threads after a loop: some 0.1 ms
 
@@ -75,8 +69,9 @@ class Kernel:
     def _compile(self, kinds, arguments) -> int:
         unpacked = types.Tuple([_type_of(a) for a in arguments])
         signature = types.void(types.int64, types.CPointer(unpacked))
-        with _announce_compilation():
-            callback = _with_cache(numba.cfunc, signature, self.function)
+        callback = CFunc(self.function, (signature.args, signature.return_type), locals={}, options=OPTIONS)
+        with _announce_compilation(), _jit_enabled():
+            compile_with_cache(callback, self.function, callback.compile)
         self._callbacks.append(callback)
         self._addresses[kinds] = callback.address
         return callback.address
@@ -103,7 +98,19 @@ def _sources_stamp() -> str:
 
 def jit(function):
     """Compile a helper of kernels."""
-    return numba.njit(**OPTIONS)(function)
+    with _jit_enabled():
+        return numba.njit(**OPTIONS)(function)
+
+
+@contextlib.contextmanager
+def _jit_enabled():
+    """Compile kernels under NUMBA_DISABLE_JIT too, which somebody sets to debug a simulator of their own."""
+    before = numba.config.DISABLE_JIT
+    numba.config.DISABLE_JIT = 0
+    try:
+        yield
+    finally:
+        numba.config.DISABLE_JIT = before
 
 
 @contextlib.contextmanager
@@ -163,59 +170,6 @@ def _pack(arguments) -> tuple[tuple, array.array, int]:
 _address_at = ctypes.c_void_p.from_address
 
 
-def _with_cache(decorator, signature, function):
-    """Compile `function`, with Numba's cache on disk where there is a folder to write it to."""
-    try:
-        with _only_process():
-            return decorator(signature, cache=True, **OPTIONS)(function)
-    except RuntimeError as error:
-        if "no locator available" not in str(error):
-            raise
-        _warn_of_no_cache()
-        return decorator(signature, **OPTIONS)(function)
-
-
-@contextlib.contextmanager
-def _only_process():
-    """Keep other processes from writing to the cache meanwhile, for as long as they can be expected to wait.
-
-    Two that compile a function for different types at once may give both the same file name: Numba takes no lock.
-    """
-    if fcntl is None:
-        yield
-        return
-    path = Path(numba.njit(cache=True)(_one_by_one).stats.cache_path, "definetti_np.lock")
-    with open(path, "ab") as file:
-        deadline = time.monotonic() + PATIENCE
-        while not _try_lock(file) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        try:
-            yield
-        finally:
-            _unlock(file)  # a process that was forked meanwhile keeps the file open
-
-
-def _try_lock(file) -> bool:
-    """Whether to go on: with the lock, or because there is none to be had here."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
-    return True
-
-
-def _unlock(file) -> None:
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_UN)
-
-
-@functools.cache  # once a process
-def _warn_of_no_cache():
-    logger.warning("no folder for Numba's cache can be written to: set NUMBA_CACHE_DIR to keep compiled kernels")
-
-
 class _CompilationListener(event.Listener):
     announced = False
 
@@ -268,6 +222,9 @@ def _loop(parallel: bool):
     """The compiled loop over blocks ``(address, blocks, arguments)``."""
     _limit_spinning()
     signature = types.void(types.int64, types.int64, types.int64)
-    decorator = functools.partial(numba.njit, parallel=parallel, nogil=True)
-    with _announce_compilation():
-        return _with_cache(decorator, signature, _in_parallel if parallel else _one_by_one)
+    function = _in_parallel if parallel else _one_by_one
+    with _announce_compilation(), _jit_enabled():
+        loop = numba.njit(parallel=parallel, nogil=True, **OPTIONS)(function)
+        compile_with_cache(loop, function, lambda: loop.compile(signature))
+        loop.disable_compile()
+    return loop

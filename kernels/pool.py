@@ -118,8 +118,42 @@ def _top_k_forward(b, arguments):
                 out[b, :, p, c] = np.nan
 
 
+@jit
+def _rows_of_values(index, start, stop):
+    """The lowest row of values of a dataset, and room for `_count_rows`: how often each counts, and a list of them."""
+    low, high = index[start, 0], index[start, 0]
+    for u in range(start, stop):
+        for p in range(index.shape[1]):
+            low, high = min(low, index[u, p]), max(high, index[u, p])
+    return low, np.zeros(high - low + 1, np.int64), np.empty(stop - start, np.int32)
+
+
+@jit
+def _count_rows(index, counts, start, stop, p, low, times, rows):
+    """List the rows of values at a position, each once, count how often each occurs, and return how many there are.
+
+    They are fewer than the rows of the dataset where windows repeat, and are added up in their order there.
+    """
+    number = 0
+    for u in range(start, stop):  # no branch inside: a row seen before is written over by the next
+        v = index[u, p]
+        rows[np.uintp(number)] = v
+        number += times[np.uintp(v - low)] == 0
+        times[np.uintp(v - low)] += counts[u]
+    return number
+
+
+@jit
+def _size(counts, start, stop):
+    """The number of rows of a dataset, repeats counted."""
+    size = 0
+    for u in range(start, stop):
+        size += counts[u]
+    return size
+
+
 def moments_forward(values, index, counts, offsets, orders, out):
-    """Write the means of ``values ** orders[k]`` over each dataset's rows, with ``0 ** m = 0``.
+    """Write the means of ``values ** orders[k]`` over each dataset's rows, with ``0 ** m = 0``, added up in float64.
 
     values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, orders (K,) float64,
     out (B, K, P, C).
@@ -130,28 +164,31 @@ def moments_forward(values, index, counts, offsets, orders, out):
 @Kernel
 def _moments_forward(b, arguments):
     values, index, counts, offsets, orders, out = arguments[0]
-    rows = 0
-    for u in range(offsets[b], offsets[b + 1]):
-        rows += counts[u]
-    for k in range(len(orders)):
-        for p in range(index.shape[1]):
-            sums = out[b, k, p]
+    start, stop = offsets[b], offsets[b + 1]
+    size = _size(counts, start, stop)
+    low, times, rows = _rows_of_values(index, start, stop)
+    sums = np.empty(values.shape[1], np.float64)
+    for p in range(index.shape[1]):
+        number = _count_rows(index, counts, start, stop, p, low, times, rows)
+        for k in range(len(orders)):
             for c in range(len(sums)):
                 sums[c] = 0
-            for u in range(offsets[b], offsets[b + 1]):
-                row, count = values[index[u, p]], out.dtype.type(counts[u])
+            for i in range(number):
+                row, count = values[np.uintp(rows[i])], np.float64(times[np.uintp(rows[i] - low)])
                 if orders[k] == 1:  # the two common ones as loops of their own, which are vectorised
                     for c in range(len(sums)):
                         sums[c] += count * row[c]
                 elif orders[k] == 2:
                     for c in range(len(sums)):
-                        sums[c] += count * (row[c] * row[c])
+                        sums[c] += count * (np.float64(row[c]) * np.float64(row[c]))
                 else:
                     for c in range(len(sums)):
                         if row[c] != 0:
                             sums[c] += count * row[c] ** orders[k]
             for c in range(len(sums)):
-                sums[c] /= rows
+                out[b, k, p, c] = sums[c] / size
+        for i in range(number):
+            times[np.uintp(rows[i] - low)] = 0
 
 
 def moments_backward(gradient, values, index, counts, offsets, orders, value_offsets, out):
@@ -169,16 +206,88 @@ def _moments_backward(b, arguments):
     for v in range(value_offsets[b], value_offsets[b + 1]):
         for c in range(out.shape[1]):
             out[v, c] = 0
-    rows = 0
-    for u in range(offsets[b], offsets[b + 1]):
-        rows += counts[u]
-    for k in range(len(orders)):
-        for u in range(offsets[b], offsets[b + 1]):
-            scale = out.dtype.type(orders[k] * counts[u] / rows)
-            for p in range(index.shape[1]):
-                v = index[u, p]
-                for c in range(values.shape[1]):
-                    x = values[v, c]
-                    slope = 1.0 if orders[k] == 1 else x if orders[k] == 2 else x ** (orders[k] - 1)
-                    if x != 0:
-                        out[v, c] += scale * gradient[b, k, p, c] * slope
+    start, stop = offsets[b], offsets[b + 1]
+    size = _size(counts, start, stop)
+    low, times, rows = _rows_of_values(index, start, stop)
+    for p in range(index.shape[1]):
+        number = _count_rows(index, counts, start, stop, p, low, times, rows)
+        for k in range(len(orders)):
+            for i in range(number):
+                row, total, of_moment = values[np.uintp(rows[i])], out[np.uintp(rows[i])], gradient[b, k, p]
+                scale = out.dtype.type(orders[k] * times[np.uintp(rows[i] - low)] / size)
+                if orders[k] == 1:
+                    for c in range(len(row)):
+                        total[c] += scale * of_moment[c] if row[c] != 0 else out.dtype.type(0)
+                elif orders[k] == 2:
+                    for c in range(len(row)):
+                        total[c] += scale * of_moment[c] * row[c]
+                else:
+                    for c in range(len(row)):
+                        if row[c] != 0:
+                            total[c] += scale * of_moment[c] * row[c] ** (orders[k] - 1)
+        for i in range(number):
+            times[np.uintp(rows[i] - low)] = 0
+
+
+def var_forward(values, index, counts, offsets, means, out):
+    """Write the means of each dataset's rows and the means of the squared deviations from them, added up in float64.
+
+    values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, means (B, P, C) float64,
+    out (B, P, C).
+    """
+    _var_forward(len(out), values, index, counts, offsets, means, out)
+
+
+@Kernel
+def _var_forward(b, arguments):
+    values, index, counts, offsets, means, out = arguments[0]
+    start, stop = offsets[b], offsets[b + 1]
+    size = _size(counts, start, stop)
+    low, times, rows = _rows_of_values(index, start, stop)
+    sums = np.empty(values.shape[1], np.float64)
+    for p in range(index.shape[1]):
+        number = _count_rows(index, counts, start, stop, p, low, times, rows)
+        mean = means[b, p]
+        for c in range(len(sums)):
+            mean[c], sums[c] = 0, 0
+        for i in range(number):
+            row, count = values[np.uintp(rows[i])], np.float64(times[np.uintp(rows[i] - low)])
+            for c in range(len(sums)):
+                mean[c] += count * row[c]
+        for c in range(len(sums)):
+            mean[c] /= size
+        for i in range(number):
+            row, count = values[np.uintp(rows[i])], np.float64(times[np.uintp(rows[i] - low)])
+            for c in range(len(sums)):
+                deviation = row[c] - mean[c]
+                sums[c] += count * (deviation * deviation)
+            times[np.uintp(rows[i] - low)] = 0
+        for c in range(len(sums)):
+            out[b, p, c] = sums[c] / size
+
+
+def var_backward(gradient, means, values, index, counts, offsets, value_offsets, out):
+    """Write the gradient of `var_forward` to ``out``.
+
+    gradient (B, P, C), value_offsets (B + 1,) int64, the rows of out of each dataset, out (V, C), the rest as in
+    `var_forward`.
+    """
+    _var_backward(len(gradient), gradient, means, values, index, counts, offsets, value_offsets, out)
+
+
+@Kernel
+def _var_backward(b, arguments):
+    gradient, means, values, index, counts, offsets, value_offsets, out = arguments[0]
+    for v in range(value_offsets[b], value_offsets[b + 1]):
+        for c in range(out.shape[1]):
+            out[v, c] = 0
+    start, stop = offsets[b], offsets[b + 1]
+    size = _size(counts, start, stop)
+    low, times, rows = _rows_of_values(index, start, stop)
+    for p in range(index.shape[1]):
+        number = _count_rows(index, counts, start, stop, p, low, times, rows)
+        for i in range(number):
+            v, scale = np.uintp(rows[i]), 2 * times[np.uintp(rows[i] - low)] / size
+            for c in range(values.shape[1]):
+                out[v, c] += scale * gradient[b, p, c] * (values[v, c] - means[b, p, c])
+            times[np.uintp(rows[i] - low)] = 0

@@ -158,6 +158,29 @@ def moments_backward(gradient, values, index, counts, offsets, orders, out):
     return out
 
 
+def var_forward(values, index, counts, offsets):
+    """The means, and the means of the squared deviations from them."""
+    shape = len(offsets) - 1, index.shape[1], values.shape[1]
+    means, out = np.zeros(shape), np.zeros(shape)
+    for b, p, c in np.ndindex(shape):
+        rows = range(offsets[b], offsets[b + 1])
+        size = sum(counts[u] for u in rows)
+        means[b, p, c] = sum(counts[u] * float(values[index[u, p], c]) for u in rows) / size
+        out[b, p, c] = sum(counts[u] * (float(values[index[u, p], c]) - means[b, p, c]) ** 2 for u in rows) / size
+    return means, out
+
+
+def var_backward(gradient, means, values, index, counts, offsets, out):
+    out = out.astype(np.float64)
+    for b, p, c in np.ndindex(gradient.shape):
+        rows = range(offsets[b], offsets[b + 1])
+        for u in rows:
+            share = counts[u] / sum(counts[v] for v in rows)
+            deviation = float(values[index[u, p], c]) - means[b, p, c]
+            out[index[u, p], c] += gradient[b, p, c] * share * 2 * deviation
+    return out
+
+
 def _power(x, order):
     return x**order if x != 0 else 0.0
 

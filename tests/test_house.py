@@ -16,7 +16,8 @@ from definetti_np.engine.operators import OPERATIONS
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "definetti_np").glob("*.py")) + sorted((ROOT / "definetti_np").glob("[!k]*/*.py"))
 KERNELS = sorted((ROOT / "kernels").glob("[!_]*.py"))
-TREES = {path: ast.parse(path.read_text("utf-8")) for path in [*LIBRARY, *KERNELS, ROOT / "kernels" / "_jit.py"]}
+POLICY = [ROOT / "kernels" / "_jit.py", ROOT / "kernels" / "_cache.py"]
+TREES = {path: ast.parse(path.read_text("utf-8")) for path in [*LIBRARY, *KERNELS, *POLICY]}
 
 # Imports go from a floor to floors below it, or stay on it; a folder is one room of its floor.
 FLOORS = [

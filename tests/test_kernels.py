@@ -309,7 +309,18 @@ def test_winners_backward__matches_reference(rows, depth, k, dtype):
     )
 
 
-@given(ragged(), CHANNELS, st.lists(st.sampled_from([1.0, 2.0, 3.0, 0.5, 2.7]), min_size=1, max_size=4), DTYPES)
+@st.composite
+def repeated(draw):
+    """As `ragged`, with values that several rows of a dataset have at several positions."""
+    rng, index, counts, offsets = draw(ragged())
+    if draw(st.booleans()):
+        for b in range(len(offsets) - 1):
+            of_dataset = index[offsets[b] : offsets[b + 1]]
+            of_dataset[:] = rng.choice(of_dataset.reshape(-1)[: draw(SMALL)], of_dataset.shape)
+    return rng, index, counts, offsets
+
+
+@given(repeated(), CHANNELS, st.lists(st.sampled_from([1.0, 2.0, 3.0, 0.5, 2.7]), min_size=1, max_size=4), DTYPES)
 def test_moments__match_reference(rows, depth, orders, dtype):
     rng, index, counts, offsets = rows
     values, orders = abs(normal(rng, (index.size, depth), dtype)), np.array(orders)
@@ -321,6 +332,23 @@ def test_moments__match_reference(rows, depth, orders, dtype):
     gradient, out = normal(rng, out.shape, dtype), np.full_like(values, np.nan)
     expected = reference.moments_backward(gradient, values, index, counts, offsets, orders, np.zeros_like(out))
     pool.moments_backward(gradient, values, index, counts, offsets, orders, offsets * index.shape[1], out)
+    np.testing.assert_allclose(out, expected, **tolerance(dtype))
+
+
+@given(repeated(), CHANNELS, DTYPES, st.sampled_from([0, 100]))
+def test_var__matches_reference(rows, depth, dtype, offset):
+    rng, index, counts, offsets = rows
+    values = normal(rng, (index.size, depth), dtype) + dtype(offset)
+    out = np.full((len(offsets) - 1, index.shape[1], depth), np.nan, dtype)
+    means = np.full(out.shape, np.nan)
+    pool.var_forward(values, index, counts, offsets, means, out)
+    expected_means, expected = reference.var_forward(values, index, counts, offsets)
+    np.testing.assert_allclose(means, expected_means, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(out, expected, **tolerance(dtype))
+
+    gradient, out = normal(rng, out.shape, dtype), np.full_like(values, np.nan)
+    expected = reference.var_backward(gradient, means, values, index, counts, offsets, np.zeros_like(out))
+    pool.var_backward(gradient, means, values, index, counts, offsets, offsets * index.shape[1], out)
     np.testing.assert_allclose(out, expected, **tolerance(dtype))
 
 

@@ -179,7 +179,7 @@ def test_sequential__takes_functions_and_names_its_layers():
         (
             lambda: network_of(lambda x: Conv(9, 1)(x)),
             ValueError,
-            r"Conv\(9, 1\): the width 9 is larger than the 5 pos",
+            r"Conv\(9, 1\): the width is larger than the 5 positions it slides over, got 9",
         ),
     ],
 )

@@ -22,7 +22,7 @@ def top_k(features, k: int):
     The gradient goes to the rows that the values come from; among equal values to the first in canonical order.
     """
     features, k = _features("top_k", features), as_integer(k, "top_k: k", minimum=1)
-    check_k(k, int(_rows_of_datasets(features).min()), "ops.top_k")
+    check_k(k, int(_rows_of_datasets(features).min()), "features")
     return _largest(features, k)
 
 
@@ -115,6 +115,23 @@ def mean_over_rows(features: RowFeatures) -> Tensor:
         ones = np.ones_like(values.array)  # a mean has a gradient at 0 too; moments have none there
         gradient = np.ascontiguousarray(gradient).reshape(out.shape)
         kernels.moments_backward(gradient, ones, *rows, features.value_offsets, values_gradient)
+        return (values_gradient,)
+
+    return Tensor(out.reshape(-1, *features.row_shape), (values,), backward)
+
+
+def var_over_rows(features: RowFeatures) -> Tensor:
+    """The variance over the rows of each dataset, (B, P, C) or (B, N)."""
+    values = features.values
+    rows = features.rows_of_values(), features.counts, features.offsets
+    out = np.empty((len(features.offsets) - 1, features.positions, features.channels), values.array.dtype)
+    means = np.empty(out.shape)
+    kernels.var_forward(values.array, *rows, means, out)
+
+    def backward(gradient):
+        values_gradient = empty_like(values.array)
+        gradient = np.ascontiguousarray(gradient).reshape(out.shape)
+        kernels.var_backward(gradient, means, values.array, *rows, features.value_offsets, values_gradient)
         return (values_gradient,)
 
     return Tensor(out.reshape(-1, *features.row_shape), (values,), backward)

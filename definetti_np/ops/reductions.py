@@ -8,9 +8,9 @@ import numpy as np
 from ..checks import as_integer
 from ..engine.features import RowFeatures, expanded, of_rows
 from ..engine.tensor import Tensor
-from .elementwise import constant, multiply, subtract
+from .elementwise import multiply
 from .operands import operation, resolved, shown, tensors_of
-from .pooling import max_over_rows, mean_over_rows, rows_of_datasets, to_rows
+from .pooling import max_over_rows, mean_over_rows, rows_of_datasets, var_over_rows
 
 
 def _reduction(over_rows: Callable | None = None) -> Callable:
@@ -69,12 +69,6 @@ def _sum_over_rows(features: RowFeatures) -> Tensor:
     return multiply(mean_over_rows(features), rows_of_datasets(features))
 
 
-def _var_over_rows(features: RowFeatures) -> Tensor:
-    means = mean_over_rows(constant(features)).array  # a constant: what is subtracted does not change a variance
-    deviations = subtract(features, to_rows(means, features))
-    return mean_over_rows(multiply(deviations, deviations))
-
-
 @_reduction(_sum_over_rows)
 def sum(x, axis=None, keepdims=False):
     """The sum along axes; of features over the rows of each dataset, (B, P, C) or (B, N)."""
@@ -96,7 +90,7 @@ def mean(x, axis=None, keepdims=False):
     return Tensor(np.asarray(x.array.sum(axis=axis, keepdims=keepdims) / number), (x,), backward)
 
 
-@_reduction(_var_over_rows)
+@_reduction(var_over_rows)
 def var(x, axis=None, keepdims=False):
     """The variance along axes, divided by their length; of features over the rows of each dataset."""
     number = _count(x, axis)
