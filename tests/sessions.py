@@ -76,6 +76,16 @@ class Session:
         return found
 
 
+def need_openmp() -> None:
+    """Skip a test where OpenMP's library is missing, as on a bare machine: Numba has threads of its own there.
+
+    Another process looks, because the library reads its variables when it is loaded.
+    """
+    look = [sys.executable, "-c", "import numba.np.ufunc.omppool"]
+    if "libgomp" in subprocess.run(look, capture_output=True, text=True, timeout=LIMIT).stderr:
+        pytest.skip("OpenMP's library is not installed")
+
+
 def start(folder, environment=None, **options) -> Session:
     """Start a small training in a folder, with options of train; its log goes to `log` there."""
     options = {"logfile": str(folder / "log"), **options}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sessions import need_openmp
 
 from definetti_np import MultisetBatch, Network, Trainer
 from definetti_np.engine import features
@@ -204,16 +205,9 @@ network = Network((4, 3), (2,), [("fc", 5)], ("max",), [("softmax",)])
 Trainer(network, threads=2).step(np.zeros((100, 4, 3)), np.eye(2)[[0] * 100])
 print(order[0], loaded())
 """
-
-    def run(program):
-        environment = {**os.environ, "NUMBA_THREADING_LAYER": "omp"}
-        return subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=100
-        )
-
-    if "libgomp" in run("import numba.np.ufunc.omppool").stderr:
-        pytest.skip("OpenMP's library is not installed, and Numba has threads of its own")
-    done = run(program)
+    need_openmp()
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "omp"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=100)
     assert done.stdout == "('GOMP_SPINCOUNT', False) True\n", done.stderr
 
 

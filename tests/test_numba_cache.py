@@ -322,7 +322,7 @@ def run(folder, dtype):
     kernel(1, out)
     print(dtype, out[0], *[callback.cache_hits for callback in kernel._callbacks])
 
-run(sys.argv[1] + "/warm", "uint8")  # which imports what another user may not read
+run(f"{sys.argv[1]}/warm{os.getpid()}", "uint8")  # compiling imports what another user may not be able to read
 os.umask(0o022)
 os.setgid(int(sys.argv[2]))
 os.setuid(int(sys.argv[2]))

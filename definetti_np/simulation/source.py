@@ -86,7 +86,7 @@ def forget_locks_of_other_threads() -> None:
     """In a forked process: replace locks that another thread may have held at the fork and will never release."""
     global _global_generators
     _global_generators = threading.RLock()
-    np.random.set_bit_generator(np.random.MT19937())  # type: ignore[attr-defined]
+    np.random.set_bit_generator(np.random.MT19937())  # type: ignore[attr-defined, unused-ignore]
 
 
 def takes_generator(simulator: Callable) -> bool:
