@@ -16,12 +16,9 @@ import threading
 
 from .process import after_fork
 
-_lost = False
-
-
-def threads_are_lost() -> bool:
-    """Whether Numba started its threads in a process that this one was forked from: here they are missing."""
-    return _lost
+# Whether Numba started its threads in a process that this one was forked from: here they are missing. It is a variable,
+# because every kernel asks.
+are_lost = False
 
 
 def _have_started() -> bool:
@@ -29,9 +26,9 @@ def _have_started() -> bool:
 
 
 def _note_fork() -> None:
-    global _lost
-    _lost = _lost or _have_started()
-    if _lost:
+    global are_lost
+    are_lost = are_lost or _have_started()
+    if are_lost:
         _renew_locks()
         _run_loops_in_one_thread()
 

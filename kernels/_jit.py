@@ -25,7 +25,7 @@ from numba.core import event
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
-from ..numba_threads import threads_are_lost
+from .. import numba_threads
 from ..process import after_fork
 from ._cache import compile_with_cache
 
@@ -60,7 +60,7 @@ class Kernel:
         kinds, fields, size = _pack(arguments)
         code = self._addresses.get(kinds) or self._compile(kinds, arguments)
         address, _ = fields.buffer_info()  # `fields` and `arguments` are alive until the loop returns
-        if blocks == 1 or size < FEW_BYTES or threads_are_lost():
+        if blocks == 1 or size < FEW_BYTES or numba_threads.are_lost:
             _loop(False)(code, blocks, address)
             return
         with _one_at_a_time:
@@ -119,7 +119,7 @@ def threads(number: int):
 
     In a process that was forked from one with such threads they use one thread, and compute the same bits.
     """
-    if threads_are_lost():
+    if numba_threads.are_lost:
         yield
         return
     _limit_spinning()
