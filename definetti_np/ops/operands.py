@@ -142,9 +142,8 @@ def check_broadcast(name: str, operands, shapes) -> None:
 def shown(operand) -> str:
     """What an operand is, with its shape and the letters of its axes."""
     if isinstance(operand, RowFeatures):
-        return f"features (rows, {'N' if operand.flat_rows else 'P, C'}) = {('rows', *operand.row_shape)}".replace(
-            "'", ""
-        )
+        letters = "N" if operand.flat_rows else "P, C"
+        return f"features (rows, {letters}) = (rows, {', '.join(map(str, operand.row_shape))})"
     shape = shape_of(operand)
     letters = {2: " (B, N)", 3: " (B, P, C)"}.get(len(shape), "")
     return f"a Tensor{letters} = {shape}" if isinstance(operand, Tensor) else f"an array of shape {shape}"
