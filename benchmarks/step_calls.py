@@ -7,6 +7,7 @@ made and those that only reshape, calls of kernels, and the least time of a step
 """
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -19,7 +20,8 @@ from definetti_np import MultisetBatch, Network, Trainer
 from definetti_np.engine import tensor
 from definetti_np.kernels import _jit
 
-ROOT = str(Path(definetti_np.__file__).parents[1])
+PACKAGE = Path(definetti_np.__file__).parent
+FOLDERS = tuple(f"{folder}{os.sep}" for folder in (PACKAGE, (PACKAGE / "kernels").resolve()))  # a link in a checkout
 
 
 def count_calls(step) -> dict:
@@ -29,7 +31,7 @@ def count_calls(step) -> dict:
     def notice(frame, event, argument):
         nonlocal last
         file = frame.f_code.co_filename
-        if event == "call" and file.startswith(ROOT) and file != __file__:
+        if event == "call" and file.startswith(FOLDERS):
             counts["calls"] += 1
             counts["changes of file"] += file != last
             last = file
