@@ -1,7 +1,7 @@
 """Permutation-invariant networks, from layer lists, h(g(Phi(x_1), ..., Phi(x_n))), or from a function."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -17,6 +17,8 @@ from .multiset import MultisetBatch, as_floats
 from .seeds import check_seed, weights_rng
 from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
 from .summary import describe_network
+
+ANY_NUMBER_OF_ROWS = "train with input_shape[0]=None to allow any number of rows"
 
 
 class Network:
@@ -146,8 +148,9 @@ class Network:
 
     def predict_batch(self, batch: MultisetBatch) -> np.ndarray:
         """Predict from a batch that `as_batch` has made, (B, N)."""
-        prediction = self.compute(batch).array
-        return np.exp(prediction) if self.spec.ends_in_softmax else prediction
+        with np.errstate(all="ignore"):  # a probability of 0 is an underflow
+            prediction = self.compute(batch).array
+            return np.exp(prediction) if self.spec.ends_in_softmax else prediction
 
     def compute(self, batch: MultisetBatch, log: list | None = None) -> Tensor:
         """The output (B, N) as a constant; operations write what they compute of whole datasets to the log."""
@@ -205,8 +208,7 @@ class Network:
         rows = self.spec.input_shape[0]
         if rows is not None and (sizes != rows).any():
             raise ValueError(
-                f"data: a dataset of {sizes[sizes != rows][0]} rows, the network takes {rows}; "
-                "train with input_shape[0]=None to allow any number"
+                f"data: a dataset of {sizes[sizes != rows][0]} rows, the network takes {rows}; {ANY_NUMBER_OF_ROWS}"
             )
         check_k(self.spec.fewest_rows, sizes.min(), f"data: a dataset of {sizes.min()} rows")
 
@@ -215,14 +217,40 @@ def check_datasets(data, input_shape: tuple, *, first: int = 0) -> Sequence[np.n
     """Return data as a sequence of arrays that each fit `input_shape`, or raise an error that says which does not."""
     if isinstance(data, np.ndarray) and data.ndim != len(input_shape) + 1:
         wanted = ", ".join(["datasets", *("any" if d is None else str(d) for d in input_shape)])
-        raise ValueError(f"data: an array of shape {data.shape}, the network takes ({wanted})")
+        hint = "; one dataset is [data]" if shape_fits(data.shape, input_shape) else ""
+        raise ValueError(f"data: an array of shape {data.shape}, the network takes ({wanted}){hint}")
+    if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
+        hint = "; give list(data.values())" if isinstance(data, Mapping) else ""
+        raise TypeError(f"data must be an array, arrays, or a MultisetBatch, got {type(data).__name__}{hint}")
     datasets = data if isinstance(data, (list, tuple, np.ndarray)) else list(data)
     for i, dataset in enumerate(datasets, first):
         if not isinstance(dataset, np.ndarray):
-            raise TypeError(f"data[{i}] must be a NumPy array, got {type(dataset).__name__}")
+            raise TypeError(_what_is_no_array(data, i, dataset, input_shape))
         if not shape_fits(dataset.shape, input_shape):
-            raise ValueError(f"data[{i}] has shape {dataset.shape}, the network takes {input_shape}")
+            hint = _hint_for_rows(dataset.shape, input_shape)
+            raise ValueError(f"data[{i}] has shape {dataset.shape}, the network takes {input_shape}{hint}")
     return datasets
+
+
+def _what_is_no_array(data, i: int, dataset, input_shape: tuple) -> str:
+    """Say how to make arrays of a table of another library, which gives its columns or tables again, or of lists."""
+    if hasattr(data, "__array__"):
+        array = "numpy.asarray(data)"
+        one = len(getattr(data, "shape", ())) == len(input_shape)
+        hint = f"[{array}] if it is one dataset" if one else array
+        return f"data must be a NumPy array or arrays, got {type(data).__name__}; give {hint}"
+    convertible = isinstance(dataset, (list, tuple)) or hasattr(dataset, "__array__") and np.ndim(dataset)
+    hint = f"; give numpy.asarray(data[{i}])" if convertible else ""
+    return f"data[{i}] must be a NumPy array, got {type(dataset).__name__}{hint}"
+
+
+def _hint_for_rows(shape: tuple, wanted: tuple) -> str:
+    """What to do if it is only the number of rows that does not fit."""
+    if len(shape) != len(wanted) or shape[1:] != wanted[1:]:
+        return ""
+    if shape[0] == 0:
+        return "; it has no rows"
+    return f"; {ANY_NUMBER_OF_ROWS}"
 
 
 class LayerLists:

@@ -6,7 +6,8 @@ caller goes on with memory that nobody has written. In a grandchild it waits for
 
 So GNU OpenMP is told, in every process that is forked after the start of those threads, to run each loop in the thread
 that asks for it. That holds for loops of simulators and of their own processes too: it may be our kernels that have
-started the threads. This module does not import Numba; it looks at what others have imported.
+started the threads. And no process is forked while another thread compiles, because Numba could never compile there.
+This module does not import Numba; it looks at what others have imported.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ import multiprocessing
 import sys
 import threading
 
-from .process import after_fork
+from .process import after_fork, pause_for_fork
 
 # Whether Numba started its threads in a process that this one was forked from: here they are missing. It is a variable,
 # because every kernel asks.
@@ -55,6 +56,23 @@ def _may_be_a_fork() -> bool:
     return multiprocessing.parent_process() is not None and "--multiprocessing-fork" not in sys.orig_argv
 
 
+_held = threading.local()  # the lock that this thread holds while it forks
+
+
+def _wait_for_compiler() -> None:
+    module = sys.modules.get("numba.core.compiler_lock")
+    _held.lock = getattr(module, "global_compiler_lock", None)
+    if _held.lock is not None:
+        _held.lock.acquire()
+
+
+def _leave_compiler() -> None:
+    if _held.lock is not None:
+        _held.lock.release()
+        _held.lock = None
+
+
+pause_for_fork(_wait_for_compiler, _leave_compiler)
 after_fork(_note_fork)
 if _may_be_a_fork():  # maybe after the start of Numba's threads and before this module was imported
     _note_fork()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 _forks = 0  # that lie between this process and the first one that imported this module
 _callbacks: list[Callable[[], Callable | None]] = []
+_pauses: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
 
 def owner() -> tuple[int, int]:
@@ -34,9 +35,28 @@ def after_fork(callback: Callable[[], None]) -> None:
     _callbacks.append(known)
 
 
+def pause_for_fork(begin: Callable[[], None], end: Callable[[], None]) -> None:
+    """Call `begin` before each fork, and `end` after it in both processes, in the thread that forks.
+
+    That is for work of other threads that must not be half done in the child: `begin` takes the lock that they hold.
+    """
+    _pauses.append((begin, end))
+
+
+def _begin_pauses() -> None:
+    for begin, _ in reversed(_pauses):
+        begin()
+
+
+def _end_pauses() -> None:
+    for _, end in _pauses:
+        end()
+
+
 def _note_fork() -> None:
     global _forks
     _forks += 1
+    _end_pauses()
     for reference in list(_callbacks):
         callback = reference()
         if callback is not None:
@@ -44,4 +64,4 @@ def _note_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=_note_fork)
+    os.register_at_fork(before=_begin_pauses, after_in_parent=_end_pauses, after_in_child=_note_fork)

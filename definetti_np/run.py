@@ -137,6 +137,8 @@ class Run:
         examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._settings.seed}"
         try:
             loss, accuracy = self._trainer.step(data, labels)
+            if batch + 1 == self._settings.num_batches:
+                self._trainer.check_last_step(data, labels)
         except FloatingPointError as error:
             raise FloatingPointError(f"batch {batch} ({examples}): {error}{self._what_is_kept()}") from None
         except Exception as error:  # a function of the user's failed; the network is as it was before

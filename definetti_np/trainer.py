@@ -19,9 +19,8 @@ from .summary import describe_choice
 
 LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
 LOSS_OPERATIONS = {"cross-ent": ops.cross_entropy, "l2": ops.squared_error}
-_WHAT_TO_TRY = (
-    "the network is as it was before this step. Try a smaller learning rate, or data and labels of a size near 1"
-)
+_SMALLER_NUMBERS = "try a smaller learning rate, or data and labels of a size near 1"
+_WHAT_TO_TRY = f"the network is as it was before this step. {_SMALLER_NUMBERS.capitalize()}"
 
 
 class Trainer:
@@ -98,10 +97,7 @@ class Trainer:
         if not self._checked:
             self._check_function(data)
         with kernel_threads(self.threads), self._workspace.used():
-            batch = self.network.as_batch(data)
-            labels = self._check_labels(labels, len(batch))
-            prediction = self.network.forward(batch)
-            loss = self._loss_of(prediction, labels)
+            prediction, labels, loss = self._forward(data, labels)
             if not math.isfinite(loss.array):
                 raise FloatingPointError(f"the loss is {loss.array}; {_WHAT_TO_TRY}")
             loss_value = float(loss.array)
@@ -112,6 +108,23 @@ class Trainer:
             self._check_gradients()
             self.optimizer.step()
         return loss_value, accuracy
+
+    def check_last_step(self, data, labels) -> None:
+        """Raise a FloatingPointError if the step on this batch has made its loss or a weight NaN or infinite.
+
+        A step looks at the loss before it, so the last one of a run is looked at by nobody else.
+        """
+        with kernel_threads(self.threads), self._workspace.used():
+            _, _, loss = self._forward(data, labels)
+        if not math.isfinite(loss.array) or not np.isfinite(self.network.flat.weights).all():
+            raise FloatingPointError(f"the loss is {loss.array} after the last step; {_SMALLER_NUMBERS}")
+
+    def _forward(self, data, labels) -> tuple[Tensor, np.ndarray, Tensor]:
+        """The prediction, the labels in the network's dtype, and the loss of a batch."""
+        batch = self.network.as_batch(data)
+        labels = self._check_labels(labels, len(batch))
+        prediction = self.network.forward(batch)
+        return prediction, labels, self._loss_of(prediction, labels)
 
     def _accuracy_of(self, prediction: Tensor, labels: np.ndarray, loss: float) -> float:
         if self.accuracy is None:

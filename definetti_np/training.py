@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
+from .cores import describe_cores
 from .files.lock import only_run
 from .interruption import Interruption
 from .logs import log_to
@@ -207,6 +208,7 @@ def _make_trainer(settings: TrainSettings) -> Trainer:
         learning_rate=settings.learning_rate,
         threads=settings.training_threads,
     )
+    logger.info("this process may use %s", describe_cores())
     logger.info(
         "training %d parameters for %d batches of %d, with seed %d, %s and %d threads",
         network.flat.weights.size, settings.num_batches, settings.batch_size, settings.seed, settings.streams,

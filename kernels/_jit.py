@@ -117,18 +117,20 @@ def _jit_enabled():
 def threads(number: int):
     """Let kernels use `number` threads, at most the number that Numba was started with, inside a block.
 
-    In a process that was forked from one with such threads they use one thread, and compute the same bits.
+    In a process that was forked from one with such threads they use one thread, and compute the same bits. Meanwhile
+    NumPy neither warns nor raises, whatever `numpy.seterr` says: what is computed is looked at where it matters.
     """
-    if numba_threads.are_lost:
-        yield
-        return
-    _limit_spinning()
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+    with np.errstate(all="ignore"):
+        if numba_threads.are_lost:
+            yield
+            return
+        _limit_spinning()
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
 
 
 def blocks_of(items: int, size: int) -> int:

@@ -12,11 +12,8 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
-
-os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # threads that can be forked
 
 import numpy as np
 
@@ -59,8 +56,6 @@ def fork(function) -> int:
     process = os.fork()
     if process == 0:
         try:
-            # Forked processes share the lock with which Numba starts threads: one that is killed may hold it for ever.
-            sys.modules["numba.np.ufunc.parallel"]._backend_init_process_lock = threading.RLock()
             function()
             os._exit(0)
         except BaseException:

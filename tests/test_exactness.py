@@ -138,6 +138,20 @@ def test_gradient__of_what_is_added_to_many_datasets(shape, number):
     assert_close(scale.gradient, (whole * whole).sum(axis=axes))
 
 
+@NUMBERS
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_bias__gradient_of_many_rows(pool, number):
+    """Of a dense layer; under a maximum each dataset sends its gradient to one row."""
+    datasets = number if pool == "max" else 1
+    bias = Leaf(np.zeros(2, np.float32), np.zeros(2, np.float32))
+    features = features_of(Tensor(positive(number, 0, (3,))), 1, [number // datasets] * datasets)
+    out = getattr(ops, pool)(ops.dense(ops.flatten(features), np.ones((3, 2), np.float32), bias))
+    gradient = positive(datasets, 0)
+    backpropagate(out, gradient)
+    expected = gradient.astype(np.float64).sum(axis=0)
+    np.testing.assert_allclose(bias.gradient, expected, rtol=64 * 2.0**-24)  # blocks of 64 rows are added up in float32
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
 @NUMBERS
 def test_loss__mean_of_many_datasets(loss, number):

@@ -89,3 +89,46 @@ def test_fork__processes_of_a_simulator_may_use_numba_too():
     """It is our kernels that have started the threads, in the process that these were forked from."""
     code, output = Session("-c", NESTED).end()
     assert code == 0, output
+
+
+COMPILING = """
+import os, signal, sys, threading, time
+import numba, numpy as np
+import definetti_np
+from definetti_np.kernels._jit import Kernel
+
+def compile_kernel(number):
+    scope = {}
+    exec(f"def kernel(block, arguments):\\n    arguments[0][0][block] = {number} + block", scope)
+    out = np.zeros(3, np.int64)
+    Kernel(scope["kernel"])(3, out)
+    return out.tolist()
+
+def compile_for_ever():
+    for number in range(10**6):
+        if ended.is_set():
+            return
+        numba.njit(eval(f"lambda x: x + {number}"))(1)
+
+numba.njit(lambda x: x)(1)
+ended = threading.Event()
+thread = threading.Thread(target=compile_for_ever)
+thread.start()
+codes = []
+for i in range(10):
+    time.sleep(0.02)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os._exit(compile_kernel(i) != [i, i + 1, i + 2])
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+ended.set()
+thread.join()
+assert codes == [0] * 10, codes
+"""
+
+
+def test_fork__while_another_thread_compiles():
+    """The child has no such thread, which held the lock of Numba's compiler and was within LLVM."""
+    code, output = Session("-c", COMPILING).end()
+    assert code == 0, output

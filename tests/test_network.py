@@ -162,6 +162,68 @@ def test_network__data_that_is_no_array_of_numbers(data):
         network(data)
 
 
+class Table:
+    """As a DataFrame of pandas: NumPy makes an array of it, and it iterates over the names of its columns."""
+
+    def __init__(self, array, iterates_over=None):
+        self.array, self.shape = array, array.shape
+        self.iterates_over = range(array.shape[1]) if iterates_over is None else iterates_over
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+    def __iter__(self):
+        return iter(self.iterates_over)
+
+
+ASK = "data must be an array, arrays, or a MultisetBatch, got"
+GIVE = r"must be a NumPy array, got {}; give numpy\.asarray\(data\[{}\]\)"
+ANY_NUMBER = r"; train with input_shape\[0\]=None to allow any number of rows"
+CUBE = np.zeros((2, 5, 4))
+STRANGE = {
+    "a table": (Table(CUBE[0]), r"data must be .* got Table; give \[numpy\.asarray\(data\)\] if it is one dataset"),
+    "a cube of tables": (Table(CUBE, [Table(CUBE[0])] * 2), r"data must be .* got Table; give numpy\.asarray\(data\)"),
+    "tables": ([CUBE[0], Table(CUBE[0])], GIVE.format("Table", 1)),
+    "lists": (CUBE.tolist(), GIVE.format("list", 0)),
+    "tuples": ((((0.0,) * 4,) * 5,), GIVE.format("tuple", 0)),
+    "a list of numbers": ([1.0, 2.0], r"data\[0\] must be a NumPy array, got float$"),
+    "an iterator of numbers": (lambda: iter(np.ones(3)), r"data\[0\] must be a NumPy array, got float64$"),
+    "a dict": ({"a": CUBE[0]}, rf"{ASK} dict; give list\(data\.values\(\)\)"),
+    "a path": ("data.npy", f"{ASK} str$"),
+    "bytes": (b"data", f"{ASK} bytes$"),
+    "nothing": (None, f"{ASK} NoneType$"),
+    "a number": (3, f"{ASK} int$"),
+    "a function": (len, f"{ASK} builtin_function_or_method$"),
+    "one dataset": (CUBE[0], r"shape \(5, 4\), the network takes \(datasets, 5, 4\); one dataset is \[data\]$"),
+    "a row": (CUBE[0, 0], r"an array of shape \(4,\), the network takes \(datasets, 5, 4\)$"),
+    "other rows, an array": (np.zeros((2, 6, 4)), rf"data\[0\] has shape \(6, 4\), .*{ANY_NUMBER}"),
+    "other rows, arrays": ([CUBE[0], np.zeros((6, 4))], rf"data\[1\] has shape \(6, 4\), .*{ANY_NUMBER}"),
+    "other rows, an iterator": (lambda: iter([np.zeros((6, 4))]), rf"data\[0\] has shape \(6, 4\), .*{ANY_NUMBER}"),
+    "other rows, a batch": (MultisetBatch.from_datasets([np.zeros((6, 4))]), rf"a dataset of 6 rows.*{ANY_NUMBER}"),
+    "no rows": ([np.zeros((0, 4))], r"data\[0\] has shape \(0, 4\), the network takes \(5, 4\); it has no rows$"),
+    "other rows and columns": ([np.zeros((6, 3))], r"data\[0\] has shape \(6, 3\), the network takes \(5, 4\)$"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("call", ["network", "predict", "step"])
+def test_network__data_that_somebody_may_try(name, call):
+    data, message = STRANGE[name]
+    network = Network((5, 4), (2,), [("fc", 3)], ("max",), [("softmax",)], seed=1)
+    model = Model(network, loss="cross-ent", seed=1, batches_trained=0)
+    step = Trainer(network).step
+    function = {"network": network, "predict": model.predict, "step": lambda data: step(data, np.eye(2))}
+    with pytest.raises((TypeError, ValueError), match=message):
+        function[call](data() if "iterator" in name else data)
+
+
+def test_predict__what_gives_arrays_is_data():
+    network = Network((5, 4), (2,), [("fc", 3)], ("max",), [("softmax",)], seed=1)
+    expected = network(CUBE).tobytes()
+    for data in (Table(CUBE, list(CUBE)), tuple(CUBE), map(np.asarray, CUBE), {0: CUBE[0], 1: CUBE[1]}.values()):
+        assert network(data).tobytes() == expected
+
+
 def test_network__too_few_rows_for_top_k():
     network = Network((None, 4), (2,), [("fc", 3)], ("top_k", 3), [("softmax",)], seed=1)
     with pytest.raises(ValueError, match=r"a dataset of 2 rows: top_k needs 1 <= k <= 2 .*, got k=3"):

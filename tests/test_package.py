@@ -54,6 +54,15 @@ def test_names__are_all_there():
         definetti_np.trian  # noqa: B018
 
 
+def test_test__is_no_test_of_pytest(tmp_path):
+    script = tmp_path / "test_mine.py"
+    script.write_text("from definetti_np import test\n\n\ndef test_mine():\n    assert callable(test)\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(script)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
 def test_names__type_checkers_see_those_that_are_loaded_on_first_use():
     package = Path(definetti_np.__file__).parent
     assert (package / "py.typed").is_file()

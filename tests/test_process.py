@@ -77,6 +77,18 @@ def test_after_fork__forgets_a_method_with_its_object():
     assert len(process._callbacks) == before
 
 
+def test_pause_for_fork__around_it_in_both_processes(monkeypatch):
+    calls = []
+    monkeypatch.setattr(process, "_pauses", process._pauses.copy())
+    for name in "ab":
+        process.pause_for_fork(
+            lambda name=name: calls.append(f"{name} begins"), lambda name=name: calls.append(f"{name} ends")
+        )
+    in_both = ["b begins", "a begins", "a ends", "b ends"]
+    assert in_child(lambda: calls) == str(in_both)
+    assert calls == in_both
+
+
 def test_process__imports_neither_numpy_nor_numba():
     program = "import sys, definetti_np.process; print('numpy' in sys.modules, 'numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -293,3 +293,24 @@ def test_train__weights_that_are_not_finite_are_never_written(tmp_path):
     with pytest.raises(FloatingPointError, match="weights are not finite; try a smaller|the loss is nan"):
         train(simulator=simulator, **SMALL, save_path=tmp_path / "w", checkpoint_every=1, learning_rate=1e39)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("saved", [True, False])
+@pytest.mark.parametrize("rate", [1e37, 3e38, 1e39, 1e308])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"h_net": [("matmul",)], "loss": "l2"}, {"g": ("moments", 1, 2)}, {"phi_net": [], "h_net": [("softmax",)]}],
+    ids=str,
+)
+@pytest.mark.parametrize("batches", [1, 3])
+def test_train__a_learning_rate_that_is_too_large_gives_no_model(tmp_path, saved, rate, options, batches):
+    """No step comes after the last one that would find its loss NaN."""
+    options = {**SMALL, **options, "num_batches": batches}
+    with pytest.raises(FloatingPointError, match="batch [01] .*: the (loss is|gradient).* smaller learning rate"):
+        train(
+            simulator=simulator,
+            **options,
+            **{"save_path": tmp_path / "w", "checkpoint_every": 10} if saved else {},
+            learning_rate=rate,
+        )
+    assert os.listdir(tmp_path) == []

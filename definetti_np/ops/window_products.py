@@ -74,7 +74,7 @@ class WinnersGradient:
 
     def conv_backward_bias(self) -> np.ndarray:
         """The gradient with respect to the bias, (N,)."""
-        return self.array.reshape(-1, self.shape[1]).sum(axis=0)
+        return _sum_of_rows(self.array.reshape(-1, self.shape[1]))
 
     def conv_backward_weight(self, values: np.ndarray, windows: Windows) -> np.ndarray:
         """The gradient with respect to the weight as a matrix, (width * C, N)."""
@@ -131,7 +131,7 @@ class WindowGradient:
 
     def conv_backward_bias(self) -> np.ndarray:
         """The gradient with respect to the bias, (N,)."""
-        return self.sums.sum(axis=0)
+        return _sum_of_rows(self.sums)
 
     def conv_backward_weight(self, values: np.ndarray, windows: Windows) -> np.ndarray:
         """The gradient with respect to the weight as a matrix, (width * C, N)."""
@@ -157,6 +157,11 @@ class WindowGradient:
         product = product.reshape(-1, width, shape[1])
         scatter_windows(product, self.active, active_offsets, windows.rows, value_offsets, out)
         return out
+
+
+def _sum_of_rows(array: np.ndarray) -> np.ndarray:
+    """The sum along the first axis, added up in float64 because the rows may be many."""
+    return array.sum(axis=0, dtype=np.float64).astype(array.dtype)
 
 
 def _number_of_parts(weights: int, most: int) -> int:
