@@ -27,9 +27,13 @@ def as_positive_number(value: Any, name: str) -> float:
     """Return `value` as a positive, finite float, or raise an error that names the argument."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.number)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 < float(value) < float("inf"):
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = float("inf")
+    if not 0 < number < float("inf"):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    return float(value)
+    return number
 
 
 def check_width(width: int, positions: int, where: str) -> None:
@@ -54,3 +58,8 @@ def qualified_name(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def shorten(text: str, most: int) -> str:
+    """The first characters of a text, and how many more there are; messages may quote what is as long as a file."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more characters)"

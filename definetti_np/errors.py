@@ -16,3 +16,13 @@ class NotFiniteError(ValueError):
 
 class ModelFileError(ValueError):
     """A file is not a model that this version can read, or cannot be read at all."""
+
+
+class NotSavedError(OSError):
+    """A model was trained, but cannot be written to its file.
+
+    `model` is the model, and `place` the file in another folder that it was written to instead, None if there is none.
+    """
+
+    model = None
+    place = None

@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .checks import as_integer, name_of
+from .checks import as_integer, name_of, shorten
 from .cores import available_cores
 from .engine.workspace import Workspace
 from .errors import ModelFileError
-from .files.archive import check_parent, model_path, read_model, write_model
+from .files.archive import MODEL, StoredFile, open_file, refuse_on_error, write_model
+from .files.paths import check_parent, model_path
 from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
-from .specs import network_spec
+from .specs import function_spec, network_spec
 from .summary import describe_choice, layer_table
 
 # What is predicted at once; a result does not depend on which others it is computed with.
@@ -136,28 +137,25 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
         message names file and reason.
     """
     path = model_path(path, "path")
-    header, weights = read_model(path)
-    try:
-        seed = as_integer(header["seed"], "seed", minimum=0)
-        stored = {name: array.shape for name, array in weights.items()}
-        network = _network(path, header["network"], network_function, seed, stored)
-        model = Model(
-            network,
-            loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
-            seed=seed,
-            batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
-        )
+    with open_file(path, MODEL) as stored:
+        with refuse_on_error(path, "the header describes no network"):
+            header = stored.header
+            seed = as_integer(header["seed"], "seed", minimum=0)
+            network = _network(stored, path, network_function, seed)
+            model = Model(
+                network,
+                loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
+                seed=seed,
+                batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
+            )
         for name, array in network.parameters.items():
-            array[...] = weights[name]
-    except ModelFileError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{path}: the header describes no network: {error}") from error
+            stored.read(name, out=array)
     return model
 
 
-def _network(path, description: dict, network_function: Callable | None, seed: int, stored: dict) -> Network:
-    """The network that a file describes, if its parameters have the shapes that are stored."""
+def _network(stored: StoredFile, path, network_function: Callable | None, seed: int) -> Network:
+    """The network that a file describes, with weights of zero, if its parameters have the shapes that are stored."""
+    description = stored.header["network"]
     if not isinstance(description, dict):
         raise TypeError(f"network: {description!r}")
     name = description.get("network_function")
@@ -166,26 +164,24 @@ def _network(path, description: dict, network_function: Callable | None, seed: i
             raise ModelFileError(f"{path}: a model of phi_net, g and h_net, without a network_function; leave it out")
         spec = network_spec(**description)
         shapes = {name: shape for layer in spec.layers for name, shape in layer.parameter_shapes()}
-        if stored != shapes:  # before it is built: a damaged description may be that of a huge one
+        if stored.shapes != shapes:  # before it is built: a damaged description may be that of a huge one
             raise ValueError(f"the network has weights of other names or shapes: {shapes}")
-        return Network(**spec.as_dict(), seed=seed)
+        return Network.without_weights(spec, seed=seed)
     if network_function is None:
         raise ModelFileError(
-            f"{path}: a model of a network_function ({name}), which the file does not hold; give the function that it "
-            "was trained with as network_function="
+            f"{path}: a model of a network_function ({shorten(str(name), 100)}), which the file does not hold; give "
+            "the function that it was trained with as network_function="
         )
     shapes = {key: value for key, value in description.items() if key != "network_function"}
-    try:
-        network = Network.from_function(**shapes, network_function=network_function, seed=seed)
-    except Exception as error:
-        raise ModelFileError(
-            f"{path}: network_function fails on data of the model's shapes, {shapes}: {error}"
-        ) from error
-    shapes = {name: array.shape for name, array in network.parameters.items()}
-    differ = sorted(name for name in stored.keys() | shapes.keys() if stored.get(name) != shapes.get(name))
+    spec = function_spec(**shapes, network_function=network_function)
+    with refuse_on_error(path, f"network_function fails on data of the model's shapes, {shapes}"):
+        network = Network.without_weights(spec, network_function, seed=seed)
+    held, needed = stored.shapes, {name: array.shape for name, array in network.parameters.items()}
+    differ = sorted(name for name in held.keys() | needed.keys() if held.get(name) != needed.get(name))
     if differ:
-        shown = [f"{n} ({shapes.get(n, 'none')} in the function, {stored.get(n, 'none')} in the file)" for n in differ]
-        raise ModelFileError(f"{path}: network_function has other parameters than the model: {', '.join(shown)}")
+        shown = [f"{n} ({needed.get(n, 'none')} in the function, {held.get(n, 'none')} in the file)" for n in differ]
+        text = shorten(", ".join(shown), 1000)
+        raise ModelFileError(f"{path}: network_function has other parameters than the model: {text}")
     return network
 
 

@@ -15,7 +15,7 @@ from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch, as_floats
 from .seeds import check_seed, weights_rng
-from .specs import LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
+from .specs import FunctionSpec, LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
 from .summary import describe_network
 
 ANY_NUMBER_OF_ROWS = "train with input_shape[0]=None to allow any number of rows"
@@ -79,21 +79,32 @@ class Network:
         network._build(function_spec(input_shape, output_shape, network_function), network_function, seed, dtype)
         return network
 
-    def _build(self, spec, function, seed, dtype) -> None:
+    @classmethod
+    def without_weights(cls, spec: NetworkSpec | FunctionSpec, function=None, *, seed: int) -> "Network":
+        """Make the float32 network of a checked description, and of its function if it is one of a function.
+
+        Its weights are zeros, to be read from a file: drawing them takes five times their memory.
+        """
+        network = cls.__new__(cls)
+        network._build(spec, function or LayerLists(spec), seed, np.float32, draws=False)
+        return network
+
+    def _build(self, spec, function, seed, dtype, *, draws: bool = True) -> None:
         self.spec = spec
         self.network_function = function
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
         self.seed = check_seed(seed)
-        tracer = self._trace()
+        tracer = self._trace(draws=draws)
         self.flat = FlatParameters({name: tracer.tensors[key].shape for key, name in tracer.names.items()}, self.dtype)
-        for key, name in tracer.names.items():
-            self.flat.by_name[name].array[...] = tracer.tensors[key].array
+        if draws:
+            for key, name in tracer.names.items():
+                self.flat.by_name[name].array[...] = tracer.tensors[key].array
 
-    def _trace(self) -> Tracer:
-        """Draw the parameters that the function uses, and find their names."""
-        tracer = Tracer(weights_rng(self.seed), self.dtype)
+    def _trace(self, *, draws: bool = True) -> Tracer:
+        """Find the parameters that the function uses and their names; draw their values, or leave them zero."""
+        tracer = Tracer(weights_rng(self.seed) if draws else None, self.dtype)
         with tracer.active():
             if isinstance(self.network_function, LayerLists):
                 self.network_function.declare()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SimulatorError
@@ -17,7 +16,6 @@ from .simulation.source import describe_redraws
 from .simulation.stream import Stream
 
 if TYPE_CHECKING:
-    from .model import Model
     from .trainer import Trainer
 
 logger = logging.getLogger("definetti_np")
@@ -109,11 +107,11 @@ class Run:
             try:
                 self._train(interruption)
             except Interrupted as stop:
-                self._checkpoint()
+                self._checkpoint(last=True)
                 self._say_how_to_resume(stop)
                 raise
             except SimulatorError:
-                self._checkpoint()
+                self._checkpoint(last=True)
                 if kept := self._what_is_kept():
                     logger.warning("the simulator failed%s; when it is repaired, resume=True goes on from there", kept)
                 raise
@@ -142,7 +140,7 @@ class Run:
         except FloatingPointError as error:
             raise FloatingPointError(f"batch {batch} ({examples}): {error}{self._what_is_kept()}") from None
         except Exception as error:  # a function of the user's failed; the network is as it was before
-            self._checkpoint()
+            self._checkpoint(last=True)
             error.add_note(f"This was batch {batch} ({examples}){self._what_is_kept()}")
             raise
         self._summary.update(batch, loss, accuracy)
@@ -150,7 +148,7 @@ class Run:
         self._batches += 1
         self._redraws = dict(self._stream.redraws)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, last: bool = False) -> None:
         if self._checkpoints is not None and self._batches:
             state = Checkpoint.of(
                 self._trainer,
@@ -159,7 +157,7 @@ class Run:
                 summary=self._summary.lines,
                 redraws=self._redraws,
             )
-            self._checkpoints.write(state)
+            self._checkpoints.write(state, last=last)
 
     def _what_is_kept(self) -> str:
         if self._checkpoints is None or self._checkpoints.batches is None:
@@ -174,15 +172,3 @@ class Run:
         else:
             how = f"{self._checkpoints.path} holds {self._checkpoints.batches}; resume=True goes on from there"
         logger.warning("%s: stopped after %d batches; %s", stop.signal.name, self._batches, how)
-
-
-def save_model(model: Model, path: Path, checkpoints: Checkpoints) -> None:
-    """Write the trained model, or say how to get it nevertheless."""
-    try:
-        model.save(path)
-    except OSError as error:
-        raise OSError(
-            f"the trained model cannot be written to {path}: {error}. Make room, and call train again with "
-            f"resume=True: it goes on from {checkpoints.path}, which holds {checkpoints.batches} batches"
-        ) from error
-    logger.info("saved the model as %s", path)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .checks import as_integer, as_positive_number, name_of, qualified_name
-from .files.archive import check_parent, model_path
 from .files.checkpoint import Checkpoints
+from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
 from .losses import check_accuracy, check_loss
 from .seeds import check_seed
 from .simulation.source import ExampleSource, takes_generator
@@ -115,8 +115,8 @@ class TrainSettings:
             raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from {choices}")
         if logfile not in (None, "."):
             logfile = Path(logfile).expanduser()
-            check_parent(logfile, "logfile")
-        return cls(
+            check_text_file(logfile, "logfile")
+        settings = cls(
             spec=spec,
             network_function=network_function,
             simulator=simulator,
@@ -135,6 +135,8 @@ class TrainSettings:
             training_summary=_check_summary(training_summary),
             logfile=logfile,
         )
+        check_distinct_paths(settings.files())
+        return settings
 
     def with_seed(self, seed: int) -> TrainSettings:
         """The same settings with another seed."""
@@ -161,6 +163,16 @@ class TrainSettings:
         """The checkpoints beside the model; None without a save_path."""
         return None if self.save_path is None else Checkpoints(self.save_path, every=self.checkpoint_every)
 
+    def files(self) -> dict[str, Path]:
+        """All files of the run, by what they are."""
+        checkpoints = self.checkpoints()
+        files = {} if checkpoints is None else checkpoints.files
+        if self.training_summary is not None:
+            files["training_summary"] = self.training_summary
+        if isinstance(self.logfile, Path):
+            files["logfile"] = self.logfile
+        return files
+
 
 def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str, Any]:
     if checkpoint_every is not None:
@@ -174,7 +186,9 @@ def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str
             raise ValueError(
                 f"save_path must not end in .checkpoint, as the checkpoints of another run do; got {save_path.stem!r}"
             )
-        check_parent(Checkpoints(save_path, every=checkpoint_every).previous, "save_path")
+        checkpoints = Checkpoints(save_path, every=checkpoint_every)
+        for path in (checkpoints.path, checkpoints.previous):
+            check_parent(path, "save_path")
     else:
         for name, is_wanted in (("checkpoint_every", checkpoint_every is not None), ("resume", resume)):
             if is_wanted:
@@ -186,5 +200,5 @@ def _check_summary(training_summary: Any) -> Path | None:
     if training_summary is None:
         return None
     training_summary = Path(training_summary).expanduser().absolute()
-    check_parent(training_summary, "training_summary")
+    check_text_file(training_summary, "training_summary", is_replaced=True)
     return training_summary

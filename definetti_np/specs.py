@@ -18,6 +18,8 @@ from .checks import as_integer, as_positive_number, check_k, check_width, name_o
 HIDDEN_LAYERS = {"conv": ("width", "channels"), "fc": ("nodes",)}
 FINAL_LAYERS = ("matmul", "softmax")
 POOLINGS = ("max", "sort", "top_k", "moments")
+MOST_LAYERS = 1000  # of a list, and orders of moments, because a file may list a million of them in little space
+LARGEST_ROW = 2**24  # values that a network function is called on to find its layers; a file may ask for more
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,11 @@ def function_spec(input_shape: Sequence, output_shape: Sequence, network_functio
     """Check the shapes of a network that is a function of the user's, and that it is one."""
     if not callable(network_function):
         raise TypeError(f"network_function must be a function, got {network_function!r}")
+    input_shape = check_input_shape(input_shape)
+    if math.prod(row_shape(input_shape)) > LARGEST_ROW:
+        raise ValueError(f"input_shape: a row must have at most {LARGEST_ROW} values, got {input_shape!r}")
     name = str(name_of(network_function))
-    return FunctionSpec(check_input_shape(input_shape), check_output_shape(output_shape), name)
+    return FunctionSpec(input_shape, check_output_shape(output_shape), name)
 
 
 def network_spec(
@@ -280,6 +285,8 @@ def _as_tuple(value, name: str) -> tuple:
 def _check_list(layers, name: str, allowed: dict[str, tuple[str, ...]]) -> tuple[tuple, ...]:
     """Return layers ``(kind, size, ...)`` with the sizes as ints, or raise an error that says where one is wrong."""
     layers = _as_tuple(layers, name)
+    if len(layers) > MOST_LAYERS:
+        raise ValueError(f"{name} must have at most {MOST_LAYERS} layers, got {len(layers)}")
     checked = tuple(_checked_layer(layer, f"{name}[{i}]", allowed) for i, layer in enumerate(layers))
     for i, (kind, *_) in enumerate(checked):
         if kind in FINAL_LAYERS and i < len(checked) - 1:
@@ -339,6 +346,8 @@ def _pooling(g, rows: int | None) -> PoolingSpec:
         return PoolingSpec(kind, k=k)
     if not arguments:
         raise ValueError(f"g: {g!r} must be ('moments', m1, m2, ...)")
+    if len(arguments) > MOST_LAYERS:
+        raise ValueError(f"g: moments must have at most {MOST_LAYERS} orders, got {len(arguments)}")
     return PoolingSpec(kind, orders=tuple(_order(m, g) for m in arguments))
 
 

@@ -9,10 +9,11 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from .cores import describe_cores
+from .files.elsewhere import save_or_keep
 from .files.lock import only_run
 from .interruption import Interruption
 from .logs import log_to
-from .run import Run, find_start, save_model
+from .run import Run, find_start
 from .settings import TrainSettings
 from .simulation.stream import open_stream
 from .simulation.worker import no_fork_meanwhile
@@ -162,8 +163,9 @@ def train(
     FloatingPointError
         If the loss or the gradient becomes NaN or infinite.
     OSError
-        If the model cannot be written when training has ended; the message names the checkpoint, from which
-        ``resume=True`` finishes.
+        If the model cannot be written when training has ended. It is then written to your home folder, or that of
+        temporary files; the message says where, and whether a checkpoint finishes with ``resume=True``. The error's
+        attribute `model` is the trained `Model`.
     """
     settings = TrainSettings.checked(**locals())
     checkpoints = settings.checkpoints()
@@ -183,7 +185,7 @@ def train(
             Run(settings, trainer, stream, checkpoints, start).train(interruption)
         model = Model(trainer.network, loss=loss, seed=settings.seed, batches_trained=settings.num_batches)
         if settings.save_path is not None and checkpoints is not None:
-            save_model(model, settings.save_path, checkpoints)
+            save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(settings.num_batches))
     return model
 
 

@@ -1,10 +1,12 @@
 """Checkpoints: a run that was stopped, however, ends in the same file as one that was not."""
 
+import dataclasses
 import hashlib
 import logging
 import os
 import re
 import resource
+import shutil
 import signal
 import stat
 import time
@@ -219,30 +221,126 @@ def test_resume__all_damaged_is_an_error(tmp_path):
         run(tmp_path, resume=True)
 
 
+def in_run(**changes):
+    return lambda h, a: h["run"].update(changes)
+
+
+def in_header(**changes):
+    return lambda h, a: h.update(changes)
+
+
+def in_arrays(function, *names):
+    return lambda h, a: a.update({name: function(a[name]) for name in names or list(a)})
+
+
+# What is changed in a checkpoint whose checksums are right, and what the message names.
 CHANGES = {
-    "no run": lambda h, a: h.pop("run"),
-    "a run of another type": lambda h, a: h.update(run=3),
-    "batches of another type": lambda h, a: h.update(batches="9"),
-    "negative batches": lambda h, a: h.update(batches=-1),
-    "an array missing": lambda h, a: a.pop("weights"),
-    "an array of another length": lambda h, a: a.update(weights=a["weights"][:-1]),
-    "moments that are not finite": lambda h, a: a.update(second_moments=a["second_moments"] * np.inf),
-    "arrays of another length": lambda h, a: a.update({name: array[:-1] for name, array in a.items()}),
+    "no run": (lambda h, a: h.pop("run"), "run"),
+    "a run of another type": (in_header(run=3), "run must be a dict, got 3"),
+    "batches of another type": (in_header(batches="9"), "batches must be an integer, got '9'"),
+    "batches true": (in_header(batches=True), "batches must be an integer, got True"),
+    "negative batches": (in_header(batches=-1), "batches must be at least 0, got -1"),
+    "fractional batches": (in_header(batches=9.0), "batches must be an integer, got 9.0"),
+    "more batches": (in_header(batches=10), "next_example is 90 after 10 batches of 10"),
+    "batches of thousands of digits": (in_header(batches=10**4000), "next_example is 90 after 1000"),
+    "other examples": (in_header(next_example=91), "next_example is 91 after 9 batches of 10"),
+    "no examples": (lambda h, a: h.pop("next_example"), "next_example"),
+    "other steps": (in_header(adam_steps=8), "adam_steps is 8 after 9 batches"),
+    "negative steps": (in_header(adam_steps=-9), "adam_steps must be at least 0"),
+    "another batch size": (in_run(batch_size=9), "next_example is 90 after 9 batches of 9"),
+    "a batch size of text": (in_run(batch_size="10"), "run: batch_size must be an integer, got '10'"),
+    "no batch size": (lambda h, a: h["run"].pop("batch_size"), "batch_size"),
+    "a seed of text": (in_run(seed="x"), "run: seed must be an integer, got 'x'"),
+    "no seed": (in_run(seed=None), "run: seed must be an integer, got None"),
+    "a summary of text": (in_header(summary="0 0.5 0.25"), "summary must be a list"),
+    "a summary in a summary": (in_header(summary=[["0 0.5 0.25"]]), "summary.0. is no line"),
+    "a line that is not ASCII": (in_header(summary=["0 0.5 0.25", "1 0.5 \u00e4"]), "summary.1. is no line"),
+    "a line of numbers": (in_header(summary=[0]), "summary.0. is no line"),
+    "a line of other things": (in_header(summary=["0 0.5 0.25 rm"]), "summary.0. is no line"),
+    "an empty line": (in_header(summary=["0 0.5 0.25", ""]), "summary.1. is no line"),
+    "two lines in one": (in_header(summary=["0 0.5 0.25\n1 0.5 0.25"]), "summary.0. is no line"),
+    "lines in another order": (
+        in_header(summary=["2 0.5 0.25", "0 0.5 0.25"]),
+        "summary.1. is no line .*, or not in or",
+    ),
+    "a line twice": (in_header(summary=["0 0.5 0.25", "0 0.5 0.25"]), "summary.1. is no line .*, or not in order"),
+    "a line of a later batch": (
+        in_header(summary=["9 0.5 0.25"]),
+        "summary: its last line is '9 0.5 0.25' after 9 bat",
+    ),
+    "redraws of text": (in_header(redraws={"a": "b"}), "redraws: the number of 'a' must be an integer, got 'b'"),
+    "redraws of a list": (in_header(redraws=[]), "redraws must be a dict"),
+    "redraws none": (in_header(redraws=None), "redraws must be a dict"),
+    "negative redraws": (in_header(redraws={"a": -1}), "redraws: the number of 'a' must be at least 1"),
+    "redraws that nobody wanted": (in_header(redraws={"a": 1}), "redraws: .* in a run that draws nothing again"),
+    "no arrays": (lambda h, a: a.clear(), "arrays"),
+    "an array missing": (lambda h, a: a.pop("weights"), "arrays: .'first_moments', 'second_moments'., they must be"),
+    "an array too many": (lambda h, a: a.update(more=a["weights"]), "arrays: .*'more'"),
+    "an array of another length": (in_arrays(lambda x: x[:-1], "first_moments"), "first_moments has shape"),
+    "arrays of two axes": (in_arrays(lambda x: x[None]), "has shape .1, 122."),
+    "arrays of no axis": (in_arrays(lambda x: x[0]), "has shape"),
+    "arrays of another length": (in_arrays(lambda x: x[:-1]), "run: parameters: .* are not 121 weights"),
+    "other parameters": (in_run(parameters={"h.0.weight": [3, 3]}), "run: parameters: .* are not 122 weights"),
+    "parameters of another type": (in_run(parameters=[122]), "run: parameters must be a dict"),
+    "moments that are not finite": (in_arrays(lambda x: x * np.inf, "second_moments"), "second_moments holds values"),
+    "weights that are not finite": (in_arrays(lambda x: x * np.nan, "weights"), "weights holds values that are not"),
+    "negative second moments": (in_arrays(lambda x: -x - 1, "second_moments"), "second_moments are negative"),
 }
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("change", CHANGES)
-def test_resume__a_checkpoint_that_does_not_add_up(tmp_path, change):
-    run(tmp_path)
+def test_resume__a_checkpoint_that_does_not_add_up(tmp_path, twin, change):
+    shutil.copy(twin / "w.checkpoint.npz", tmp_path)
+    function, named = CHANGES[change]
     path = tmp_path / "w.checkpoint.npz"
     header, arrays = read_file(path, CHECKPOINT)
     for name in ("format", "format_version", "sha256", "packages", "arrays"):
         del header[name]
-    CHANGES[change](header, arrays)
+    function(header, arrays)
     write_file(path, CHECKPOINT, header, arrays)
-    with pytest.raises(ModelFileError):
-        run(tmp_path, resume=True)
+    for seed in (1, None):
+        with pytest.raises(ModelFileError, match=named) as caught:
+            run(tmp_path, resume=True, seed=seed)
+        assert len(str(caught.value)) < 3000
+
+
+def test_checkpoint__a_summary_may_have_many_lines(tmp_path, twin):
+    """More than a header may have of anything else, and read in the time and memory that they take."""
+    state = read_checkpoint(twin / "w.checkpoint.npz")
+    batches, numbers = 400_000, ("0.6931471824645996", "1e-05", "nan", "-inf", "0.0")
+    lines = [f"{batch} {numbers[batch % 5]} {numbers[batch % 3]}" for batch in range(batches)]
+    counts = {"batches": batches, "adam_steps": batches, "next_example": 10 * batches}
+    write_checkpoint(tmp_path / "w", dataclasses.replace(state, summary=lines, **counts), previous=tmp_path / "v")
+    assert read_checkpoint(tmp_path / "w").summary == lines
+    header, _ = read_file(tmp_path / "w", CHECKPOINT)
+    assert header["summary"] == lines
+
+
+def test_checkpoint__that_could_not_be_read_is_not_written(tmp_path, twin, log):
+    """Then the one before is kept, and training goes on."""
+    state = read_checkpoint(twin / "w.checkpoint.npz")
+    checkpoints = Checkpoints(tmp_path / "w.npz", every=1)
+    checkpoints.write(state)
+    for redraws in ({"x" * 2**23: 1}, {str(number): 1 for number in range(2**17)}):
+        checkpoints.write(dataclasses.replace(state, batches=10, redraws=redraws))
+        assert "the checkpoint of 10 batches cannot be written: " in log.messages[-1]
+        assert log.messages[-1].endswith("; the one of 9 batches is kept")
+    assert read_checkpoint(checkpoints.path).batches == 9
+
+
+def test_checkpoint__is_written_by_its_own_process_alone(tmp_path, twin):
+    """A simulator that forks and goes on in the child must not write the run's files there."""
+    state = read_checkpoint(twin / "w.checkpoint.npz")
+    checkpoints = Checkpoints(tmp_path / "w.npz", every=1)
+    child = os.fork()
+    if child == 0:
+        checkpoints.write(state)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.listdir(tmp_path) == []
+    checkpoints.write(state)
+    assert os.listdir(tmp_path) == ["w.checkpoint.npz"]
 
 
 def test_train__a_simulator_that_fails_leaves_a_checkpoint(tmp_path, twin):
@@ -351,6 +449,63 @@ def test_full_disk__at_the_end_the_checkpoint_finishes(tmp_path, twin, disk):
     assert_same(tmp_path, twin)
 
 
+# Files that are links, or the same
+
+
+def test_train__links_stay_and_lead_to_the_files(tmp_path, twin):
+    """On a cluster, results are often links to another disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").mkdir()
+    for name in (*FILES, "log"):
+        (tmp_path / "run" / name).symlink_to(tmp_path / "disk" / name)
+    for batches in (5, 9):
+        run(tmp_path / "run", num_batches=batches, checkpoint_every=2, resume=True, logfile=tmp_path / "run" / "log")
+    assert_same(tmp_path / "disk", twin)
+    assert all((tmp_path / "run" / name).is_symlink() for name in (*FILES, "log"))
+    assert sorted(os.listdir(tmp_path / "disk")) == sorted([*FILES, "log"])
+    assert sorted(os.listdir(tmp_path / "run")) == sorted([*FILES, "log"])
+    assert (tmp_path / "disk" / "log").read_text().count("saved the model as") == 2
+    (tmp_path / "disk" / "w.checkpoint.npz").write_bytes(b"damaged")
+    run(tmp_path / "run", resume=True)
+    assert_same(tmp_path / "disk", twin)
+    assert (tmp_path / "run" / "w.checkpoint.npz").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["training_summary", "logfile"])
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("w.npz", "the model"),
+        ("w.checkpoint.npz", "the checkpoint"),
+        ("w.checkpoint.previous.npz", "the checkpoint before it"),
+        ("w.lock", "the lock"),
+        ("../{here}/w.npz", "the model"),
+        ("link", "the model"),
+    ],
+)
+def test_train__no_file_of_a_run_is_another_one_of_it(tmp_path, name, path, what):
+    (tmp_path / "link").symlink_to("w.npz")
+    options = {**SMALL, "save_path": tmp_path / "w", name: tmp_path / path.format(here=tmp_path.name)}
+    with pytest.raises(ValueError, match=f"{name}: '.*' is the file of {what}; choose another path"):
+        train(simulator=simulator, **options)
+    assert os.listdir(tmp_path) == ["link"]
+
+
+def test_train__a_summary_is_not_the_log(tmp_path):
+    options = {**SMALL, "training_summary": tmp_path / "s", "logfile": tmp_path / "s"}
+    with pytest.raises(ValueError, match="logfile: '.*' is the file of training_summary; choose another path"):
+        train(simulator=simulator, **options)
+    assert os.listdir(tmp_path) == []
+
+
+def test_train__another_programs_lock_is_left_as_it_is(tmp_path, twin):
+    (tmp_path / "w.lock").write_text("of a package manager")
+    run(tmp_path)
+    assert (tmp_path / "w.lock").read_text() == "of a package manager"
+    (tmp_path / "w.lock").unlink()
+    assert_same(tmp_path, twin)
+
+
 # Two runs, and what a killed one leaves
 
 
@@ -378,13 +533,14 @@ def test_lock__is_free_again_after_errors(tmp_path):
 
 
 def test_train__removes_its_own_stale_files_alone(tmp_path):
-    from definetti_np.files.archive import _temporary_prefix
+    from definetti_np.files.whole import _temporary_prefix
 
-    stale = [f"{_temporary_prefix(tmp_path / name)}abcdefgh.tmp" for name in ("w.npz", "w.checkpoint.npz", "x.npz")]
+    names = ("w.npz", "w.checkpoint.npz", "s", "x.npz")
+    stale = [f"{_temporary_prefix(tmp_path / name)}abcdefgh.tmp" for name in names]
     for name in [*stale, ".other.tmp"]:
         (tmp_path / name).touch()
     run(tmp_path)
-    assert sorted(path.name for path in tmp_path.glob(".*")) == sorted([stale[2], ".other.tmp"])
+    assert sorted(path.name for path in tmp_path.glob(".*")) == sorted([stale[3], ".other.tmp"])
 
 
 # SIGKILL
@@ -407,7 +563,7 @@ def test_sigkill__at_200_random_moments(tmp_path, seed):
 
 
 def test_sigkill__at_each_step_of_a_save(tmp_path):
-    assert lives("save", tmp_path).split("\n")[:3] == ["23 steps, before", "4 steps, in", "23 steps, after"]
+    assert lives("save", tmp_path).split("\n")[:3] == ["22 steps, before", "4 steps, in", "22 steps, after"]
 
 
 def test_sigstop__a_pause_changes_nothing(tmp_path, twin):

@@ -12,11 +12,13 @@ import pytest
 from sessions import Session
 from test_modelfile import model_of, sign
 
-from definetti_np import load
+from definetti_np import Model, Network, load, ops
+from definetti_np.files.checkpoint import Checkpoint, write_checkpoint
+from definetti_np.layers import Dense
 
 # Loads each file of a folder with little memory, and tells of everything that it should not reach.
 LOADER = """
-import os, resource, sys
+import os, resource, sys, traceback
 import definetti_np.model
 from definetti_np import ModelFileError, load
 from definetti_np.files.checkpoint import read_checkpoint
@@ -42,6 +44,9 @@ for path in sorted(Path(sys.argv[1]).glob("*.npz")):
         except ModelFileError as error:
             if path.name not in str(error) or isinstance(error.__cause__, MemoryError):
                 print("UNCLEAR", path.name, error)
+            shown = "".join(traceback.format_exception(error))
+            if len(str(error)) > 1500 or len(shown) > 20_000:
+                print("LONG", path.name, len(str(error)), len(shown))
 watching = False
 print("done")
 """
@@ -107,6 +112,7 @@ def hostile_files(valid: bytes):
     yield "width of 10**12", with_header(lambda h: h["network"].update(h_net=[["fc", 10**12], ["softmax"]]))
     yield "conv of 10**12", with_header(lambda h: h["network"].update(phi_net=[["conv", 2, 10**12]]))
     yield "rows of 10**15", with_header(lambda h: h["network"].update(input_shape=[10**15, 4, 2], g=["sort"]))
+    yield from large_files(header, members[1:], with_header)
 
     zeros = npy(np.zeros(2**26, np.uint8))
     for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
@@ -171,6 +177,75 @@ def hostile_files(valid: bytes):
         yield f"array {name}", zip_of([header_member, (first[0], content), *others])
 
 
+def large_files(header, arrays, with_header):
+    """Files with right checksums that are large for what they are, or would become so when they are read."""
+
+    def with_text(text):
+        return zip_of([("header.npy", npy(np.frombuffer(text, np.uint8))), *arrays])
+
+    def network(**changes):
+        return with_header(lambda h: h["network"].update(changes))
+
+    def anywhere(**changes):
+        return with_header(lambda h: h.update(changes))
+
+    for number in (2**15, 10**6):  # within what a header may be, and beyond it
+        yield f"{number} lists", with_text(b"[" + b"[]," * number + b"[]]")
+        yield f"{number} objects", with_text(b"[" + b"{}," * number + b"{}]")
+        yield f"{number} nested objects", with_text(b'{"a":' * number + b"1" + b"}" * number)
+        yield f"{number} texts", anywhere(seed=["ab"] * number)
+        yield f"{number} layers", network(phi_net=[["fc", 1]] * number)
+        yield f"{number} layers of h", network(h_net=[["fc", 1]] * number + [["softmax"]])
+        yield f"{number} sizes of a layer", network(phi_net=[["fc", *range(number)]])
+        yield f"{number} moments", network(g=["moments", *range(1, number + 1)])
+        yield f"{number} numbers of an input_shape", network(input_shape=list(range(1, number)))
+        yield (
+            f"{number} arrays that are listed",
+            with_header(lambda h, number=number: h["arrays"].update({f"x{i}": {"shape": []} for i in range(number)})),
+        )
+        yield f"{number} summaries", with_text(b'{"a":[' + b'{"summary":[]},' * number + b"[]]}")
+        described = {**header, "format": "definetti_np checkpoint"}
+        for name, summary in {
+            "empty lines": [""] * number,
+            "lines again and again": ["0 0.0 0.0"] * number,
+            "lists for lines": [[]] * number,
+        }.items():
+            described = {**described, "summary": summary}
+            del described["sha256"]
+            sign(described)
+            yield f"{number} {name}", with_text(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
+    for length in (10**5, 2 * 10**7):
+        yield f"a kind of {length} characters", anywhere(format="x" * length)
+        yield f"a seed of {length} characters", anywhere(seed="\U0001f600" * (length // 12))
+        yield f"a network of {length} characters", anywhere(network="x" * length)
+        yield f"a layer of {length} characters", network(phi_net=[["x" * length]])
+        yield f"a function of {length} characters", network(network_function="x" * length)
+        yield f"an argument of {length} characters", network(**{"x" * length: 1})
+        yield (
+            f"a dtype of {length} characters",
+            with_header(lambda h, length=length: h["arrays"]["phi.0.bias"].update(shape="x" * length)),
+        )
+    yield "moments of 400 digits", network(g=["moments", 10**400])
+    yield "a layer of 4000 digits", network(phi_net=[["fc", 10**4000]])
+    yield "an input_shape of 4000 digits", network(input_shape=[None, 10**4000, 10**4000])
+    yield (
+        "a seed of 5000 digits",
+        with_text(b'{"format":"definetti_np model","format_version":2,"seed":1' + b"0" * 5000),
+    )
+
+    names = [f"{i:06}" for i in range(100_000)]
+    whole = zip_of([*arrays, *((name, b"") for name in names)])
+    yield "100000 members", whole
+    end, start = whole[-22:], struct.unpack("<I", whole[-6:-2])[0]
+    size = len(whole) - 22 - start
+    large = struct.pack("<4sQHHLLQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, len(names), len(names), size, start)
+    for where in (start + size, 0):
+        locator = struct.pack("<4sLQL", b"PK\6\7", 0, where, 1)
+        for told in (size, 0):  # also where the two ends differ
+            small = end[:12] + struct.pack("<I", told) + end[16:]
+            yield f"a directory of 64 bits at {where} and {told}", whole[:-22] + large + locator + small
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 def test_load__hostile_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -195,3 +270,62 @@ def test_hostile__what_they_are_made_from_is_valid(tmp_path):
         members = [(name, archive.read(name)) for name in archive.namelist()]
     (tmp_path / "again.npz").write_bytes(zip_of(members))
     load(tmp_path / "again")
+
+
+# Prints how much memory it takes at most to read a file, in bytes.
+MEASURE = """
+import sys
+from pathlib import Path
+import definetti_np.model
+from definetti_np import load, ops
+from definetti_np.files.checkpoint import read_checkpoint
+from definetti_np.layers import Dense
+
+def function_of(nodes):
+    dense, out = Dense(nodes), Dense(2)
+    return lambda x: out(ops.max(dense(x)))
+
+def memory(name):
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return 1024 * int(line.split()[1])
+
+kind, nodes, small, large = sys.argv[1:]
+read = {
+    "a model": lambda path, nodes: load(path),
+    "a model of a function": lambda path, nodes: load(path, network_function=function_of(nodes)),
+    "a checkpoint": lambda path, nodes: read_checkpoint(Path(path)),
+}[kind]
+read(small, 4)  # what it imports
+before = memory("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+kept = read(large, int(nodes))
+print(memory("VmHWM") - before)
+"""
+
+
+def function_of(nodes):
+    dense, out = Dense(nodes), Dense(2)
+    return lambda x: out(ops.max(dense(x)))
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux tells the peak of the memory")
+@pytest.mark.parametrize("kind", ["a model", "a model of a function", "a checkpoint"])
+def test_load__takes_the_memory_of_the_arrays(tmp_path, kind):
+    nodes = 10_000
+    for name, width in (("small", 4), ("large", nodes)):
+        if kind == "a model of a function":
+            network = Network.from_function((None, 1000), (2,), function_of(width), seed=1)
+        else:
+            network = Network((None, 1000), (2,), [("fc", width)], ("max",), [("softmax",)], seed=1)
+        weights = network.flat.weights
+        if kind == "a checkpoint":
+            run = {"seed": 1, "batch_size": 1}
+            state = Checkpoint(run, 1, 1, 1, [], {}, *(np.ones_like(weights) for _ in range(3)))
+            write_checkpoint(tmp_path / f"{name}.npz", state, previous=tmp_path / "previous")
+        else:
+            Model(network, loss=lambda p, y: p, seed=1, batches_trained=1).save(tmp_path / name)
+    large = tmp_path / "large.npz"
+    assert large.stat().st_size > 4 * 1000 * nodes
+    code, output = Session("-c", MEASURE, kind, nodes, tmp_path / "small.npz", large, OPENBLAS_NUM_THREADS="1").end()
+    assert code == 0, output
+    assert int(output) < large.stat().st_size + 2**23

@@ -26,8 +26,8 @@ FLOORS = [
     "settings model trainer",
     "invariance network layers",
     "ops simulation",
-    "engine files",
-    "kernels losses seeds logs summary",
+    "engine files logs",
+    "kernels losses seeds summary",
     "specs multiset interruption cores process numba_threads checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from definetti_np import Model, ModelFileError, Network, load
+from definetti_np import Model, ModelFileError, Network, load, ops
 from definetti_np import test as predict_with
 from definetti_np.files.archive import FORMAT_VERSION, read_model, write_model
+from definetti_np.layers import Dense
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -58,6 +59,16 @@ def test_load__gives_the_model_that_was_saved(tmp_path):
         data = np.random.default_rng(1).standard_normal((3, 5, 4, 2))
         np.testing.assert_array_equal(loaded.predict(data), model.predict(data))
         np.testing.assert_array_equal(predict_with(list(data), tmp_path / path), model.predict(data))
+
+
+def test_load__a_file_of_more_than_4_gb_has_another_end(saved, monkeypatch):
+    """zipfile writes it also for a small file, if it takes that for a large one."""
+    expected = read_model(saved)[1]
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    model_of().save(saved)
+    assert saved.read_bytes()[-42:-38] == b"PK\6\7"
+    for name, array in read_model(saved)[1].items():
+        np.testing.assert_array_equal(array, expected[name])
 
 
 def test_save__same_model_same_bytes(tmp_path):
@@ -107,6 +118,28 @@ def test_load__no_file(tmp_path):
         load(tmp_path / "weights")
     with pytest.raises(ModelFileError, match="there is no such model file"):
         predict_with([], tmp_path / "weights")
+
+
+def test_load__what_is_no_file_or_may_not_be_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.npz")  # which would be read for ever
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "nowhere.npz").symlink_to("no")
+    for name in ("pipe", "folder", "nowhere", "pipe.npz/x"):
+        with pytest.raises(ModelFileError, match="there is no such model file"):
+            load(tmp_path / name)
+    with pytest.raises(ModelFileError, match="not a readable definetti_np model: .*File name too long"):
+        load(tmp_path / ("x" * 300))
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    with pytest.raises(ModelFileError, match="not a readable definetti_np model: .*Too many levels of symbolic links"):
+        load(tmp_path / "loop")
+
+    def refuse(*arguments, **keywords):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)  # as for a file in a folder that may not be searched
+    with pytest.raises(ModelFileError, match="not a readable definetti_np model: .*Permission denied"):
+        load(tmp_path / "weights")
+    monkeypatch.undo()
 
 
 @pytest.fixture
@@ -234,3 +267,53 @@ def test_load__other_files(tmp_path):
         file.writestr("header.npy", "hello")
     with pytest.raises(ModelFileError, match="not a readable definetti_np model"):
         load(tmp_path / "text")
+
+
+FUNCTION_CHANGES = {
+    "a row of 10**9": ({"input_shape": [None, 10**9]}, "input_shape: a row must have at most 16777216 values"),
+    "a row of 10**400": ({"input_shape": [2, 10**200, 10**200]}, "input_shape: a row must have at most"),
+    "a dtype": ({"dtype": "float64"}, "unexpected keyword argument 'dtype'"),
+    "a seed": ({"seed": 3}, "unexpected keyword argument 'seed'"),
+    "a long argument": ({"x" * 10**6: 3}, "the header describes no network"),
+    "a long shape": ({"output_shape": [1] * 10**5}, "output_shape must have one dimension"),
+    "other shapes": ({"input_shape": [None, 5]}, "network_function has other parameters than the model"),
+}
+
+
+@pytest.mark.parametrize("change", FUNCTION_CHANGES)
+def test_load__a_model_of_a_function_that_does_not_add_up(tmp_path, change):
+    """The shapes that the function is called with are the file's."""
+    changes, message = FUNCTION_CHANGES[change]
+    dense = Dense(2)
+
+    def function(x):
+        return dense(ops.max(x))
+
+    network = Network.from_function((None, 4), (2,), function, seed=1)
+    description = {
+        "network": {**network.spec.as_dict(), **changes}, "loss": "l2", "seed": 1, "batches_trained": 0
+    }  # fmt: skip
+    write_model(tmp_path / "weights.npz", description, dict(network.parameters))
+    with pytest.raises(ModelFileError, match=message) as caught:
+        load(tmp_path / "weights", network_function=function)
+    assert len(str(caught.value)) < 1500
+
+
+def test_load__a_function_of_a_long_name(tmp_path):
+    description = {
+        "network": {"input_shape": [1, 1], "output_shape": [1], "network_function": "x" * 10**6},
+        "loss": "l2", "seed": 1, "batches_trained": 0,
+    }  # fmt: skip
+    write_model(tmp_path / "weights.npz", description, {})
+    with pytest.raises(ModelFileError, match="a model of a network_function .xxx.*more characters.*, which") as caught:
+        load(tmp_path / "weights")
+    assert len(str(caught.value)) < 1000
+
+
+def test_save__more_than_could_be_read_is_not_written(tmp_path):
+    """A file that `load` refuses would be a model that is lost."""
+    with pytest.raises(OSError, match="its header of .* values is larger than any that definetti_np writes"):
+        write_model(tmp_path / "w.npz", {}, {f"parameter.{i}": np.zeros(1, np.float32) for i in range(25_000)})
+    assert os.listdir(tmp_path) == []
+    write_model(tmp_path / "w.npz", {}, {f"parameter.{i}": np.zeros(1, np.float32) for i in range(10_000)})
+    assert len(read_model(tmp_path / "w.npz")[1]) == 10_000

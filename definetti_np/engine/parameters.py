@@ -115,7 +115,7 @@ class Binding:
 
 
 class Tracer(Binding):
-    """Draws each parameter when it is used for the first time, and names it.
+    """Draws each parameter when it is used for the first time, and names it; without a generator it is zero.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class Tracer(Binding):
         The number of values that layers compute of one row.
     """
 
-    def __init__(self, rng: np.random.Generator, dtype):
+    def __init__(self, rng: np.random.Generator | None, dtype):
         super().__init__({})
         self.names: dict[tuple[Hashable, str], str] = {}
         self.features_per_row = 0
@@ -143,7 +143,9 @@ class Tracer(Binding):
         if name in self.names.values():
             raise ValueError(f"two parameters are named {name!r}; give their layers different names")
         self.names[owner, role] = name
-        self.tensors[owner, role] = Tensor(np.array(initial(self._rng, shape), self._dtype))
+        undrawn = self._rng is None
+        array = np.zeros(shape, self._dtype) if undrawn else np.array(initial(self._rng, shape), self._dtype)
+        self.tensors[owner, role] = Tensor(array)
         return self.tensors[owner, role]
 
     def count_features(self, row_shape):

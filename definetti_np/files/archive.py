@@ -2,54 +2,53 @@
 
 The header lists each array with its shape, dtype, bytes and SHA-256, and ends in its own SHA-256. A file is a zip of
 stored members, one after another from the first byte to the last; nothing else is read.
+
+To read a file takes the memory of its arrays and little more, whoever wrote it: sizes are looked at before something
+of that size is read or built, and the numbers of an array go piece by piece to the place where they are wanted.
 """
 
 import contextlib
+import errno
 import hashlib
-import io
 import json
 import math
 import os
+import re
+import stat
 import struct
-import tempfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
+from ..checks import shorten
 from ..errors import ModelFileError
+from .whole import write_whole
 
 MODEL = "definetti_np model"
 CHECKPOINT = "definetti_np checkpoint"
-FORMAT_VERSION = 2  # 1, of models alone, has no bytes in its list of arrays and no SHA-256 of the header
+FORMAT_VERSION = 2  # 1 has no bytes in its list of arrays and no SHA-256 of the header
+FIRST_VERSION = {MODEL: 1, CHECKPOINT: 2}
 HEADER_NAME = "header"
 DTYPE = "<f4"  # of every array
 _PACKAGES = ("definetti_np", "numpy", "numba")
 
+# A network of 10,000 arrays needs about half of each of these.
+LARGEST_HEADER = 2**22  # bytes, without the lines of a summary
+MOST_VALUES = 2**17  # in a header, because Python takes up to 200 bytes for one of three, such as [],
+LARGEST_DIRECTORY = 2**22  # bytes of a zip's list of members, because zipfile takes ten times as many for it
+BYTES_AT_ONCE = 2**20
+REASON_LENGTH = 1000  # characters, at most
+
 _LOCAL_HEADER = struct.Struct("<26xHH")  # lengths of a member's name and of its extra field
 _LONGEST_EXTRA = 20  # the sizes in 64 bits
-_END = struct.Struct("<4s16xH")  # the end of a zip: its signature, and the length of a comment
+# The end of a zip: in a large one the size of its directory in 64 bits and where that stands; then, in every one, the
+# same size in 32 bits, and the length of a comment.
+_END = struct.Struct("<4s36xQ8x4s4xQ4x4s8xI4xH")
 
-
-def model_path(path: str | os.PathLike, argument: str) -> Path:
-    """The absolute path of a base name's file: ``~`` is expanded and ``.npz`` added where it is missing."""
-    text = os.fspath(path)
-    if os.path.basename(text) in ("", ".", ".."):
-        raise ValueError(f"{argument} must name a file, got {text!r}")
-    return Path(text if text.endswith(".npz") else f"{text}.npz").expanduser().absolute()
-
-
-def check_parent(path: Path, name: str) -> None:
-    """Raise a ValueError if a file cannot be created at `path` because of its folder."""
-    if not path.parent.is_dir():
-        raise ValueError(f"{name}: the folder {str(path.parent)!r} does not exist; create it first")
-    if len(os.fsencode(path.name)) > 255:
-        raise ValueError(f"{name}: the file name {path.name!r} is longer than 255 bytes")
-    if path.is_dir():
-        raise ValueError(f"{name}: {str(path)!r} is a folder")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{name}: the folder {str(path.parent)!r} cannot be written to")
+_SUMMARY, _SUMMARY_END = b'"summary":[', b"]}"
+_LINE = re.compile(rb'"((0|[1-9][0-9]{0,18}) [-+.0-9a-z]{1,30} [-+.0-9a-z]{1,30})"(?:,(?=")|\Z)')
 
 
 def write_model(path: Path, description: dict, weights: dict[str, np.ndarray]) -> None:
@@ -65,10 +64,12 @@ def read_model(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 def write_file(
     path: Path, kind: str, description: dict, arrays: dict[str, np.ndarray], *, previous: Path | None = None
 ) -> None:
-    """Write to a temporary file in the same folder, then rename it to `path`; a file there becomes `previous`.
+    """Write a file whole or not at all; what is there becomes `previous`, or is replaced.
 
-    At every moment there is a whole file: the old or the new one at `path`, or the old one at `previous`. The new one
-    is on the disk before it gets its name, and has its name on the disk when this returns.
+    Raises
+    ------
+    OSError
+        If it cannot be written, also because its header would be larger than `open_file` reads.
     """
     header = {
         "format": kind,
@@ -78,68 +79,155 @@ def write_file(
         "arrays": {name: _fingerprint(array) for name, array in arrays.items()},
     }
     header["sha256"] = _digest(_canonical(header))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=_temporary_prefix(path), suffix=".tmp")
+    text = _canonical(header)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, **{HEADER_NAME: np.frombuffer(_canonical(header), np.uint8)}, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        if previous is not None:
-            with contextlib.suppress(FileNotFoundError):  # the first of its name
-                os.replace(path, previous)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(path.parent)
-
-
-def remove_temporaries(path: Path) -> None:
-    """Remove what killed runs have left of files that were to be written to `path`."""
-    for stale in path.parent.glob(f"{_temporary_prefix(path)}*.tmp"):
-        with contextlib.suppress(OSError):
-            stale.unlink()
-
-
-def _temporary_prefix(path: Path) -> str:
-    return f".definetti_np-{_digest(os.fsencode(path.name))[:8]}-"  # a name of 255 bytes leaves no room for more
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _divide(text, kind)
+    except ValueError as error:
+        raise OSError(errno.EFBIG, str(error), str(path)) from None
+    members = {HEADER_NAME: np.frombuffer(text, np.uint8), **arrays}
+    write_whole(path, lambda file: np.savez(file, **members), previous=previous)
 
 
 def read_file(path: Path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Return the header and the arrays, float32 and read-only, of a model or checkpoint file of any known version.
+    """Return the header and the arrays, float32 and read-only, of a file; see `open_file`."""
+    with open_file(path, kind) as stored:
+        arrays = {name: stored.read(name) for name in stored.shapes}
+    for array in arrays.values():
+        array.flags.writeable = False
+    return stored.header, arrays
+
+
+def open_file(path: Path, kind: str) -> "StoredFile":
+    """Open a model or checkpoint file of any known version, to read its header now and its arrays later.
 
     Raises
     ------
     ModelFileError
         If there is no such file, or it is no undamaged one of this kind; the message names file and reason.
     """
-    if not path.is_file():
-        raise ModelFileError(f"{path}: there is no such {kind.split()[-1]} file")
-    try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            names = _check_members(file, archive)
-            text = archive.read(names[0])
-            start, shape, _ = _read_array_header(text)
-            if shape != (len(text) - start,):
+    return StoredFile(path, kind)
+
+
+class StoredFile:
+    """A model or checkpoint file that is open until the end of a ``with`` block; see `open_file`.
+
+    Attributes
+    ----------
+    header
+        What describes it.
+    shapes
+        The shapes of its arrays by name; they are those of its members, so no larger than the file.
+    """
+
+    def __init__(self, path: Path, kind: str):
+        self._path, self._what = path, f"not a readable {kind}"
+        with contextlib.ExitStack() as stack, refuse_on_error(path, self._what):
+            try:
+                is_file = stat.S_ISREG(os.stat(path).st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                is_file = False
+            if not is_file:
+                raise ModelFileError(f"{path}: there is no such {kind.split()[-1]} file")
+            file = stack.enter_context(open(path, "rb"))
+            _check_directory(file)
+            self._archive = stack.enter_context(zipfile.ZipFile(file))
+            names = _check_members(file, self._archive)
+            self.header = self._read_header(kind)
+            self._listed = self.header["arrays" if self.header["format_version"] > 1 else "weights"]
+            if sorted(names) != sorted(f"{name}.npy" for name in (HEADER_NAME, *self._listed)):
+                raise ValueError(f"it holds {names}, its header lists {list(self._listed)}")
+            self.shapes = {name: self._check_array(name, entry) for name, entry in self._listed.items()}
+            self._open = stack.pop_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._open.close()
+
+    def _read_header(self, kind: str) -> dict:
+        with self._archive.open(f"{HEADER_NAME}.npy") as member:
+            shape, _ = _read_array_header(member)
+            size = self._archive.getinfo(f"{HEADER_NAME}.npy").file_size - member.tell()
+            if shape != (size,):
                 raise ValueError("the header's length is not the one it declares")
-            header = _checked_header(text[start:], kind)
-            listed = header["arrays" if header["format_version"] > 1 else "weights"]
-            if sorted(names) != sorted(f"{name}.npy" for name in (HEADER_NAME, *listed)):
-                raise ValueError(f"it holds {names}, its header lists {list(listed)}")
-            return header, {name: _read_array(archive, name, entry) for name, entry in listed.items()}
-    except Exception as error:  # a damaged file makes zipfile, json and NumPy raise nine classes of errors
-        raise ModelFileError(f"{path}: not a readable {kind}: {error}") from error
+            if size > LARGEST_HEADER and kind != CHECKPOINT:
+                raise ValueError(f"its header of {size} bytes is larger than any that definetti_np writes")
+            text = bytearray(size)  # zipfile would take its memory twice
+            start = 0
+            while content := member.read(BYTES_AT_ONCE):
+                text[start : start + len(content)] = content
+                start += len(content)
+            return _checked_header(text, kind)
+
+    def _check_array(self, name: str, entry: dict) -> tuple[int, ...]:
+        """Return the shape of an array if it is as the header lists it."""
+        with self._archive.open(f"{name}.npy") as member:
+            shape, dtype = _read_array_header(member)
+            size = self._archive.getinfo(f"{name}.npy").file_size - member.tell()
+        wanted = 4 * math.prod(shape)
+        if (dtype, list(shape), wanted) != (DTYPE, entry["shape"], entry.get("bytes", wanted)) or size != wanted:
+            raise ValueError(f"{name} is not as its header lists it: finite float32 numbers of shape {entry['shape']}")
+        return shape
+
+    def read(self, name: str, out: np.ndarray | None = None) -> np.ndarray:
+        """Read an array into `out`, a contiguous array of its shape, or a new one.
+
+        Raises
+        ------
+        ModelFileError
+            If it is damaged or not finite; then `out` holds nothing of use.
+        """
+        with refuse_on_error(self._path, self._what):
+            if out is None:
+                out = np.empty(self.shapes[name], DTYPE)
+            entry, place = self._listed[name], out.reshape(-1)
+            digest, start, finite = hashlib.sha256(), 0, True
+            with self._archive.open(f"{name}.npy") as member:
+                _read_array_header(member)
+                while content := member.read(BYTES_AT_ONCE):
+                    numbers = np.frombuffer(content, DTYPE)
+                    digest.update(content)
+                    finite = finite and np.isfinite(numbers).all()
+                    place[start : start + len(numbers)] = numbers
+                    start += len(numbers)
+            if entry["dtype"] != DTYPE or digest.hexdigest() != entry["sha256"]:
+                raise ValueError(f"{name} is damaged: it differs from its checksum")
+            if not finite:
+                raise ValueError(f"{name} holds values that are not finite")
+            return out
+
+
+@contextlib.contextmanager
+def refuse_on_error(path: Path, what: str):
+    """Turn whatever goes wrong in a block into a ModelFileError that says `what` is wrong with a file, and why.
+
+    A damaged file makes zipfile, json and NumPy raise nine classes of errors; and what they say may be as long as the
+    file.
+    """
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except Exception as error:
+        text = str(error)
+        refusal = ModelFileError(f"{path}: {what}: {shorten(text, REASON_LENGTH)}")
+        raise refusal from (error if len(text) <= REASON_LENGTH else None)
+
+
+def _check_directory(file) -> None:
+    """Refuse a zip whose list of members is larger than any of ours, before zipfile reads it."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(length - _END.size, 0))
+    large, size, locator, place, end, small_size, comment = _END.unpack(file.read().rjust(_END.size, b"\0"))
+    if (end, comment) != (b"PK\5\6", 0):
+        raise ValueError("it does not end as a zip does: it is cut short, or no such file")
+    if locator != b"PK\6\7":
+        size = small_size
+    elif (large, place) != (b"PK\6\6", length - _END.size):
+        raise ValueError("the end of the zip is not where it should be")
+    if max(size, small_size) > LARGEST_DIRECTORY:
+        raise ValueError(f"it lists its members in {max(size, small_size)} bytes, more than definetti_np writes")
 
 
 def _check_members(file, archive: zipfile.ZipFile) -> list[str]:
@@ -158,8 +246,7 @@ def _check_members(file, archive: zipfile.ZipFile) -> list[str]:
         if name_length != len(member.filename) or extra_length > _LONGEST_EXTRA:
             raise ValueError(f"{member.filename} has another header of its own")
         position += _LOCAL_HEADER.size + name_length + extra_length + member.file_size
-    file.seek(-_END.size, os.SEEK_END)
-    if position != archive.start_dir or _END.unpack(file.read(_END.size)) != (b"PK\5\6", 0):
+    if position != archive.start_dir:
         raise ValueError("something stands between, before or after its members")
     names = archive.namelist()
     if names[:1] != [f"{HEADER_NAME}.npy"] or len(set(names)) != len(names):
@@ -167,13 +254,14 @@ def _check_members(file, archive: zipfile.ZipFile) -> list[str]:
     return names
 
 
-def _checked_header(text: bytes, kind: str) -> dict:
+def _checked_header(text: bytearray, kind: str) -> dict:
+    text, lines = _divide(text, kind)
     header = json.loads(text)
     if not isinstance(header, dict) or header.get("format") != kind:
         found = header.get("format") if isinstance(header, dict) else header
         raise ValueError(f"its header is that of another kind of file, {found!r}")
     version = header.get("format_version")
-    if type(version) is not int or version < 1:
+    if type(version) is not int or version < FIRST_VERSION[kind]:
         raise ValueError(f"format version {version}")
     if version > FORMAT_VERSION:
         raise ValueError(
@@ -183,35 +271,60 @@ def _checked_header(text: bytes, kind: str) -> dict:
     if version > 1:
         if _canonical(header) != text:
             raise ValueError("its header is not in the canonical form")
-        described = {key: value for key, value in header.items() if key != "sha256"}
-        if header.get("sha256") != _digest(_canonical(described)):
+        described = _canonical({key: value for key, value in header.items() if key != "sha256"})
+        if header.get("sha256") != _digest_with_lines(described, lines):
             raise ValueError("its header is damaged: it differs from its checksum")
+    if lines:
+        header["summary"] = _lines_of_summary(lines)
     return header
 
 
-def _read_array(archive: zipfile.ZipFile, name: str, entry: dict) -> np.ndarray:
-    content = archive.read(f"{name}.npy")
-    start, shape, dtype = _read_array_header(content)
-    size = 4 * math.prod(shape)
-    if (dtype, list(shape), size) != (DTYPE, entry["shape"], entry.get("bytes", size)) or size != len(content) - start:
-        raise ValueError(f"{name} is not as its header lists it: finite float32 numbers of shape {entry['shape']}")
-    array = np.frombuffer(content, DTYPE, offset=start).reshape(shape)
-    if entry["dtype"] != DTYPE or _digest(array) != entry["sha256"]:
-        raise ValueError(f"{name} is damaged: it differs from its checksum")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds values that are not finite")
-    return array
+def _divide(text: bytes | bytearray, kind: str) -> tuple[bytes | bytearray, memoryview]:
+    """Return the header without the lines of a checkpoint's summary, and those; refuse one that takes much memory.
+
+    There may be millions of lines, and of nothing else. They come last, because "summary" is the last key.
+    """
+    start, stop = text.rfind(_SUMMARY) + len(_SUMMARY), len(text) - len(_SUMMARY_END)
+    if kind != CHECKPOINT or not len(_SUMMARY) <= start <= stop or not text.endswith(_SUMMARY_END):
+        start = stop = len(text)
+    if len(text) - (stop - start) > LARGEST_HEADER:
+        raise ValueError(f"its header of {len(text)} bytes is larger than any that definetti_np writes")
+    header = text[:start] + text[stop:]
+    values = sum(map(header.count, (b",", b"[", b"{")))
+    if values > MOST_VALUES:
+        raise ValueError(f"its header of {values} values is larger than any that definetti_np writes")
+    return header, memoryview(text)[start:stop]
 
 
-def _read_array_header(content: bytes) -> tuple[int, tuple[int, ...], str]:
-    """Return where the values of a .npy start, their shape and dtype."""
-    stream = io.BytesIO(content)
-    if np.lib.format.read_magic(stream) != (1, 0):
+def _digest_with_lines(text: bytes, lines: memoryview) -> str:
+    """The SHA-256 of a header with the lines that `_divide` has taken out."""
+    if not lines:
+        return _digest(text)
+    digest = hashlib.sha256(text[: -len(_SUMMARY_END)])
+    digest.update(lines)
+    digest.update(_SUMMARY_END)
+    return digest.hexdigest()
+
+
+def _lines_of_summary(lines: memoryview) -> list[str]:
+    found, position, last = [], 0, -1
+    while position < len(lines):
+        line = _LINE.match(lines, position)
+        if line is None or int(line[2]) <= last:
+            raise ValueError(f"summary[{len(found)}] is no line of a training summary, or not in order")
+        found.append(line[1].decode("ascii"))
+        position, last = line.end(), int(line[2])
+    return found
+
+
+def _read_array_header(member) -> tuple[tuple[int, ...], str]:
+    """Return the shape and dtype of a .npy, of which the values come next."""
+    if np.lib.format.read_magic(member) != (1, 0):
         raise ValueError("an array in a format that definetti_np does not write")
-    shape, in_fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    shape, in_fortran_order, dtype = np.lib.format.read_array_header_1_0(member)
     if in_fortran_order or dtype.hasobject:
         raise ValueError("an array of a kind that definetti_np does not write")
-    return stream.tell(), shape, dtype.str
+    return shape, dtype.str
 
 
 def _fingerprint(array: np.ndarray) -> dict:
@@ -233,9 +346,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # a checkout that is not installed
         return "unknown"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

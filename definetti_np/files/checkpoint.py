@@ -1,7 +1,9 @@
 """Checkpoints: all that a run needs to go on after its process has ended, and to end in the same bits."""
 
+import contextlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -10,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checks import as_integer
+from ..checks import as_integer, shorten
 from ..errors import ModelFileError
-from .archive import CHECKPOINT, read_file, remove_temporaries, write_file
+from ..process import is_ours, owner
+from .archive import CHECKPOINT, StoredFile, open_file, refuse_on_error, write_file
+from .elsewhere import put_elsewhere
+from .whole import file_at, remove_temporaries
 
 logger = logging.getLogger("definetti_np")
 
@@ -76,11 +81,12 @@ class Checkpoint:
 
 _ARRAYS = ("weights", "first_moments", "second_moments")
 _COUNTS = ("batches", "next_example", "adam_steps")
+_PARTS = {"run": dict, "summary": list, "redraws": dict}
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path) -> None:
     """Write a checkpoint to `path`; what is there becomes `previous`."""
-    description = {name: getattr(checkpoint, name) for name in ("run", *_COUNTS, "summary", "redraws")}
+    description = {name: getattr(checkpoint, name) for name in (*_PARTS, *_COUNTS)}
     arrays = {name: getattr(checkpoint, name) for name in _ARRAYS}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
@@ -92,18 +98,49 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path) -> N
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, or raise ModelFileError."""
-    header, arrays = read_file(path, CHECKPOINT)
-    try:
-        for name in _COUNTS:
-            as_integer(header[name], name, minimum=0)
-        if set(arrays) != set(_ARRAYS) or len({array.shape for array in arrays.values()}) != 1:
-            raise ValueError(f"it holds {sorted(arrays)}")
-        run, summary, redraws = dict(header["run"]), list(map(str, header["summary"])), dict(header["redraws"])
-        counts = {name: header[name] for name in _COUNTS}
-        return Checkpoint(run=run, summary=summary, redraws=redraws, **counts, **arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{path}: the header describes no run: {error!r}") from error
+    """Read a checkpoint whose parts fit each other, or raise ModelFileError, which names the part that does not."""
+    with open_file(path, CHECKPOINT) as stored:
+        with refuse_on_error(path, "the header describes no run"):
+            described = _described_run(stored)
+        arrays = {name: stored.read(name) for name in _ARRAYS}
+    if arrays["second_moments"].size and arrays["second_moments"].min() < 0:  # Adam takes their square root
+        raise ModelFileError(f"{path}: second_moments are negative")
+    return Checkpoint(**described, **arrays)
+
+
+def _described_run(stored: StoredFile) -> dict:
+    """What the header says of a run, if its parts and the arrays' shapes fit each other."""
+    header = stored.header
+    run, summary, redraws = (_typed(header[name], kind, name) for name, kind in _PARTS.items())
+    batches, next_example, adam_steps = (as_integer(header[name], name, minimum=0) for name in _COUNTS)
+    batch_size = as_integer(run["batch_size"], "run: batch_size", minimum=1)
+    as_integer(run["seed"], "run: seed", minimum=0)
+    if next_example != batches * batch_size:
+        raise ValueError(f"next_example is {next_example} after {batches} batches of {batch_size}")
+    if adam_steps != batches:
+        raise ValueError(f"adam_steps is {adam_steps} after {batches} batches")
+    if summary and int(summary[-1].split()[0]) >= batches:  # archive.py has checked their form and order
+        raise ValueError(f"summary: its last line is {summary[-1]!r} after {batches} batches")
+    for reason, number in redraws.items():
+        as_integer(number, f"redraws: the number of {reason!r}", minimum=1)
+    if redraws and run.get("on_simulator_error") == "raise":
+        raise ValueError(f"redraws: {redraws} in a run that draws nothing again")
+    if set(stored.shapes) != set(_ARRAYS):
+        raise ValueError(f"arrays: {sorted(stored.shapes)}, they must be {sorted(_ARRAYS)}")
+    for name, shape in stored.shapes.items():
+        if len(shape) != 1 or shape != stored.shapes["weights"]:
+            raise ValueError(f"{name} has shape {shape}, weights have shape {stored.shapes['weights']}")
+    (size,) = stored.shapes["weights"]
+    parameters = _typed(run.get("parameters", {"all": [size]}), dict, "run: parameters")
+    if sum(math.prod(shape) for shape in parameters.values()) != size:
+        raise ValueError(f"run: parameters: {parameters} are not {size} weights")
+    return {name: header[name] for name in (*_PARTS, *_COUNTS)}
+
+
+def _typed(value, kind: type, name: str):
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
+    return value
 
 
 class Checkpoints:
@@ -125,8 +162,19 @@ class Checkpoints:
         self.lock = model.with_suffix(".lock")
         self.batches: int | None = None  # of the newest that this run knows
         self._model = model
+        self._owner = owner()
         self._every = every
         self._not_before = time.monotonic() + SECONDS
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files of a run beside its summary and its log, by what they are."""
+        return {
+            "the model": self._model,
+            "the checkpoint": self.path,
+            "the checkpoint before it": self.previous,
+            "the lock": self.lock,
+        }
 
     def tidy(self) -> None:
         """Remove what killed runs have left half written."""
@@ -143,7 +191,7 @@ class Checkpoints:
         """
         errors = []
         for path in (self.path, self.previous):
-            if not os.path.lexists(path):
+            if not os.path.exists(path):  # or it is a link to where none has been written yet
                 continue
             try:
                 checkpoint = read_checkpoint(path)
@@ -152,7 +200,8 @@ class Checkpoints:
                 continue
             if errors:
                 logger.warning("%s; the one before it is taken, of %d batches", errors[0], checkpoint.batches)
-                os.replace(path, self.path)  # the damaged one must not become the one to fall back to
+                with contextlib.suppress(OSError):  # the damaged one must not become the one to fall back to
+                    os.replace(file_at(path), file_at(self.path))
             self.batches = checkpoint.batches
             return checkpoint
         if errors:
@@ -165,9 +214,12 @@ class Checkpoints:
             return batches % self._every == 0
         return time.monotonic() >= self._not_before
 
-    def write(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, unless it is there already; where there is no room, say so and leave the old one."""
-        if checkpoint.batches == self.batches:
+    def write(self, checkpoint: Checkpoint, *, last: bool = False) -> None:
+        """Write a checkpoint, unless it is there already; where there is no room, say so and leave the old one.
+
+        The last one of a run that ends before its time is then put elsewhere, because otherwise its batches are lost.
+        """
+        if checkpoint.batches == self.batches or not is_ours(self._owner):  # a simulator has forked: not our run
             return
         start = time.monotonic()
         try:
@@ -175,25 +227,50 @@ class Checkpoints:
         except OSError as error:
             kept = "there is none yet" if self.batches is None else f"the one of {self.batches} batches is kept"
             logger.warning("the checkpoint of %d batches cannot be written: %s; %s", checkpoint.batches, error, kept)
+            if last:
+                self._put_elsewhere(checkpoint)
         else:
             self.batches = checkpoint.batches
         end = time.monotonic()
         self._not_before = end + max(SECONDS, PATIENCE * (end - start))
+
+    def _put_elsewhere(self, checkpoint: Checkpoint) -> None:
+        place = put_elsewhere(self.path, lambda path: write_checkpoint(path, checkpoint, previous=path))
+        if place is not None:
+            logger.warning(
+                "it was written to %s instead; when there is room, move it to %s, and resume=True goes on from there",
+                place,
+                self.path,
+            )
+
+    def what_finishes(self, batches: int) -> str:
+        """Say what a run that has trained its `batches` batches can go on from, when its model was not written."""
+        if self.batches is None or not os.path.exists(self.path):
+            return "there is no checkpoint to go on from"
+        return (
+            "when it can be written there, call train again with resume=True: it goes on from "
+            f"{self.path}, which holds {self.batches} of {batches} batches"
+        )
 
 
 def check_same_run(checkpoint: Checkpoint, run: Mapping, path: Path) -> None:
     """Raise a ValueError that lists what differs between the run of a checkpoint and this one."""
     ours, theirs = _flat(json.loads(json.dumps(run))), _flat(checkpoint.run)
     differences = [
-        f"{name}={ours.get(name)!r}, the checkpoint has {theirs.get(name)!r}"
+        f"{name}={_short(ours.get(name))}, the checkpoint has {_short(theirs.get(name))}"
         for name in {**ours, **theirs}
         if ours.get(name) != theirs.get(name)
     ]
     if differences:
+        text = shorten("; ".join(differences), 5000)
         raise ValueError(
-            f"resume: {path} is of another run: {'; '.join(differences)}. Call train with the checkpoint's arguments, "
-            "or with resume=False or another save_path to start afresh"
+            f"resume: {path} is of another run: {text}. Call train with the checkpoint's arguments, or with "
+            "resume=False or another save_path to start afresh"
         )
+
+
+def _short(value) -> str:
+    return shorten(repr(value), 200)
 
 
 def _flat(run: Mapping) -> dict:

@@ -1,11 +1,16 @@
 """One run at a time for one file: a lock that the operating system takes back, however its holder ends."""
 
 import contextlib
+import errno
 import functools
 import logging
 import os
 import platform
+import re
+import stat
 from pathlib import Path
+
+from ..process import after_fork, is_ours, owner
 
 try:
     import fcntl
@@ -14,10 +19,16 @@ except ImportError:  # Windows: nothing keeps a second run away
 
 logger = logging.getLogger("definetti_np")
 
+ATTEMPTS = 100  # to lock a file before another run removes it
+_OURS = re.compile(rb"host .*, process [0-9]+(, Slurm job .*)?", re.DOTALL)  # as `_myself` writes it
+
 
 @contextlib.contextmanager
 def only_run(path: Path | None):
     """Hold the lock file `path`, which says who holds it, inside a block, and remove it afterwards; None locks nothing.
+
+    A file there that no run has made, or that belongs to somebody else, is locked if it can be, and left as it is.
+    Where nothing can be locked, a warning says so, and the run goes on.
 
     Between machines it works where the file system supports ``flock``, as NFS does unless it is mounted ``nolock``
     or ``local_lock``, and Lustre if it is mounted ``flock``.
@@ -30,38 +41,85 @@ def only_run(path: Path | None):
     if path is None or fcntl is None:
         yield
         return
-    descriptor = _acquire(path)
+    try:
+        descriptor, is_mine = _acquire(path)
+    except OSError as error:
+        logger.warning("%s cannot be locked: %s; start no second run with this save_path", path, error)
+        yield
+        return
+    holder = owner()
     _held.add(descriptor)
     _close_in_forked_processes()
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, _myself().encode())
+        if is_mine:
+            _write_who(descriptor)
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is unlocked: who waited for it sees that it is another file now
-        _held.discard(descriptor)
-        os.close(descriptor)
-
-
-def _acquire(path: Path) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 1000).decode(errors="replace")
+        if is_ours(holder):
+            if is_mine:  # before it is unlocked, so that a run that waited for it sees that it is another file now
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            _held.discard(descriptor)
             os.close(descriptor)
-            raise RuntimeError(
-                f"save_path: another run ({holder}) is training this model and holds {path}; wait until it has ended, "
-                "or choose another save_path"
-            ) from None
-        except OSError as error:
-            logger.warning("%s cannot be locked: %s; start no second run with this save_path", path, error)
-            return descriptor
-        with contextlib.suppress(FileNotFoundError):
+
+
+def _acquire(path: Path) -> tuple[int, bool]:
+    """Lock the file; return its descriptor, and whether a run has made it, so that this one may write to it."""
+    for _ in range(ATTEMPTS):
+        try:
+            descriptor, is_new, is_writable = _open(path)
+        except FileNotFoundError:  # the run before has removed it meanwhile
+            continue
+        try:
+            who = _content(descriptor)
+            _lock(descriptor, path, who)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        os.close(descriptor)  # the run before has removed it meanwhile
+                return descriptor, is_new or is_writable and _OURS.fullmatch(who) is not None
+            os.close(descriptor)
+        except FileNotFoundError:
+            os.close(descriptor)
+        except BaseException as error:
+            os.close(descriptor)
+            if is_new and isinstance(error, OSError):  # files cannot be locked here
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
+    raise OSError(errno.ENOENT, "it cannot be made, or is removed again and again", str(path))
+
+
+def _open(path: Path) -> tuple[int, bool, bool]:
+    """Open the file; return its descriptor, whether it was made, and whether it can be written to."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True, True
+    except FileExistsError:
+        pass
+    try:
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK), False, True  # a pipe would wait for the other end
+    except PermissionError:  # somebody else's: that is enough to lock it
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK), False, False
+
+
+def _lock(descriptor: int, path: Path, who: bytes) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        run = f"another run ({who.decode(errors='replace')}) is training this model and"
+        raise RuntimeError(
+            f"save_path: {run if _OURS.fullmatch(who) else 'another run or program'} holds {path}; wait until it has "
+            "ended, or choose another save_path"
+        ) from None
+
+
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, 1000, 0) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+
+
+def _write_who(descriptor: int) -> None:
+    """Write which run holds the lock; a full disk keeps others from reading it, and nobody from training."""
+    text = _myself().encode(errors="replace")
+    with contextlib.suppress(OSError):
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
 
 
 def _myself() -> str:
@@ -75,7 +133,7 @@ _held: set[int] = set()
 @functools.cache  # once a process
 def _close_in_forked_processes() -> None:
     """Keep the processes of simulators from holding a lock longer than the trainer lives."""
-    os.register_at_fork(after_in_child=_forget)
+    after_fork(_forget)
 
 
 def _forget() -> None:

@@ -8,6 +8,7 @@ ones, at most `capacity` ahead of the last one taken, and sees to it that worker
 from __future__ import annotations
 
 import atexit
+import contextvars
 import heapq
 import logging
 import multiprocessing
@@ -76,7 +77,10 @@ class WorkerStream(Stream):
         self._last_look = self._last_news = 0.0
         self._workers: list[Worker] = []
         self._selector = selectors.PollSelector()
-        self._receiver = threading.Thread(target=self._receive, name="definetti_np receiver", daemon=True)
+        here = contextvars.copy_context()  # in which the log of this run is known
+        self._receiver = threading.Thread(
+            target=here.run, args=(self._receive,), name="definetti_np receiver", daemon=True
+        )
         method = settings.start_method
         if method is None and "fork" in multiprocessing.get_all_start_methods():
             method = "fork"  # any function can be the simulator

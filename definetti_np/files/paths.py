@@ -1,0 +1,76 @@
+"""Where the files of a run are: their names, and whether they can be there."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+LONGEST_NAME = 255  # bytes, on nearly all file systems
+
+
+def model_path(path: str | os.PathLike, argument: str) -> Path:
+    """The absolute path of a base name's file: ``~`` is expanded and ``.npz`` added where it is missing."""
+    text = os.fspath(path)
+    if os.path.basename(text) in ("", ".", ".."):
+        raise ValueError(f"{argument} must name a file, got {text!r}")
+    return Path(text if text.endswith(".npz") else f"{text}.npz").expanduser().absolute()
+
+
+def check_parent(path: Path, name: str) -> None:
+    """Raise a ValueError if a file cannot be created at `path`, or where it links to, because of its folder."""
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise ValueError(f"{name}: the file name {path.name!r} is longer than {LONGEST_NAME} bytes")
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path
+    if os.path.islink(target):
+        raise ValueError(f"{name}: {str(path)!r} is a symbolic link that leads in a circle")
+    if not os.path.isdir(target.parent):
+        raise ValueError(f"{name}: the folder {str(target.parent)!r} does not exist; create it first")
+    if os.path.isdir(target):
+        raise ValueError(f"{name}: {str(path)!r} is a folder")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{name}: the folder {str(target.parent)!r} cannot be written to")
+    if _is_kept_for_owner(target):
+        raise ValueError(f"{name}: {str(target)!r} belongs to another user, and its folder lets nobody else replace it")
+
+
+def _is_kept_for_owner(path: Path) -> bool:
+    """Whether a file cannot be replaced although its folder can be written to, as in /tmp."""
+    with contextlib.suppress(OSError, AttributeError):  # there is none, or it is Windows
+        folder = os.stat(path.parent)
+        return bool(folder.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, folder.st_uid, os.lstat(path).st_uid)
+    return False
+
+
+def check_text_file(path: Path, name: str, *, is_replaced: bool = False) -> None:
+    """Raise a ValueError if lines cannot be written to `path`: a new file, one that is there, or a device.
+
+    One that is replaced at first need not be writable itself, such as a colleague's in a folder of a group.
+    """
+    if os.path.isdir(path) or not os.path.exists(path):
+        check_parent(path, name)
+    elif not os.access(path, os.W_OK):
+        if not is_replaced or not os.path.isfile(path):
+            raise ValueError(f"{name}: {str(path)!r} cannot be written to")
+        check_parent(path, name)
+
+
+def check_distinct_paths(paths: Mapping[str, Path]) -> None:
+    """Raise a ValueError if two of the files of a run are one, by name or by links; devices may be shared.
+
+    Parameters
+    ----------
+    paths
+        What each file is, such as "training_summary", and where; the later one of two is to blame.
+    """
+    names = list(paths)
+    for i, name in enumerate(names):
+        for other in names[:i]:
+            if _is_same_file(paths[name], paths[other]):
+                raise ValueError(f"{name}: {str(paths[name])!r} is the file of {other}; choose another path")
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samefile(path, other) and stat.S_ISREG(os.stat(path).st_mode)
+    return os.path.realpath(path) == os.path.realpath(other)  # they do not exist yet
