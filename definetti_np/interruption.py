@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
-logger = logging.getLogger("definetti_np")
+from . import process
 
-STOPPING = ("SIGINT", "SIGTERM")
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU")
 SAVING = "SIGUSR1"
 
 
@@ -33,80 +33,133 @@ class Waiting:
     def __call__(self) -> None:
         pass
 
-    def __enter__(self):
+    def __enter__(self) -> Waiting:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         pass
 
 
 class Interruption:
-    """Handles Ctrl-C, SIGTERM and SIGUSR1 inside a ``with`` block, if that is in the main thread.
+    """Handles signals inside a ``with`` block, if that is in the main thread, and gives back what it took.
 
-    A signal acts when `act` is called, and at once in a block of `waiting`. Acting is to call `save` for SIGUSR1, and
-    to raise `Interrupted` for the others; the ``with`` block turns that into KeyboardInterrupt or SystemExit(143). A
-    second Ctrl-C raises KeyboardInterrupt wherever it comes. A signal that was ignored before goes on being ignored.
+    Ctrl-C, SIGTERM, SIGHUP (the terminal is gone) and SIGXCPU (a limit of processor time) ask to stop, SIGUSR1 asks to
+    save. A signal acts when the object that `waiting` returns is called, and at once in a block of it. Acting is to
+    save, and to raise `Interrupted`; the ``with`` block turns that into KeyboardInterrupt or, for the others,
+    SystemExit(128 + number of the signal). A second Ctrl-C raises KeyboardInterrupt wherever it comes.
+
+    A signal that was ignored before goes on being ignored, but for SIGCHLD, because the exit codes of simulator
+    processes would be lost. A process that is forked inside the block has the handlers of before.
     """
 
     def __init__(self) -> None:
-        self._process = os.getpid()
-        self._before: dict[int, Any] = {}
+        self._owner = process.owner()
+        self._before: dict[int, Any] = {}  # handlers
         self._stop: int | None = None
         self._save = False
+        self._is_hurried = False  # after a second Ctrl-C
+        self._is_saving = False
+        self._is_over = False
         self._acts_at_once: Callable[[], None] | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
+            process.after_fork(self._give_back)
+            elsewhere = _signals_that_c_code_handles()
             for name in (*STOPPING, SAVING):
-                number = getattr(signal, name, None)  # Windows has no SIGUSR1
-                if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+                number = getattr(signal, name, None)  # Windows has few of them
+                if number is not None and number not in elsewhere and signal.getsignal(number) != signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
+            if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+                self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return self
 
-    def __exit__(self, kind, error, trace):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._give_back()
         if self._stop is not None and (error is None or isinstance(error, Interrupted)):
             raise (KeyboardInterrupt if self._stop == signal.SIGINT else SystemExit(128 + self._stop)) from None
 
     def waiting(self, save: Callable[[], None]) -> Waiting:
         """What streams do while they wait: act on signals, in a ``with`` block at once.
 
-        The block must change nothing that `save` saves.
+        The block must change nothing that `save` saves. It ends in `Interrupted` after a signal that asks to stop, also
+        if the exception was caught inside, because what was made after that is not what is made without a signal.
         """
         return _ActingOnSignals(self, save)
 
     def act(self, save: Callable[[], None]) -> None:
         """Do what signals have asked for."""
-        if self._save:
+        if self._is_hurried:
+            raise KeyboardInterrupt
+        if self._save and not self._is_saving:
             self._save = False
-            logger.info("%s: writing a checkpoint", SAVING)
-            save()
-        if self._stop is not None:
-            self._acts_at_once = None
+            self._is_saving = True
+            try:
+                save()
+            finally:
+                self._is_saving = False
+        if self._stop is not None and not self._is_saving:
             raise Interrupted(self._stop)
 
-    def _handle(self, number, frame):
-        if os.getpid() != self._process:  # a process that a worker or a simulator has forked
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # A handler that was set meanwhile may call this one for ever; and Python does not notice a fork in C code.
+        if self._is_over or not process.is_ours(self._owner):
+            self._pass_on(number, frame)
             return
         if number == getattr(signal, SAVING, None):
             self._save = True
         elif self._stop is None:
             self._stop = number
         elif number == signal.SIGINT:
+            self._is_hurried = True
             raise KeyboardInterrupt
         if self._acts_at_once is not None:
             self.act(self._acts_at_once)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        handler = self._before[number]
+        if callable(handler):
+            handler(number, frame)
+        else:
+            signal.signal(number, handler)
+            os.kill(os.getpid(), number)
+
+    def _give_back(self) -> None:
+        """Set the handlers of before; in a forked process forget what came for its parent."""
+        if self._is_over:
+            return
+        self._is_over = True
+        for number, handler in self._before.items():
+            if signal.getsignal(number) in (self._handle, signal.SIG_DFL):  # nobody has set another one meanwhile
+                signal.signal(number, handler)
+        if not process.is_ours(self._owner):
+            self._acts_at_once = self._stop = None
+            self._save = self._is_hurried = False
+
+
+def _signals_that_c_code_handles() -> set[int]:
+    """Those with a handler that Python does not know and could not give back, such as faulthandler.register's."""
+    try:
+        with open("/proc/self/status") as file:
+            line = next(line for line in file if line.startswith("SigCgt:"))
+    except (OSError, StopIteration):  # not Linux
+        return {number for number in signal.valid_signals() if signal.getsignal(number) is None}
+    caught = int(line.split()[1], 16)
+    return {
+        number
+        for number in signal.valid_signals()
+        if caught >> (number - 1) & 1 and not callable(signal.getsignal(number))
+    }
 
 
 class _ActingOnSignals(Waiting):
     def __init__(self, interruption: Interruption, save: Callable[[], None]):
         self._interruption, self._save = interruption, save
 
-    def __call__(self):
+    def __call__(self) -> None:
         self._interruption.act(self._save)
 
-    def __enter__(self):
+    def __enter__(self) -> Waiting:
         self._interruption._acts_at_once = self._save
         try:
             self()
@@ -115,5 +168,7 @@ class _ActingOnSignals(Waiting):
             raise
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._interruption._acts_at_once = None
+        if not isinstance(error, KeyboardInterrupt):
+            self()

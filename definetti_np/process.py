@@ -5,10 +5,13 @@ hold, a thread, a handler of signals, a file that is being written) keeps the `o
 `is_ours` before it is used; what a child must make anew says so to `after_fork`.
 """
 
+import contextlib
 import os
+import sys
 import types
 import weakref
 from collections.abc import Callable
+from typing import NoReturn
 
 _forks = 0  # that lie between this process and the first one that imported this module
 _callbacks: list[Callable[[], Callable | None]] = []
@@ -51,6 +54,30 @@ def _begin_pauses() -> None:
 def _end_pauses() -> None:
     for _, end in _pauses:
         end()
+
+
+def end_fork(owner_of_call: tuple[int, int], error: BaseException | None = None) -> None:
+    """End this process if it was forked by a function of the user's, and has come back from it, with an error perhaps.
+
+    What follows is the parent's to do: it would write the parent's files and end its processes.
+    """
+    if not is_ours(owner_of_call):
+        _end(error)
+
+
+def _end(error: BaseException | None) -> NoReturn:
+    """End this process as Python ends a script, but without the parent's ``atexit``."""
+    code = 0
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        code = error.code or 0
+    elif error is not None:
+        code = 1
+        with contextlib.suppress(Exception):
+            sys.excepthook(type(error), error, error.__traceback__)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code & 0xFF)
 
 
 def _note_fork() -> None:

@@ -7,10 +7,14 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from . import process
 from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
 from .interruption import Interrupted, Interruption, Waiting
 from .logs import Summary, progress
+from .multiset import MultisetBatch
 from .settings import TrainSettings
 from .simulation.source import describe_redraws
 from .simulation.stream import Stream
@@ -117,7 +121,7 @@ class Run:
                 raise
 
     def _train(self, interruption: Interruption) -> None:
-        waiting = interruption.waiting(self._checkpoint)
+        waiting = interruption.waiting(self._checkpoint_for_a_signal)
         while self._batches < self._settings.num_batches:
             self._take_batch(waiting)
             if self._checkpoints is not None and self._checkpoints.is_due(self._batches):
@@ -134,7 +138,7 @@ class Run:
         waited = time.monotonic() - start
         examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._settings.seed}"
         try:
-            loss, accuracy = self._trainer.step(data, labels)
+            loss, accuracy = self._step(data, labels)
             if batch + 1 == self._settings.num_batches:
                 self._trainer.check_last_step(data, labels)
         except FloatingPointError as error:
@@ -148,6 +152,16 @@ class Run:
         self._batches += 1
         self._redraws = dict(self._stream.redraws)
 
+    def _step(self, data: MultisetBatch, labels: np.ndarray) -> tuple[float, float]:
+        owner = process.owner()
+        try:
+            result = self._trainer.step(data, labels)
+        except BaseException as error:
+            process.end_fork(owner, error)  # a loss or an accuracy may fork, as a simulator may
+            raise
+        process.end_fork(owner)
+        return result
+
     def _checkpoint(self, *, last: bool = False) -> None:
         if self._checkpoints is not None and self._batches:
             state = Checkpoint.of(
@@ -158,6 +172,11 @@ class Run:
                 redraws=self._redraws,
             )
             self._checkpoints.write(state, last=last)
+
+    def _checkpoint_for_a_signal(self) -> None:
+        if self._checkpoints is not None and self._batches not in (0, self._checkpoints.batches):
+            logger.info("a signal asks for a checkpoint: writing that of %d batches", self._batches)
+            self._checkpoint()
 
     def _what_is_kept(self) -> str:
         if self._checkpoints is None or self._checkpoints.batches is None:

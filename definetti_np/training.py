@@ -16,7 +16,6 @@ from .logs import log_to
 from .run import Run, find_start
 from .settings import TrainSettings
 from .simulation.stream import open_stream
-from .simulation.worker import no_fork_meanwhile
 
 if TYPE_CHECKING:
     from .model import Model
@@ -62,9 +61,10 @@ def train(
 
     The arguments are those of the original defiNETti, up to `logfile`; the others are keywords.
 
-    Ctrl-C and SIGTERM end training after the batch, or at once while it waits for simulations, with a checkpoint, as
-    KeyboardInterrupt and SystemExit(143); SIGUSR1 writes a checkpoint, and training goes on. A second Ctrl-C ends it
-    at once. This holds in the main thread; elsewhere signals are left alone.
+    Ctrl-C, SIGTERM, SIGHUP (the terminal is closed) and SIGXCPU (a limit of processor time) end training after the
+    batch, or at once while it waits for simulations, with a checkpoint, as KeyboardInterrupt or SystemExit(128 + number
+    of the signal), 143 for SIGTERM; SIGUSR1 writes a checkpoint, and training goes on. A second Ctrl-C ends it at once.
+    Signals that are ignored, as under nohup, stay so. This holds in the main thread; elsewhere signals are left alone.
 
     Parameters
     ----------
@@ -179,8 +179,8 @@ def train(
         waiting = interruption.waiting(lambda: None)  # there is nothing to save yet
         with open_stream(settings.source(), settings.streams, examples, redraws, waiting) as stream:
             # Only now, because workers are forked from a process that has neither Numba nor its threads.
-            with no_fork_meanwhile:
-                from .model import Model
+            from .model import Model
+
             trainer = _make_trainer(settings)
             Run(settings, trainer, stream, checkpoints, start).train(interruption)
         model = Model(trainer.network, loss=loss, seed=settings.seed, batches_trained=settings.num_batches)

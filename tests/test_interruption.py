@@ -1,8 +1,13 @@
 """Signals: a run stops or saves where it can be resumed, whatever it is doing."""
 
+import ctypes
+import faulthandler
+import itertools
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,10 +19,10 @@ from sessions import start, until
 import definetti_np.training
 from definetti_np import ModelFileError, train
 from definetti_np.files.checkpoint import read_checkpoint
-from definetti_np.interruption import Interruption
+from definetti_np.interruption import Interrupted, Interruption
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-ENDINGS = {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: 143}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1, signal.SIGCHLD)
+ENDINGS = {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGXCPU: 152}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,9 @@ def _handlers_are_restored():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0), (signal.SIGHUP, 2), (signal.SIGXCPU, 0)]
+)
 def test_stop__after_the_batch_with_a_checkpoint(tmp_path, twin, number, workers):
     session = start(tmp_path, {"PACE": "0.01"}, sim_threads=workers)
     until(lambda: summary_lines(tmp_path) > 1, "the third batch")
@@ -59,7 +66,7 @@ def test_stop__after_the_batch_with_a_checkpoint(tmp_path, twin, number, workers
     assert results(tmp_path) == twin
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 1), (signal.SIGHUP, 0)])
 def test_stop__at_once_while_simulations_stall(tmp_path, twin, number, workers):
     stall = tmp_path / "stall"
     session = start(tmp_path, {"PACE": "0.02", "STALL": str(stall)}, sim_threads=workers)
@@ -166,12 +173,13 @@ def test_stop__in_the_last_batch_resumes_to_the_end(monkeypatch, tmp_path, twin)
     assert results(tmp_path) == twin
 
 
-def test_interruption__ignored_signals_stay_ignored(monkeypatch):
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", ENDINGS)
+def test_interruption__ignored_signals_stay_ignored(monkeypatch, number):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
-        assert interrupted_by([signal.SIGINT], monkeypatch) == (SMALL["num_batches"], None)
+        assert interrupted_by([number], monkeypatch) == (SMALL["num_batches"], None)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 def test_interruption__a_signal_after_the_last_batch_counts():
@@ -189,16 +197,127 @@ def test_interruption__hides_no_other_error():
 
 
 def test_interruption__a_forked_process_leaves_it_to_its_parent():
+    """There a signal does what it did before: it must neither save nor be swallowed."""
     saved = []
     with Interruption() as interruption, interruption.waiting(lambda: saved.append(1)):
+        for fork, number in itertools.product((os.fork, ctypes.PyDLL(None).fork), (signal.SIGTERM, signal.SIGUSR1)):
+            process = fork()
+            if process == 0:
+                os.kill(os.getpid(), number)
+                os._exit(100 + len(saved))
+            assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -number
         process = os.fork()
         if process == 0:
-            for number in SIGNALS:
-                os.kill(os.getpid(), number)
-            os._exit(len(saved))
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt as error:
+                os._exit(isinstance(error, Interrupted) + len(saved))
+            os._exit(100)
         assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
         os.kill(os.getpid(), signal.SIGUSR1)
         assert saved == [1]
+
+
+STORM = """
+import os, time
+for _ in range(2000):
+    os.kill({pid}, {number})
+    time.sleep(0.0003)
+"""
+
+
+def test_interruption__a_storm_of_signals_saves_one_at_a_time():
+    under_way, saved = [], []
+
+    def save():
+        under_way.append(None)
+        time.sleep(0.002)
+        saved.append(len(under_way))
+        under_way.pop()
+
+    program = STORM.format(pid=os.getpid(), number=int(signal.SIGUSR1))
+    with Interruption() as interruption, interruption.waiting(save):
+        sender = subprocess.Popen([sys.executable, "-c", program])
+        while sender.poll() is None:
+            sum(range(100))
+    assert len(saved) > 3
+    assert set(saved) == {1}
+
+
+def swallow(rng):
+    """A simulator that tries again whatever happens."""
+    while True:
+        try:
+            time.sleep(0.01)
+            return lives.simulator(rng)
+        except:  # noqa: E722
+            rng.random()
+
+
+def turn_into_another_error(rng):
+    try:
+        time.sleep(0.01)
+        return lives.simulator(rng)
+    except BaseException as error:
+        raise ValueError("something else") from error
+
+
+@pytest.mark.parametrize("policy", ["raise", "redraw"])
+@pytest.mark.parametrize("simulate", [swallow, turn_into_another_error])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop__a_simulator_that_catches_it_changes_nothing(tmp_path, simulate, policy, number):
+    options = {"simulator": simulate, "on_simulator_error": policy, "num_batches": 6}
+    (tmp_path / "twin").mkdir()
+    run(tmp_path / "twin", **options)
+    timer = threading.Timer(0.25, os.kill, [os.getpid(), number])
+    timer.start()
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(tmp_path, **options)
+    timer.join()
+    assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches < 6
+    run(tmp_path, **options, resume=True)
+    assert results(tmp_path) == results(tmp_path / "twin")
+
+
+def test_stop__an_accuracy_that_catches_a_second_ctrl_c_is_not_saved(monkeypatch, tmp_path):
+    def accuracy(prediction, label):
+        accuracy.calls += 1
+        try:
+            if accuracy.calls == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return 0.5
+        except KeyboardInterrupt:
+            return 0.75
+
+    accuracy.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, accuracy=accuracy)
+    assert sorted(os.listdir(tmp_path)) == ["s"]
+
+
+def test_interruption__gives_back_what_it_took_and_nothing_else(tmp_path):
+    """A handler that was set meanwhile stays, and what that passes on arrives where it did before."""
+    seen = []
+
+    def mine(number, frame):
+        seen.append("mine")
+
+    before = signal.signal(signal.SIGTERM, mine)
+    stacks = open(tmp_path / "stacks", "w")
+    faulthandler.register(signal.SIGUSR1, file=stacks)  # a handler that Python does not know
+    try:
+        with Interruption() as interruption, interruption.waiting(lambda: seen.append("saved")):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            ours = signal.signal(signal.SIGTERM, lambda *arguments: (seen.append("theirs"), ours(*arguments)))
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)  # would end this process, were its handler lost
+        assert seen == ["theirs", "mine"]
+        assert (tmp_path / "stacks").read_text().count("most recent call first") == 2
+    finally:
+        faulthandler.unregister(signal.SIGUSR1)
+        stacks.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_train__in_another_thread_leaves_signals_alone():

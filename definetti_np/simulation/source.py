@@ -24,6 +24,7 @@ import numpy as np
 import numpy.ma
 import numpy.random
 
+from .. import process
 from ..checks import as_integer, check_k
 from ..errors import NotFiniteError, SimulatorError
 from ..interruption import Interrupted
@@ -153,9 +154,12 @@ class ExampleSource:
 
     def _draw(self, index: int, redraws: list[str]) -> Example:
         attempt = len(redraws)
+        owner = process.owner()
         try:
             result = _simulate(self.simulator, self._with_generator, example_seed(self.seed, index, attempt))
+            process.end_fork(owner)
         except BaseException as error:
+            process.end_fork(owner, error)
             ours = isinstance(error, Interrupted) or multiprocessing.parent_process() is None
             if isinstance(error, KeyboardInterrupt) and ours:
                 raise  # it is the user's, not the simulator's

@@ -6,14 +6,15 @@ import contextlib
 import os
 import signal
 import socket
-import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from . import family
+from .forking import children_allowed, no_import_meanwhile
 from .messages import TASK, Inbox
 from .source import ExampleSource
 from .worker_process import NO_GUARD_CODE, worker_main
@@ -24,11 +25,9 @@ GUARD = (
     "the script that calls train was imported by its own simulator process: call train under "
     'if __name__ == "__main__":, as start methods spawn and forkserver need it'
 )
-
-
-# Modules are imported with this lock held while workers may be started, because a process that is forked in the middle
-# of an import has locks of modules that nobody releases.
-no_fork_meanwhile = threading.Lock()
+LOST_CODE = (
+    "ended; its exit code is lost, because another part of the program waits for any child, or SIGCHLD is ignored"
+)
 
 
 class Worker:
@@ -44,6 +43,8 @@ class Worker:
         Of `multiprocessing`.
     siblings
         The other workers, whose sockets a forked process inherits and must close.
+    ignore
+        Modules whose import need not end before the process is started.
 
     Raises
     ------
@@ -51,7 +52,9 @@ class Worker:
         If the simulator cannot be sent to another process.
     """
 
-    def __init__(self, number: int, source: ExampleSource, context: Any, siblings: Sequence[Worker]):
+    def __init__(
+        self, number: int, source: ExampleSource, context: Any, siblings: Sequence[Worker], ignore: Collection[str]
+    ):
         self.number = number
         self.tasks: deque[int] = deque()  # the first one is being simulated, since `began` on the trainer's watch
         self.began = 0.0
@@ -63,6 +66,7 @@ class Worker:
         self.socket, theirs = socket.socketpair()
         self.socket.setblocking(False)
         method = context.get_start_method()
+        self._has_own_code = method != "forkserver"  # whose server waits for it
         try:
             inherited = [self.socket, *(sibling.socket for sibling in siblings)] if method == "fork" else []
             arguments = (
@@ -76,7 +80,7 @@ class Worker:
             with warnings.catch_warnings():
                 # Python 3.12 warns of any fork in a process with threads; ours touches nothing but the simulator.
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-                with no_fork_meanwhile:
+                with children_allowed(), no_import_meanwhile(ignore):
                     self.process.start()
         except (EOFError, ConnectionError) as error:
             self.socket.close()
@@ -118,21 +122,36 @@ class Worker:
 
     def lives(self) -> bool:
         """Whether the process runs; another process may keep its socket open after its end."""
-        return self.process.is_alive()
+        if not self.process.is_alive():
+            return False
+        if self._has_own_code:
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                # Another part of the program has taken its exit code: it waits for any child, or ignores SIGCHLD, so
+                # that the system does. multiprocessing would believe for ever that the process lives.
+                self.verdict = self.verdict or LOST_CODE
+                self.process._popen.returncode = 0
+                return self.process.is_alive()
+        return True
 
-    def signal(self, number: int) -> None:
-        """Send a signal to it and what it has started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended
-            os.killpg(self.pid, number)
-        if self.lives():  # it may not have made its process group yet
-            os.kill(self.pid, number)
+    def kill(self) -> None:
+        """End it, and what it has started, at once."""
+        known = family.relatives({self.pid})  # while it lives, because then its children are known as such
+        if self.lives():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        family.kill({self.pid}, known)
 
     def end(self) -> str:
         """End it and what it has started, release its files, and say how it ended."""
         if not self._ends_within(GRACE_SECONDS):
             self.verdict = self.verdict or "hung up and went on"
-        self.signal(signal.SIGKILL)
-        self.process.join()
+        if self.lives() or not self.retired or self.process.exitcode != 0:  # else it has ended what it started
+            self.kill()
+        while self.lives():
+            time.sleep(0.002)
+        self.process.join()  # so that multiprocessing forgets it
         how = self.verdict or _describe(self.process.exitcode)
         self.socket.close()
         self.process.close()
@@ -148,17 +167,28 @@ class Worker:
 
 
 def end_all(workers: Sequence[Worker]) -> None:
-    """Ask workers to end, wait a moment, and end those that go on."""
+    """Ask workers to end, wait a moment, and end those that go on, with all that they have started."""
+    leaders = {worker.pid for worker in workers}
+    known = family.relatives(leaders)
     for worker in workers:
         worker.hang_up()
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_SECONDS
         while any(worker.lives() for worker in workers) and time.monotonic() < deadline:
             time.sleep(0.002)
-        for worker in workers:
-            worker.signal(number)
+        rest = [worker.pid for worker in workers if worker.lives()]
+        known |= family.relatives(rest)
+        for pid in rest:
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if _leads_a_group(pid) else os.kill)(pid, number)
+    family.kill(leaders, known)
     for worker in workers:
         worker.end()
+
+
+def _leads_a_group(pid: int) -> bool:
+    """Whether a worker has come so far."""
+    return os.getpgid(pid) == pid
 
 
 def _pickled(source: ExampleSource, method: str) -> bytes:

@@ -21,6 +21,9 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ..errors import SimulatorError
+from ..interruption import SAVING, STOPPING
+from . import family
+from .forking import forget_imports_of_other_threads
 from .messages import TASK, encode, failure, ready
 from .one_thread import use_one_thread
 from .source import ExampleSource, forget_locks_of_other_threads
@@ -53,7 +56,9 @@ def worker_main(
     _die_with_parent(os.getppid() if trainer is None else trainer)
     _reset_signals()
     _renew_standard_streams()
+    forget_imports_of_other_threads()
     forget_locks_of_other_threads()
+    multiprocessing.current_process().daemon = False  # so that the simulator may use a pool
     use_one_thread()
     os.register_at_fork(after_in_child=connection.close)  # a simulator's own children must not keep it open
     with contextlib.suppress(OSError):  # the trainer is gone, or has hung up
@@ -64,6 +69,7 @@ def worker_main(
             return
         connection.sendall(ready())
         _simulate(examples, connection)
+    family.end_mine()
 
 
 def _simulate(source: ExampleSource, connection: socket.socket) -> None:
@@ -105,11 +111,15 @@ def _end_after(parent: int) -> None:
 
 
 def _reset_signals() -> None:
-    """Leave Ctrl-C to the trainer, which stops its workers, and take back what the trainer has made of the others."""
-    handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
-    for number in {*handled, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2}:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C to the trainer, which stops its workers, and other signals for trainers to the system.
+
+    Handlers of other signals stay: the simulator's module may have set them.
+    """
+    for name in (*STOPPING, SAVING):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN if name == "SIGINT" else signal.SIG_DFL)
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 

@@ -13,13 +13,13 @@ import heapq
 import logging
 import multiprocessing
 import selectors
-import signal
 import threading
 import time
 from collections.abc import Mapping
 
 from ..errors import SimulatorError
 from ..interruption import Waiting
+from .forking import imports_under_way
 from .messages import READY, decode, text_of
 from .source import NO_REDRAWS, Example, ExampleSource, reproducing_line
 from .stream import PATIENT, Stream, StreamSettings
@@ -85,6 +85,7 @@ class WorkerStream(Stream):
         if method is None and "fork" in multiprocessing.get_all_start_methods():
             method = "fork"  # any function can be the simulator
         self._context = multiprocessing.get_context(method)
+        self._ignored_imports = imports_under_way()  # such as that of a module that trains while it is imported
         try:
             for number in range(settings.sim_threads):
                 self._start_worker(number)
@@ -198,7 +199,7 @@ class WorkerStream(Stream):
                     self._replace(worker)
             elif timeout is not None and worker.tasks and now - worker.began > timeout:
                 worker.verdict = f"took longer than simulator_timeout={timeout:g} seconds and was killed"
-                worker.signal(signal.SIGKILL)
+                worker.kill()
                 self._replace(worker)
         if not any(worker.tasks or not worker.ready for worker in self._workers):
             self._last_news = now
@@ -228,7 +229,7 @@ class WorkerStream(Stream):
             self._start_worker(worker.number)
 
     def _start_worker(self, number: int) -> None:
-        worker = Worker(number, self._source, self._context, self._workers)
+        worker = Worker(number, self._source, self._context, self._workers, self._ignored_imports)
         worker.began = self._watch.time
         self._selector.register(worker.socket, selectors.EVENT_READ, worker)
         with self._changed:

@@ -1,0 +1,71 @@
+"""What a process must see to when it starts simulator processes, and what they must see to when they were forked."""
+
+from __future__ import annotations
+
+import _imp
+import contextlib
+import importlib
+import multiprocessing
+import threading
+import time
+from collections.abc import Collection, Iterator
+from typing import Any
+
+IMPORT_SECONDS = 60.0  # that the end of imports is waited for
+_bootstrap: Any = importlib._bootstrap
+
+
+@contextlib.contextmanager
+def children_allowed() -> Iterator[None]:
+    """Let a daemonic process of `multiprocessing`, such as one of a Pool, start processes inside the block.
+
+    It may not, because they would outlive it when it is killed; simulator processes see to it that they do not.
+    """
+    settings: dict = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    is_daemon = settings.pop("daemon", None)
+    try:
+        yield
+    finally:
+        if is_daemon is not None:
+            settings["daemon"] = is_daemon
+
+
+def imports_under_way() -> set[str]:
+    """Names of the modules that other threads are importing, or this one."""
+    return {lock.name for lock in _locks_of_imports()}
+
+
+@contextlib.contextmanager
+def no_import_meanwhile(ignore: Collection[str]) -> Iterator[None]:
+    """Wait until no other thread is in the middle of an import, and let none begin one inside the block.
+
+    A process that is forked meanwhile has the locks of the modules that were being imported, and nobody releases them
+    there. Modules to `ignore` are not waited for, because they import for as long as they train.
+    """
+    deadline = time.monotonic() + IMPORT_SECONDS
+    me = threading.get_ident()
+    while True:
+        _imp.acquire_lock()  # a thread needs it to begin an import, not to go on with one
+        if not any(lock.owner != me and lock.name not in ignore for lock in _locks_of_imports()):
+            break
+        if time.monotonic() > deadline:
+            break
+        _imp.release_lock()
+        time.sleep(0.005)
+    try:
+        yield
+    finally:
+        _imp.release_lock()
+
+
+def forget_imports_of_other_threads() -> None:
+    """In a forked process: release what `no_import_meanwhile` holds, and let nothing wait for threads of the parent."""
+    while _imp.lock_held():
+        _imp.release_lock()
+    _bootstrap._module_locks.clear()
+
+
+def _locks_of_imports() -> list[Any]:
+    """Python's locks of the modules that some thread is importing, or is about to import."""
+    locks = [reference() for reference in list(_bootstrap._module_locks.values())]
+    return [lock for lock in locks if lock is not None]
