@@ -67,7 +67,7 @@ def _cgroup_quotas(root: Path) -> Iterator[float]:
 
 def _groups(root: Path) -> dict[str, str]:
     """The cgroup of this process by controller; that of version 2 has the name ""."""
-    groups = {}
+    groups: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")

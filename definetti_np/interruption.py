@@ -72,6 +72,7 @@ class Interruption:
                     self._before[number] = signal.signal(number, self._handle)
             if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
                 self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            process.hold_at_forks(self, self._before)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -129,6 +130,7 @@ class Interruption:
         if self._is_over:
             return
         self._is_over = True
+        process.hold_at_forks(self, ())
         for number, handler in self._before.items():
             if signal.getsignal(number) in (self._handle, signal.SIG_DFL):  # nobody has set another one meanwhile
                 signal.signal(number, handler)

@@ -7,15 +7,19 @@ hold, a thread, a handler of signals, a file that is being written) keeps the `o
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 _forks = 0  # that lie between this process and the first one that imported this module
 _callbacks: list[Callable[[], Callable | None]] = []
 _pauses: list[tuple[Callable[[], None], Callable[[], None]]] = []
+_held: dict[int, set[int]] = {}  # signals, by the object that holds them
+_thread = threading.local()  # `mask`: which signals its thread held back before it forked
 
 
 def owner() -> tuple[int, int]:
@@ -80,15 +84,41 @@ def _end(error: BaseException | None) -> NoReturn:
     os._exit(code & 0xFF)
 
 
+def hold_at_forks(who: object, numbers: Iterable[int]) -> None:
+    """Whenever this process forks, hold these signals back until the child's `after_fork` functions have run.
+
+    Python forgets a signal that reaches a child before that, if it has a handler of Python's. It is asked anew by the
+    same object, for no signals in the end.
+    """
+    _held.pop(id(who), None)
+    if found := set(numbers):
+        _held[id(who)] = found
+
+
+def _hold() -> None:
+    held: set[int] = set().union(*_held.values())
+    _thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, held) if held else None
+
+
+def _let_go() -> None:
+    if getattr(_thread, "mask", None) is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _thread.mask)
+        _thread.mask = None
+
+
 def _note_fork() -> None:
     global _forks
     _forks += 1
-    _end_pauses()
-    for reference in list(_callbacks):
-        callback = reference()
-        if callback is not None:
-            callback()
+    _held.clear()
+    try:
+        for reference in list(_callbacks):
+            callback = reference()
+            if callback is not None:
+                callback()
+    finally:
+        _end_pauses()
 
 
+pause_for_fork(_hold, _let_go)
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(before=_begin_pauses, after_in_parent=_end_pauses, after_in_child=_note_fork)

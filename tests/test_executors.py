@@ -82,6 +82,22 @@ def test_train__a_pool_that_breaks_says_where(processes):
         train(simulator=end_process, executor=processes, **SMALL)
 
 
+def end_process_or_be_busy(rng):
+    if rng.bit_generator.seed_seq.spawn_key[0] == 0:
+        time.sleep(600)
+    time.sleep(0.5)
+    end_process(rng)
+
+
+def test_train__a_process_that_is_busy_does_not_hold_up_a_pool_that_breaks():
+    """The pool ends its processes with SIGTERM, which was handled while they were forked."""
+    with (
+        pytest.raises(SimulatorError, match="the executor failed: BrokenProcessPool"),
+        ProcessPoolExecutor(2, mp_context=get_context("fork")) as executor,
+    ):
+        train(simulator=end_process_or_be_busy, executor=executor, **{**SMALL, "queue_capacity": 16})
+
+
 def test_train__an_executor_that_is_shut_down_leaves_a_checkpoint(tmp_path):
     executor = ThreadPoolExecutor(1)
 

@@ -96,11 +96,12 @@ def test_workers__that_were_started_again_die_with_the_trainer_and_not_before(tm
 
 def starting_others(folder, rng):
     if index := disasters.index_of(rng):
-        subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL)
+        new_session = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL, start_new_session=True)
+        subprocess.Popen(["timeout", "600", "sleep", "600"], stdin=subprocess.DEVNULL)
         child = os.fork()
         if not child:
             time.sleep(600)
-        (folder / str(index)).write_text(str(child))
+        (folder / str(index)).write_text(f"{child} {new_session.pid}")
     return simulator(rng)
 
 
@@ -119,11 +120,16 @@ def test_workers__take_what_they_started_along(tmp_path, end):
         stream.next_batch(4)
         worker = stream._workers[0] if stream._workers else None
         if end == "killed":
-            assert len(started()) == 1 + 2 * 3
+            assert wait_until(lambda: len(started()) == 1 + 3 * 3, 10)
             os.kill(worker.pid, signal.SIGKILL)
         if end != "close":
             assert wait_until(lambda: started() == [], 10)
     assert wait_until(lambda: started() == [], 10)
+    in_new_sessions = [int((tmp_path / str(index)).read_text().split()[1]) for index in (1, 2, 3)]
+    if end == "killed":  # such a process is known as long as its worker lives
+        for pid in in_new_sessions:
+            os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not any(map(disasters.alive, in_new_sessions)), 10)
 
 
 def test_workers__have_a_process_group_and_signals_of_their_own(tmp_path):

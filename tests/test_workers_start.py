@@ -137,6 +137,51 @@ def test_train__a_worker_is_replaced_while_the_trainer_imports(tmp_path, monkeyp
     assert output == "done\n", log
 
 
+SLOW_MODULE = """
+open("imports", "a").write("x")
+import time
+time.sleep(1)
+value = 1
+"""
+IMPORTING = """
+import os, time
+import numpy as np
+from definetti_np import train
+
+def simulate(rng):
+    time.sleep(0.05)
+    if os.path.exists("imports"):  # the trainer is at it now
+        try:
+            os.close(os.open("killed", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            import slow
+        else:
+            os.kill(os.getpid(), 9)
+    return rng.normal(size=(6, 4)), np.eye(2)[0]
+
+def accuracy(prediction, label):
+    import slow
+    return slow.value
+
+train((6, 4), (2,), simulate, [("fc", 4)], ("max",), [("softmax",)], accuracy=accuracy, num_batches=4, batch_size=8,
+      queue_capacity=8, sim_threads=1, seed=1, logfile="log")
+print("done")
+"""
+TRAINING = "import importing\n"
+
+
+@pytest.mark.parametrize("program", [IMPORTING, TRAINING], ids=["script", "import"])
+def test_train__a_worker_is_replaced_while_a_function_of_the_users_imports(tmp_path, monkeypatch, program):
+    """Its locks would be those of a thread that is not there. A module may train while it is imported itself."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slow.py").write_text(SLOW_MODULE)
+    (tmp_path / "importing.py").write_text(IMPORTING)
+    output, log = start_script(tmp_path, program).communicate(timeout=100)
+    assert output == "done\n", log
+    assert (tmp_path / "killed").exists()
+    assert (tmp_path / "imports").read_text() == "x", "once: the worker has what the trainer imported"
+
+
 SLOW_TO_LOAD = """
 import time
 from definetti_np import train

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -53,9 +54,18 @@ def test_train__slow_examples_in_a_row_are_not_one_that_hangs(tmp_path, undistur
     assert caplog.records == []
 
 
-def test_train__what_a_simulator_that_hangs_has_started_is_killed_too(tmp_path):
+COMMANDS = {
+    "in the same process group": {"args": ["sh", "-c", "sleep 600 & echo $! >> pids; wait"]},
+    "in another process group": {"args": ["timeout", "600", "sh", "-c", "echo $$ >> pids; exec sleep 600"]},
+    "in another session": {"args": ["sh", "-c", "echo $$ >> pids; exec sleep 600"], "start_new_session": True},
+    "in the background of another session": {"args": ["setsid", "sh", "-c", "sleep 600 & echo $! >> pids; wait"]},
+}
+
+
+@pytest.mark.parametrize("how", COMMANDS)
+def test_train__what_a_simulator_that_hangs_has_started_is_killed_too(tmp_path, how):
     def simulate(rng):
-        os.system(f"sleep 600 & echo $! >> '{tmp_path}/pids'; wait")
+        subprocess.run(**COMMANDS[how], cwd=tmp_path)
 
     with pytest.raises(SimulatorError, match="simulator_timeout=0.5"):
         sha_of_training(tmp_path, simulate, sim_threads=1, simulator_timeout=0.5)

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import io
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ from .one_thread import use_one_thread
 from .source import ExampleSource, forget_locks_of_other_threads
 
 PR_SET_PDEATHSIG = 1
+LAST = -1000  # priority of what a process does when it ends, after pools have ended
 NO_GUARD_CODE = 64  # with which a process exits that trains, because the script that it imports does
 
 
@@ -59,6 +61,7 @@ def worker_main(
     forget_imports_of_other_threads()
     forget_locks_of_other_threads()
     multiprocessing.current_process().daemon = False  # so that the simulator may use a pool
+    multiprocessing.util.Finalize(None, family.end_mine, exitpriority=LAST)
     use_one_thread()
     os.register_at_fork(after_in_child=connection.close)  # a simulator's own children must not keep it open
     with contextlib.suppress(OSError):  # the trainer is gone, or has hung up
@@ -69,7 +72,6 @@ def worker_main(
             return
         connection.sendall(ready())
         _simulate(examples, connection)
-    family.end_mine()
 
 
 def _simulate(source: ExampleSource, connection: socket.socket) -> None:
