@@ -56,6 +56,7 @@ def train(
     worker_max_examples: int | None = None,
     start_method: str | None = None,
     executor: Executor | None = None,
+    check_randomness: bool = True,
 ) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -143,6 +144,9 @@ def train(
         An executor of `concurrent.futures`, or one with the same futures such as that of a Dask client's
         ``get_executor()``, to simulate with instead of processes of our own. It stays open, and what it raises ends
         training.
+    check_randomness
+        Whether to simulate the first two examples twice before training, in two processes if there are, and to warn if
+        they differ: then the simulator has randomness that is not the seed's.
 
     Returns
     -------
@@ -159,6 +163,7 @@ def train(
         If another run trains this `save_path`; the message says which.
     SimulatorError
         If the simulator fails, or returns something that does not fit; with the example's index and seed. If
+        examples of the first batch are equal, because the simulator does not use the randomness it is given. If
         simulator processes do not start, or three of them died at one example.
     FloatingPointError
         If the loss or the gradient becomes NaN or infinite.
