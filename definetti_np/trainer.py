@@ -1,6 +1,7 @@
 """Training steps on batches that the caller supplies."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from .engine.workspace import Workspace
 from .invariance import check_invariance
 from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
-from .multiset import as_floats
+from .multiset import MultisetBatch, as_floats
 from .network import Network
 from .summary import describe_choice
 
@@ -47,10 +48,10 @@ class Trainer:
         self,
         network: Network,
         *,
-        loss="cross-ent",
-        accuracy="classification",
-        learning_rate=0.001,
-        threads=None,
+        loss: str | Callable = "cross-ent",
+        accuracy: str | Callable | None = "classification",
+        learning_rate: float = 0.001,
+        threads: int | None = None,
     ):
         self.network = network
         self.loss = check_loss(loss, network.spec)
@@ -76,7 +77,7 @@ class Trainer:
             f"Trainer({choices}, learning_rate={rate}, threads={self.threads}) after {steps:,} steps of\n{self.network}"
         )
 
-    def step(self, data, labels) -> tuple[float, float]:
+    def step(self, data: Iterable[np.ndarray] | MultisetBatch, labels: np.ndarray) -> tuple[float, float]:
         """Take one step and return the loss and the accuracy of the batch before it.
 
         Parameters
@@ -109,7 +110,7 @@ class Trainer:
             self.optimizer.step()
         return loss_value, accuracy
 
-    def check_last_step(self, data, labels) -> None:
+    def check_last_step(self, data: Iterable[np.ndarray] | MultisetBatch, labels: np.ndarray) -> None:
         """Raise a FloatingPointError if the step on this batch has made its loss or a weight NaN or infinite.
 
         A step looks at the loss before it, so the last one of a run is looked at by nobody else.

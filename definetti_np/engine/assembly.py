@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import rows as kernels
 from ..multiset import MultisetBatch
@@ -11,7 +12,9 @@ from .workspace import empty
 CONVERTED = (np.float32, np.float64)
 
 
-def assemble_datasets(datasets: Sequence[np.ndarray], dtype, *, first: int = 0) -> MultisetBatch:
+def assemble_datasets(
+    datasets: Sequence[np.ndarray] | np.ndarray, dtype: DTypeLike, *, first: int = 0
+) -> MultisetBatch:
     """Find the distinct rows of arrays of shape (n, W) or (n, W, C), with equal W and C; n may differ between them.
 
     Raises

@@ -19,6 +19,8 @@ NOT_NAMES = ("header", "file", "allow_pickle")
 INITIAL_DEVIATION = 0.05  # of weights, as in the original
 INITIAL_BIAS = 0.01
 
+Key = tuple[Hashable, str]  # (owner, role) of a parameter
+
 _current = threading.local()
 
 

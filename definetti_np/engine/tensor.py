@@ -27,7 +27,7 @@ class Tensor(Arithmetic):
     ):
         self.array = array
         self.takes_sparse = takes_sparse
-        self.gradient = None
+        self.gradient: np.ndarray | None = None
         self.needs_gradient = False
         for parent in parents:
             if parent.needs_gradient:
@@ -51,6 +51,7 @@ class Leaf(Tensor):
     """A Tensor that is trained: its array and its gradient are views into a network's flat vectors."""
 
     __slots__ = ()
+    gradient: np.ndarray
 
     def __init__(self, array: np.ndarray, gradient: np.ndarray):
         super().__init__(array)
