@@ -51,8 +51,8 @@ def _between_others(batch: MultisetBatch) -> MultisetBatch:
     return MultisetBatch(rows, np.tile(batch.counts, 4), np.concatenate([[0], np.cumsum(sizes)]))
 
 
-def _compute(network: Network, batch: MultisetBatch, what: str | None = None):
-    log = []
+def _compute(network: Network, batch: MultisetBatch, what: str | None = None) -> tuple[np.ndarray, list]:
+    log: list[tuple[str, np.ndarray]] = []
     try:
         return network.compute(batch, log).array, log
     except Exception as error:

@@ -6,6 +6,7 @@ it for the first time, with the sizes that fit what it is called with. Each netw
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from . import ops
 from .checks import as_integer, check_width
@@ -21,7 +22,10 @@ __all__ = ["Conv", "Dense", "Parameter", "Sequential"]
 class _Layer:
     """A weight, a bias and an activation; a ReLU is computed together with the product."""
 
-    def __init__(self, activation, name):
+    kind: ClassVar[str]
+    _sizes: ClassVar[tuple[str, ...]]
+
+    def __init__(self, activation: Callable | None, name: str | None):
         if activation is not None and not callable(activation):
             raise TypeError(f"activation must be a function such as ops.relu, or None, got {activation!r}")
         self.activation = activation
@@ -73,7 +77,7 @@ class Conv(_Layer):
         self.width = as_integer(width, "Conv: width", minimum=1)
         self.depth = as_integer(depth, "Conv: depth", minimum=1)
 
-    def __call__(self, x):
+    def __call__(self, x: RowFeatures | Tensor) -> Any:
         """Apply it to features, or to a Tensor (B, P, C) or (B, N)."""
         positions, channels = (*_input_shape(self, x), 1)[:2]
         if self.width > positions:
@@ -102,7 +106,7 @@ class Dense(_Layer):
         super().__init__(activation, name)
         self.nodes = as_integer(nodes, "Dense: nodes", minimum=1)
 
-    def __call__(self, x):
+    def __call__(self, x: RowFeatures | Tensor) -> Any:
         """Apply it to features, or to a Tensor (B, P, C) or (B, N)."""
         return self._apply(dense_layer, x, (math.prod(_input_shape(self, x)), self.nodes))
 
@@ -127,7 +131,7 @@ class Sequential:
             if name is not None and isinstance(layer, _Layer) and layer.name is None:
                 layer.name = f"{name}.{i}"
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         """Apply the first layer to x, the next one to the result, and so on."""
         for layer in self.layers:
             x = layer(x)

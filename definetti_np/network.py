@@ -303,7 +303,7 @@ class LayerLists:
     def __call__(self, x: RowFeatures) -> Tensor:
         """Log-probabilities or estimates (B, N)."""
         pooling, features = self._pooling, self._phi(x)
-        pooled = ops.moments(features, pooling.orders) if pooling.kind == "moments" else ops.top_k(features, pooling.k)
+        pooled = ops.moments(features, pooling.orders) if pooling.k is None else ops.top_k(features, pooling.k)
         out = self._h(pooled)
         return ops.log_softmax(out) if self._ends_in_softmax else out
 

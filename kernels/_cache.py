@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("definetti_np")
 
@@ -27,7 +28,7 @@ TICK_SECONDS = 0.01  # between two looks at the lock
 _patience = PATIENCE_SECONDS
 
 
-def compile_with_cache(compiled, function: Callable, compile: Callable[[], None]) -> None:
+def compile_with_cache(compiled: Any, function: Callable, compile: Callable[[], None]) -> None:
     """Let a `CFunc` or dispatcher of Numba compile a function, or load it if it was compiled before."""
     try:
         cache = _KernelCache(function)
@@ -50,7 +51,7 @@ class _KernelCache(FunctionCache):
     compile.
     """
 
-    def __init__(self, function):
+    def __init__(self, function: Callable):
         super().__init__(function)
         names = self._impl
         self._cache_file = _CheckedFiles(self.cache_path, names.filename_base, names.locator.get_source_stamp())
@@ -177,7 +178,7 @@ def _unlock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-_warned = set()
+_warned: set[str] = set()
 
 
 def _warn_once(kind: str, message: str, *arguments) -> None:

@@ -24,7 +24,7 @@ ROWS_PER_BLOCK = 64  # rows in a block of a simple pass
 WIDE_ROWS, NARROW_ROWS = WIDE[0], NARROW[0]
 
 
-def panel_columns(nodes: int, dtype) -> int:
+def panel_columns(nodes: int, dtype: np.dtype) -> int:
     """The width of the panels that a matrix of N columns is cut into."""
     itemsize = np.dtype(dtype).itemsize
     narrow = panel_width(NARROW, itemsize)
@@ -41,7 +41,7 @@ def _ceil_divide(a, b):
     return (a + b - 1) // b
 
 
-def pack(matrix, rows, panels):
+def pack(matrix: np.ndarray, rows: np.ndarray, panels: np.ndarray) -> None:
     """Cut the columns of the chosen rows of a matrix into panels, the last one filled up with zeros.
 
     matrix (R, N), rows (K,) int64, panels (ceil(N / width), K, width) with the width of `panel_columns`.
@@ -62,7 +62,7 @@ def _pack(block, arguments):
             panels[panel, k, n] = 0
 
 
-def pack_transposed(matrix, panels):
+def pack_transposed(matrix: np.ndarray, panels: np.ndarray) -> None:
     """Cut the columns of a transposed matrix into panels, as `pack` does.
 
     matrix (K, N), panels (ceil(K / width), N, width).
@@ -85,7 +85,9 @@ def _pack_transposed(panel, arguments):
                 panels[panel, n, k] = 0
 
 
-def conv_forward(values, windows, panels, bias, floor, out):
+def conv_forward(
+    values: np.ndarray, windows: np.ndarray, panels: np.ndarray, bias: np.ndarray, floor: float, out: np.ndarray
+) -> None:
     """Write ``max(floor, bias + sum_jc values[windows[d, j], c] * weight[j, c])`` to ``out[d]``.
 
     values (V, C); windows (D, width) int32; panels of the weight (K, N), see `pack`; bias (N,); out (D, N). A floor
@@ -127,7 +129,9 @@ def _conv_forward(block, arguments):
                 out[np.uintp(top + r), np.uintp(left + n)] = lowest if sums[r, n] < lowest else sums[r, n]
 
 
-def mask_gradient(gradient, out, floor, masked, nonzero, sums):
+def mask_gradient(
+    gradient: np.ndarray, out: np.ndarray, floor: float, masked: np.ndarray, nonzero: np.ndarray, sums: np.ndarray
+) -> None:
     """Write 0 where ``out <= floor``, else ``gradient``, to ``masked``; count what is not 0, and sum over windows.
 
     gradient, out, masked (D, N); nonzero (D,) int64; sums (`mask_blocks`, N), the sums over each block of windows. NaN
@@ -151,7 +155,9 @@ def _mask_gradient(block, arguments):
         nonzero[d] = number
 
 
-def conv_backward_weight(panels, active, values, windows, parts):
+def conv_backward_weight(
+    panels: np.ndarray, active: np.ndarray, values: np.ndarray, windows: np.ndarray, parts: np.ndarray
+) -> None:
     """Write to each of ``parts`` the sums of ``gradient[a, n] * values[windows[active[a], j], c]`` over a part of a.
 
     panels of the gradient (A, N), see `pack`; active (A,) int64; values (V, C); windows (D, width) int32;

@@ -199,8 +199,15 @@ def of_rows(features: RowFeatures, tensor: Tensor, *, data: bool = False) -> Row
     positions = tensor.shape[1] if tensor.ndim == 3 else 1
     values = reshaped(contiguous(tensor), (-1, tensor.shape[-1]))
     offsets = features.offsets * positions
-    changed = {"positions": positions, "index": None, "value_offsets": offsets, "flat_rows": tensor.ndim == 2}
-    return replace(features, values=values, is_data=data and not values.needs_gradient, **changed)
+    return replace(
+        features,
+        values=values,
+        positions=positions,
+        index=None,
+        value_offsets=offsets,
+        is_data=data and not values.needs_gradient,
+        flat_rows=tensor.ndim == 2,
+    )
 
 
 def with_one_index(features: Sequence[RowFeatures]) -> Sequence[RowFeatures] | None:

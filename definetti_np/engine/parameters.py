@@ -7,9 +7,11 @@ import contextlib
 import math
 import re
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..checks import as_integer
 from .operators import Arithmetic
@@ -40,7 +42,7 @@ class Parameter(Arithmetic):
 
     kind = "parameter"
 
-    def __init__(self, initial, name: str | None = None):
+    def __init__(self, initial: ArrayLike, name: str | None = None):
         self.name = check_name(name)
         if name in NOT_NAMES:
             raise ValueError(f"name of a Parameter must be none of {NOT_NAMES}, which model files use, got {name!r}")
@@ -79,14 +81,14 @@ class Binding:
         None, or a list to which operations add (name, array) of what they compute of whole datasets.
     """
 
-    def __init__(self, tensors: dict[tuple[Hashable, str], Tensor], *, training: bool = False, log: list | None = None):
+    def __init__(self, tensors: dict[Key, Tensor], *, training: bool = False, log: list | None = None):
         self.tensors = tensors
         self.training = training
-        self.used: set = set()
+        self.used: set[Key] = set()
         self.log = log
 
     @contextlib.contextmanager
-    def active(self):
+    def active(self) -> Iterator[Self]:
         """Let layers and Parameters find their Tensors here, in this thread."""
         outer = getattr(_current, "binding", None)
         _current.binding = self
@@ -95,7 +97,7 @@ class Binding:
         finally:
             _current.binding = outer
 
-    def tensor(self, owner, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
+    def tensor(self, owner: Any, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
         """The Tensor of a parameter."""
         tensor = self.tensors.get((owner, role))
         if tensor is None:
@@ -105,7 +107,7 @@ class Binding:
         self.used.add((owner, role))
         return tensor
 
-    def missing(self, owner, role, shape, initial) -> Tensor:
+    def missing(self, owner: Any, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
         """Say that a network function uses another layer or Parameter than before."""
         raise ValueError(
             f"network_function changes its parameters between calls: {owner!r} was not used when it was traced. Create "
@@ -127,14 +129,14 @@ class Tracer(Binding):
         The number of values that layers compute of one row.
     """
 
-    def __init__(self, rng: np.random.Generator | None, dtype):
+    def __init__(self, rng: np.random.Generator | None, dtype: DTypeLike):
         super().__init__({})
-        self.names: dict[tuple[Hashable, str], str] = {}
+        self.names: dict[Key, str] = {}
         self.features_per_row = 0
         self._owners: dict[Hashable, str] = {}
         self._rng, self._dtype = rng, dtype
 
-    def missing(self, owner, role, shape, initial) -> Tensor:
+    def missing(self, owner: Any, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
         """Draw a parameter."""
         if owner not in self._owners:
             name = owner.name or f"{owner.kind}.{len(self._owners)}"
@@ -150,7 +152,7 @@ class Tracer(Binding):
         self.tensors[owner, role] = Tensor(array)
         return self.tensors[owner, role]
 
-    def count_features(self, row_shape):
+    def count_features(self, row_shape: tuple[int, ...]) -> None:
         """Add up what layers compute of one row."""
         self.features_per_row += math.prod(row_shape)
 
@@ -160,7 +162,7 @@ def current() -> Binding | None:
     return getattr(_current, "binding", None)
 
 
-def binding_of(owner) -> Binding:
+def binding_of(owner: Any) -> Binding:
     """The binding of the network that is computing, in which a layer or Parameter has numbers."""
     binding = current()
     if binding is None:
@@ -171,7 +173,7 @@ def binding_of(owner) -> Binding:
     return binding
 
 
-def check_name(name):
+def check_name(name: Any) -> str | None:
     """Return the name of a layer or Parameter if it is one that a model file can hold."""
     if name is not None and (not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.]+", name)):
         raise ValueError(f"name must consist of Latin letters, digits, '_' and '.', got {name!r}")
@@ -181,7 +183,7 @@ def check_name(name):
 class FlatParameters:
     """Flat vectors ``weights`` and ``gradients`` (N,), and a Leaf of each name that views them."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype=np.float32):
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32):
         self._shapes = dict(shapes)
         size = sum(math.prod(shape) for shape in self._shapes.values())
         self.weights = np.zeros(size, dtype)
@@ -200,7 +202,7 @@ class FlatParameters:
     def __setstate__(self, state):
         """Build the views anew: a copy's leaves must view the copy's vectors."""
         shapes, weights, gradients = state
-        self.__init__(shapes, weights.dtype)
+        FlatParameters.__init__(self, shapes, weights.dtype)
         self.weights[:], self.gradients[:] = weights, gradients
 
 

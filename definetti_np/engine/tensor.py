@@ -1,6 +1,7 @@
 """Tensors: arrays that remember what they were computed from, so that a gradient can be sent back."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Tensor(Arithmetic):
             if parent.needs_gradient:
                 self.needs_gradient = True
         self.parents = parents if self.needs_gradient else ()
-        self.backward = backward if self.needs_gradient else None
+        self.backward: Any = backward if self.needs_gradient else None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,7 +94,7 @@ def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
                 pending[id(parent)] = both
 
 
-def as_array(gradient) -> np.ndarray:
+def as_array(gradient: Any) -> np.ndarray:
     """The gradient as an array; arithmetic with arrays of one number gives NumPy numbers."""
     return np.asarray(gradient) if isinstance(gradient, (np.ndarray, np.generic)) else gradient.as_array()
 

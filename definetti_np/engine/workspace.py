@@ -3,8 +3,10 @@
 import contextlib
 import math
 import threading
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 ALIGNMENT = 64  # bytes, of a cache line and of the widest vectors
 
@@ -20,7 +22,7 @@ class Workspace:
         self._taken = 0  # bytes asked for, also those that did not fit
 
     @contextlib.contextmanager
-    def used(self):
+    def used(self) -> Iterator[None]:
         """Begin anew: arrays given out before may be written over."""
         if self._taken > len(self._memory):
             self._memory = _aligned(self._taken + self._taken // 4)
@@ -42,7 +44,7 @@ def _aligned(size: int) -> np.ndarray:
 _current = threading.local()
 
 
-def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """An uninitialised array: of the workspace in use, or of new memory where there is none or it is full."""
     workspace = getattr(_current, "workspace", None)
     if workspace is None:

@@ -17,8 +17,10 @@ import re
 import stat
 import struct
 import zipfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -84,7 +86,7 @@ def write_file(
         _divide(text, kind)
     except ValueError as error:
         raise OSError(errno.EFBIG, str(error), str(path)) from None
-    members = {HEADER_NAME: np.frombuffer(text, np.uint8), **arrays}
+    members: dict[str, Any] = {HEADER_NAME: np.frombuffer(text, np.uint8), **arrays}
     write_whole(path, lambda file: np.savez(file, **members), previous=previous)
 
 
@@ -139,10 +141,10 @@ class StoredFile:
             self.shapes = {name: self._check_array(name, entry) for name, entry in self._listed.items()}
             self._open = stack.pop_all()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._open.close()
 
     def _read_header(self, kind: str) -> dict:
@@ -199,7 +201,7 @@ class StoredFile:
 
 
 @contextlib.contextmanager
-def refuse_on_error(path: Path, what: str):
+def refuse_on_error(path: Path, what: str) -> Iterator[None]:
     """Turn whatever goes wrong in a block into a ModelFileError that says `what` is wrong with a file, and why.
 
     A damaged file makes zipfile, json and NumPy raise nine classes of errors; and what they say may be as long as the
@@ -215,7 +217,7 @@ def refuse_on_error(path: Path, what: str):
         raise refusal from (error if len(text) <= REASON_LENGTH else None)
 
 
-def _check_directory(file) -> None:
+def _check_directory(file: BinaryIO) -> None:
     """Refuse a zip whose list of members is larger than any of ours, before zipfile reads it."""
     length = file.seek(0, os.SEEK_END)
     file.seek(max(length - _END.size, 0))
@@ -230,7 +232,7 @@ def _check_directory(file) -> None:
         raise ValueError(f"it lists its members in {max(size, small_size)} bytes, more than definetti_np writes")
 
 
-def _check_members(file, archive: zipfile.ZipFile) -> list[str]:
+def _check_members(file: BinaryIO, archive: zipfile.ZipFile) -> list[str]:
     """Return the names of the members, in order, if they are stored one after another and nothing else is there.
 
     So no member is larger than the file, and reading one allocates no more.
@@ -255,8 +257,8 @@ def _check_members(file, archive: zipfile.ZipFile) -> list[str]:
 
 
 def _checked_header(text: bytearray, kind: str) -> dict:
-    text, lines = _divide(text, kind)
-    header = json.loads(text)
+    own, lines = _divide(text, kind)
+    header = json.loads(own)
     if not isinstance(header, dict) or header.get("format") != kind:
         found = header.get("format") if isinstance(header, dict) else header
         raise ValueError(f"its header is that of another kind of file, {found!r}")
@@ -269,7 +271,7 @@ def _checked_header(text: bytearray, kind: str) -> dict:
             "it needs a newer definetti_np"
         )
     if version > 1:
-        if _canonical(header) != text:
+        if _canonical(header) != own:
             raise ValueError("its header is not in the canonical form")
         described = _canonical({key: value for key, value in header.items() if key != "sha256"})
         if header.get("sha256") != _digest_with_lines(described, lines):
@@ -307,7 +309,8 @@ def _digest_with_lines(text: bytes, lines: memoryview) -> str:
 
 
 def _lines_of_summary(lines: memoryview) -> list[str]:
-    found, position, last = [], 0, -1
+    found: list[str] = []
+    position, last = 0, -1
     while position < len(lines):
         line = _LINE.match(lines, position)
         if line is None or int(line[2]) <= last:
@@ -334,7 +337,8 @@ def _fingerprint(array: np.ndarray) -> dict:
 
 
 def _digest(content: bytes | np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content).hexdigest()
+    data: Any = np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content
+    return hashlib.sha256(data).hexdigest()
 
 
 def _canonical(header: dict) -> bytes:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Checkpoint:
     second_moments: np.ndarray
 
     @classmethod
-    def of(cls, trainer, run: Mapping, *, batches: int, summary: list[str], redraws: Mapping):
+    def of(cls, trainer: Any, run: Mapping, *, batches: int, summary: list[str], redraws: Mapping) -> "Checkpoint":
         """The state of a trainer, whose arrays are not copied."""
         optimizer = trainer.optimizer
         return cls(
@@ -69,7 +70,7 @@ class Checkpoint:
             second_moments=optimizer.second_moments,
         )
 
-    def restore(self, trainer) -> None:
+    def restore(self, trainer: Any) -> None:
         """Put a trainer into this state."""
         optimizer = trainer.optimizer
         if self.weights.shape != optimizer.weights.shape:
@@ -102,7 +103,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     with open_file(path, CHECKPOINT) as stored:
         with refuse_on_error(path, "the header describes no run"):
             described = _described_run(stored)
-        arrays = {name: stored.read(name) for name in _ARRAYS}
+        arrays: dict[str, Any] = {name: stored.read(name) for name in _ARRAYS}
     if arrays["second_moments"].size and arrays["second_moments"].min() < 0:  # Adam takes their square root
         raise ModelFileError(f"{path}: second_moments are negative")
     return Checkpoint(**described, **arrays)

@@ -6,13 +6,14 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..errors import NotSavedError
 
 logger = logging.getLogger("definetti_np")
 
 
-def save_or_keep(model, path: Path, *, what_finishes: str) -> None:
+def save_or_keep(model: Any, path: Path, *, what_finishes: str) -> None:
     """Save a trained model; where that fails, put it elsewhere, and raise an error that holds it.
 
     Parameters

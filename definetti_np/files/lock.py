@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..process import after_fork, is_ours, owner
@@ -15,7 +16,7 @@ from ..process import after_fork, is_ours, owner
 try:
     import fcntl
 except ImportError:  # Windows: nothing keeps a second run away
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("definetti_np")
 
@@ -24,7 +25,7 @@ _OURS = re.compile(rb"host .*, process [0-9]+(, Slurm job .*)?", re.DOTALL)  # a
 
 
 @contextlib.contextmanager
-def only_run(path: Path | None):
+def only_run(path: Path | None) -> Iterator[None]:
     """Hold the lock file `path`, which says who holds it, inside a block, and remove it afterwards; None locks nothing.
 
     A file there that no run has made, or that belongs to somebody else, is locked if it can be, and left as it is.

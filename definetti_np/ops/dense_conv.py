@@ -11,7 +11,7 @@ import numpy as np
 from ..checks import check_width
 from ..engine.features import RowFeatures, Windows
 from ..engine.tensor import Tensor, as_array, reshaped
-from .operands import check_broadcast, operation, resolved, shape_of, shown, tensors_of, unbroadcast
+from .operands import Operand, Result, check_broadcast, operation, resolved, shape_of, shown, tensors_of, unbroadcast
 from .shapes import getitem
 from .window_products import WindowGradient, WinnersGradient, multiply_windows
 
@@ -21,7 +21,7 @@ LINEAR = -np.inf
 
 
 @operation
-def conv(x, weight, bias=None):
+def conv(x: Operand, weight: Operand, bias: Operand = None) -> Result:
     """Slide a window over the positions, without padding: (.., P, C) to (.., P - width + 1, N); N nodes are (N, 1).
 
     x are features or (B, P, C) or (B, N); weight (width, C, N), bias (N,).
@@ -36,7 +36,7 @@ def conv(x, weight, bias=None):
 
 
 @operation
-def dense(x, weight, bias=None):
+def dense(x: Operand, weight: Operand, bias: Operand = None) -> Result:
     """Connect all of a row, or of a dataset, to N nodes: (.., P, C) to (.., N), positions slowest.
 
     x are features or (B, P, C) or (B, N); weight (P * C, N), bias (N,).
@@ -47,7 +47,7 @@ def dense(x, weight, bias=None):
     raise _misfit("dense", x, weight, "(P * C or N, nodes)", bias)
 
 
-def conv_layer(x, weight: Tensor, bias: Tensor, floor: float):
+def conv_layer(x: Tensor | RowFeatures, weight: Tensor, bias: Tensor, floor: float) -> Tensor | RowFeatures:
     """`conv` of what is known to fit; what is computed is at least `floor`."""
     width, _, nodes = weight.array.shape
     if isinstance(x, RowFeatures):
@@ -59,7 +59,7 @@ def conv_layer(x, weight: Tensor, bias: Tensor, floor: float):
     return multiply(x, windows, each * positions, weight, bias, floor, shape)
 
 
-def dense_layer(x, weight: Tensor, bias: Tensor, floor: float):
+def dense_layer(x: Tensor | RowFeatures, weight: Tensor, bias: Tensor, floor: float) -> Tensor | RowFeatures:
     """`dense` of what is known to fit; what is computed is at least `floor`."""
     if isinstance(x, RowFeatures):
         x = x.merged()
@@ -85,7 +85,13 @@ def _slide(features: RowFeatures, width: int, weight: Tensor, bias: Tensor, floo
 
 
 def multiply(
-    x: Tensor, windows: Windows, value_offsets: np.ndarray, weight: Tensor, bias: Tensor, floor: float, shape
+    x: Tensor,
+    windows: Windows,
+    value_offsets: np.ndarray,
+    weight: Tensor,
+    bias: Tensor,
+    floor: float,
+    shape: tuple[int, ...],
 ) -> Tensor:
     """``max(floor, bias + window @ weight)`` of each window of the values in x, (D, N), as a Tensor of this shape.
 
@@ -112,7 +118,7 @@ def multiply(
 
 
 @operation
-def matmul(x, y):
+def matmul(x: Operand, y: Operand) -> Result:
     """x @ y, as `numpy.matmul`: (..., N) @ (N, M) is (..., M); of features (rows, P, C) @ (C, M) is (rows, P, M)."""
     x, y = resolved(x), resolved(y)
     if isinstance(x, RowFeatures):

@@ -6,12 +6,12 @@ from ..engine.features import RowFeatures, contiguous
 from ..engine.tensor import Tensor
 from ..kernels import loss as kernels
 from .elementwise import subtract
-from .operands import operation, resolved, shown, tensor_of, tensors_of
+from .operands import Operand, Result, operation, resolved, shown, tensor_of, tensors_of
 from .reductions import logsumexp
 
 
 @operation
-def log_softmax(x, axis: int = -1):
+def log_softmax(x: Operand, axis: int = -1) -> Result:
     """The logarithms of probabilities that are proportional to exp(x) along an axis."""
     x = resolved(x)
     if not isinstance(x, RowFeatures):
@@ -35,7 +35,7 @@ def _log_softmax_of_datasets(logits: Tensor) -> Tensor:
 
 
 @operation
-def cross_entropy(log_probabilities, labels):
+def cross_entropy(log_probabilities: Operand, labels: np.ndarray) -> Tensor:
     """The mean over B datasets of ``-sum(labels * log_probabilities)``; both (B, N), the labels an array."""
     log_probabilities, labels = _prediction_and_labels("cross_entropy", log_probabilities, labels)
     losses = np.empty(len(labels), labels.dtype)
@@ -50,7 +50,7 @@ def cross_entropy(log_probabilities, labels):
 
 
 @operation
-def squared_error(estimates, labels):
+def squared_error(estimates: Operand, labels: np.ndarray) -> Tensor:
     """The mean over B datasets of the summed squared error; both (B, N), the labels an array."""
     estimates, labels = _prediction_and_labels("squared_error", estimates, labels)
     losses = np.empty(len(labels), labels.dtype)

@@ -9,12 +9,12 @@ from ..engine.features import RowFeatures, of_rows
 from ..engine.tensor import Tensor, reshaped
 from ..engine.workspace import empty, empty_like
 from ..kernels import pool as kernels
-from .operands import operation, resolved, shown, tensor_of
+from .operands import Operand, operation, resolved, shown, tensor_of
 from .window_products import WinnersGradient
 
 
 @operation
-def top_k(features, k: int):
+def top_k(features: RowFeatures, k: int) -> Tensor:
     """The k largest over the rows of each dataset, descending: (B, P, k * C), k before C; of (rows, N) (B, N, k).
 
     The gradient goes to the rows that the values come from; among equal values to the first in canonical order.
@@ -25,7 +25,7 @@ def top_k(features, k: int):
 
 
 @operation
-def sort(features):
+def sort(features: RowFeatures) -> Tensor:
     """The rows' values sorted, descending, (B, P, n * C), or (B, N, n) of (rows, N); all datasets have n rows."""
     features = _features("sort", features)
     sizes = _rows_of_datasets(features)
@@ -35,7 +35,7 @@ def sort(features):
 
 
 @operation
-def moments(features, orders: Sequence[float]):
+def moments(features: RowFeatures, orders: Sequence[float]) -> Tensor:
     """The means of x ** m over the rows of each dataset, for each order m > 0: (B, P, K * C) or (B, N, K).
 
     As in the original 0 ** m is 0 and has gradient 0, for m = 1 too; `mean` has a gradient there.
@@ -59,7 +59,7 @@ def moments(features, orders: Sequence[float]):
 
 
 @operation
-def to_rows(x, features):
+def to_rows(x: Operand, features: RowFeatures) -> RowFeatures:
     """Give each row of features what was pooled of its dataset, (B, P, C) or (B, N), as features of the same rows."""
     x, features = tensor_of("to_rows", x), _features("to_rows", features)
     starts, number = features.offsets[:-1], np.diff(features.offsets)

@@ -1,13 +1,14 @@
 """The same numbers in other shapes: joined, reshaped, reordered, indexed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..engine.features import RowFeatures, contiguous, expanded, of_rows, with_one_index, with_values
 from ..engine.tensor import Tensor, reshaped
-from .operands import check_one_batch, operation, resolved, shown, tensor_of, tensors_of
+from .operands import Operand, Result, check_one_batch, operation, resolved, shown, tensor_of, tensors_of
 
 
 def _joined(name: str, arrays, axis: int, join: Callable, *, new_axis: bool) -> Tensor | RowFeatures:
@@ -34,7 +35,7 @@ def _joined(name: str, arrays, axis: int, join: Callable, *, new_axis: bool) -> 
 
 
 @operation
-def concatenate(arrays, axis=0):
+def concatenate(arrays: Sequence[Operand], axis: int = 0) -> Result:
     """Join along an axis that is there already."""
 
     def join(tensors, axis):
@@ -54,7 +55,7 @@ def concatenate(arrays, axis=0):
 
 
 @operation
-def stack(arrays, axis=0):
+def stack(arrays: Sequence[Operand], axis: int = 0) -> Result:
     """Join along a new axis."""
 
     def join(tensors, axis):
@@ -71,7 +72,7 @@ def stack(arrays, axis=0):
 
 
 @operation
-def reshape(x, shape):
+def reshape(x: Operand, shape: tuple[int, ...]) -> Tensor:
     """The same numbers in another shape; one of its numbers may be -1."""
     x = tensor_of("reshape", x)
     try:
@@ -81,7 +82,7 @@ def reshape(x, shape):
 
 
 @operation
-def flatten(x):
+def flatten(x: Operand) -> Result:
     """All of a dataset along one axis, (B, P, C) to (B, P * C); of features all of a row."""
     x = resolved(x)
     if isinstance(x, RowFeatures):
@@ -92,7 +93,7 @@ def flatten(x):
 
 
 @operation
-def transpose(x, axes=None):
+def transpose(x: Operand, axes: Sequence[int] | None = None) -> Tensor:
     """The axes in another order, reversed for None."""
     x = tensor_of("transpose", x)
     axes = tuple(range(x.ndim))[::-1] if axes is None else axes
@@ -104,7 +105,7 @@ def transpose(x, axes=None):
 
 
 @operation
-def getitem(x, key):
+def getitem(x: Operand, key: Any) -> Result:
     """x[key] with slices, integers, `...` and None; of features `x[:, ...]`, where the rows stay as they are."""
     x = resolved(x)
     keys = key if isinstance(key, tuple) else (key,)

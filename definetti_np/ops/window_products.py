@@ -21,7 +21,9 @@ MOST_PARTS = 8
 _panel_columns = functools.cache(kernels.panel_columns)
 
 
-def multiply_windows(values, windows: Windows, matrix, bias, floor: float) -> np.ndarray:
+def multiply_windows(
+    values: np.ndarray, windows: Windows, matrix: np.ndarray, bias: np.ndarray, floor: float
+) -> np.ndarray:
     """Return ``max(floor, bias + window @ matrix)`` of each window, (D, N).
 
     values (V, C), matrix (width * C, N), bias (N,).
