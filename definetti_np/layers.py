@@ -52,15 +52,15 @@ class _Layer:
 
 
 class Conv(_Layer):
-    """Slide a window over the positions: features (rows, P, C) become (rows, P - width + 1, depth).
+    """Slide a window over the positions: features (rows, P, C) become (rows, P - width + 1, channels).
 
-    It also takes what is pooled, (B, P, C), and N nodes of a dense layer as N positions of depth 1.
+    It also takes what is pooled, (B, P, C), and N nodes of a dense layer as N positions of one channel.
 
     Parameters
     ----------
     width
         Positions under the window.
-    depth
+    channels
         Channels that are computed.
     activation
         Function of what the layer computes, such as `ops.relu` or `ops.tanh`; None for none.
@@ -70,19 +70,19 @@ class Conv(_Layer):
     """
 
     kind = "conv"
-    _sizes = ("width", "depth")
+    _sizes = ("width", "channels")
 
-    def __init__(self, width: int, depth: int, activation: Callable | None = ops.relu, name: str | None = None):
+    def __init__(self, width: int, channels: int, activation: Callable | None = ops.relu, name: str | None = None):
         super().__init__(activation, name)
         self.width = as_integer(width, "Conv: width", minimum=1)
-        self.depth = as_integer(depth, "Conv: depth", minimum=1)
+        self.channels = as_integer(channels, "Conv: channels", minimum=1)
 
     def __call__(self, x: RowFeatures | Tensor) -> Any:
         """Apply it to features, or to a Tensor (B, P, C) or (B, N)."""
         positions, channels = (*_input_shape(self, x), 1)[:2]
         if self.width > positions:
             check_width(self.width, positions, repr(self))
-        return self._apply(conv_layer, x, (self.width, channels, self.depth))
+        return self._apply(conv_layer, x, (self.width, channels, self.channels))
 
 
 class Dense(_Layer):

@@ -88,7 +88,7 @@ class Model:
         with kernel_threads(threads):
             for start, stop in _parts(sizes, FEATURES_AT_ONCE // self.network.features_per_row):
                 part = data.slice(start, stop) if isinstance(data, MultisetBatch) else data[start:stop]
-                with workspace.used():
+                with workspace.use():
                     batch = self.network.as_batch(part, first=start)
                     predictions.append(self.network.predict_batch(batch).copy())
         return np.concatenate(predictions)

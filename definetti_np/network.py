@@ -33,7 +33,7 @@ class Network:
     output_shape
         ``(N,)``.
     phi_net
-        Layers of Phi, applied to each row: ``("conv", width, depth)`` and ``("fc", nodes)``.
+        Layers of Phi, applied to each row: ``("conv", width, channels)`` and ``("fc", nodes)``.
     g
         The symmetric function: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
     h_net
@@ -310,8 +310,8 @@ class LayerLists:
 
 def _layer(spec: LayerSpec) -> Conv | Dense:
     if spec.kind == "conv":
-        width, _, depth = spec.weight_shape
-        return Conv(width, depth, name=spec.name)
+        width, _, channels = spec.weight_shape
+        return Conv(width, channels, name=spec.name)
     return Dense(spec.weight_shape[-1], ops.relu if spec.kind == "fc" else None, name=spec.name)
 
 

@@ -97,7 +97,7 @@ class Trainer:
         """
         if not self._checked:
             self._check_function(data)
-        with kernel_threads(self.threads), self._workspace.used():
+        with kernel_threads(self.threads), self._workspace.use():
             prediction, labels, loss = self._forward(data, labels)
             if not math.isfinite(loss.array):
                 raise FloatingPointError(f"the loss is {loss.array}; {_WHAT_TO_TRY}")
@@ -115,7 +115,7 @@ class Trainer:
 
         A step looks at the loss before it, so the last one of a run is looked at by nobody else.
         """
-        with kernel_threads(self.threads), self._workspace.used():
+        with kernel_threads(self.threads), self._workspace.use():
             _, _, loss = self._forward(data, labels)
         if not math.isfinite(loss.array) or not np.isfinite(self.network.flat.weights).all():
             raise FloatingPointError(f"the loss is {loss.array} after the last step; {_SMALLER_NUMBERS}")

@@ -74,7 +74,7 @@ class Kernel:
         unpacked = types.Tuple([_type_of(a) for a in arguments])
         signature = types.void(types.int64, types.CPointer(unpacked))
         callback = CFunc(self.function, (signature.args, signature.return_type), locals={}, options=OPTIONS)
-        with _announce_compilation(), _jit_enabled():
+        with _announce_compilation(), _enable_jit():
             compile_with_cache(callback, self.function, callback.compile)
         self._callbacks.append(callback)
         address: Any = callback.address
@@ -103,12 +103,12 @@ def _sources_stamp() -> str:
 
 def jit(function: Callable) -> Callable:
     """Compile a helper of kernels."""
-    with _jit_enabled():
+    with _enable_jit():
         return numba.njit(**OPTIONS)(function)
 
 
 @contextlib.contextmanager
-def _jit_enabled():
+def _enable_jit():
     """Compile kernels under NUMBA_DISABLE_JIT too, which somebody sets to debug a simulator of their own."""
     before = _config.DISABLE_JIT
     _config.DISABLE_JIT = 0
@@ -180,11 +180,11 @@ _address_at = ctypes.c_void_p.from_address
 
 
 class _CompilationListener(event.Listener):
-    announced = False
+    has_announced = False
 
     def on_start(self, event):
-        if not _CompilationListener.announced:
-            _CompilationListener.announced = True
+        if not _CompilationListener.has_announced:
+            _CompilationListener.has_announced = True
             logger.info("compiling kernels: this takes some seconds, once on this machine; later runs load them")
 
     def on_end(self, event):
@@ -232,7 +232,7 @@ def _loop(parallel: bool):
     _limit_spinning()
     signature = types.void(types.int64, types.int64, types.int64)
     function = _in_parallel if parallel else _one_by_one
-    with _announce_compilation(), _jit_enabled():
+    with _announce_compilation(), _enable_jit():
         loop = numba.njit(parallel=parallel, nogil=True, **OPTIONS)(function)
         compile_with_cache(loop, function, lambda: loop.compile(signature))
         loop.disable_compile()

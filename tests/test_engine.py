@@ -129,15 +129,15 @@ def test_assembly__other_types():
 def test_workspace__gives_the_same_memory_again():
     workspace = Workspace()
     for size in (10, 1000, 10, 1000):
-        with workspace.used():
+        with workspace.use():
             arrays = [empty((size, 3), dtype) for dtype in (np.float32, np.float64, np.int32)]
             for i, array in enumerate(arrays):
                 array[:] = i
             assert [array.max() for array in arrays] == [0, 1, 2], "they do not overlap"
     assert all(array.ctypes.data % 64 == 0 for array in arrays)
-    with workspace.used():
+    with workspace.use():
         first = empty((5,), np.int32).ctypes.data
-    with workspace.used():
+    with workspace.use():
         assert empty((5,), np.int32).ctypes.data == first
     assert empty((5,), np.int32).ctypes.data != first
 

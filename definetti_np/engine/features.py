@@ -8,7 +8,7 @@ import numpy as np
 from ..kernels import windows as kernels
 from ..multiset import MultisetBatch
 from .operators import Arithmetic
-from .tensor import Tensor, reshaped
+from .tensor import Tensor, change_shape
 from .workspace import empty, empty_like
 
 MOST_FEATURES = np.iinfo(np.int32).max  # of a batch: their numbers are int32
@@ -93,14 +93,14 @@ class RowFeatures(Arithmetic):
         """Turn the N numbers of flat rows into N positions of one channel."""
         if not self.flat_rows:
             return self
-        values, offsets = reshaped(self.values, (-1, 1)), self.value_offsets * self.channels
+        values, offsets = change_shape(self.values, (-1, 1)), self.value_offsets * self.channels
         return replace(self, values=values, positions=self.channels, value_offsets=offsets, flat_rows=False)
 
-    def merged(self) -> "RowFeatures":
+    def merge_positions(self) -> "RowFeatures":
         """Turn P positions of C channels into one position of P * C channels, where the index is the identity."""
         if self.index is not None or self.positions == 1:
             return self
-        values = reshaped(self.values, (-1, self.positions * self.channels))
+        values = change_shape(self.values, (-1, self.positions * self.channels))
         return replace(self, values=values, positions=1, value_offsets=self.offsets)
 
 
@@ -179,12 +179,12 @@ def with_values(features: RowFeatures, values: Tensor, *, data: bool = False) ->
     return replace(features, values=contiguous(values), is_data=data and not values.needs_gradient)
 
 
-def expanded(features: RowFeatures, ndim: int = 0) -> Tensor:
+def expand(features: RowFeatures, ndim: int = 0) -> Tensor:
     """Features of U distinct rows as a Tensor (U, P, C) or (U, N), with axes of 1 after U up to 1 + `ndim`."""
     shape = len(features.counts), *features.row_shape
     shape = shape[:1] + (1,) * (1 + ndim - len(shape)) + shape[1:]
     if features.index is None:
-        return reshaped(features.values, shape)
+        return change_shape(features.values, shape)
     return _gather(features, features.index, features.offsets, shape)
 
 
@@ -197,7 +197,7 @@ def of_rows(features: RowFeatures, tensor: Tensor, *, data: bool = False) -> Row
     if len(tensor.array) != len(features.counts):
         raise ValueError(f"features of {len(features.counts)} rows cannot become those of {len(tensor.array)}")
     positions = tensor.shape[1] if tensor.ndim == 3 else 1
-    values = reshaped(contiguous(tensor), (-1, tensor.shape[-1]))
+    values = change_shape(contiguous(tensor), (-1, tensor.shape[-1]))
     offsets = features.offsets * positions
     return replace(
         features,

@@ -60,7 +60,7 @@ class Leaf(Tensor):
         self.needs_gradient = True
 
 
-def reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+def change_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same numbers in another shape."""
     return Tensor(tensor.array.reshape(shape), (tensor,), lambda gradient: (gradient.reshape(tensor.shape),))
 

@@ -14,7 +14,7 @@ ALIGNMENT = 64  # bytes, of a cache line and of the widest vectors
 class Workspace:
     """Gives out uninitialised arrays; all of them end, together, when the workspace is used the next time.
 
-    Inside ``with workspace.used():`` the module's `empty` takes its arrays from it, in the thread that entered.
+    Inside ``with workspace.use():`` the module's `empty` takes its arrays from it, in the thread that entered.
     """
 
     def __init__(self):
@@ -22,10 +22,10 @@ class Workspace:
         self._taken = 0  # bytes asked for, also those that did not fit
 
     @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
+    def use(self) -> Iterator[None]:
         """Begin anew: arrays given out before may be written over."""
         if self._taken > len(self._memory):
-            self._memory = _aligned(self._taken + self._taken // 4)
+            self._memory = _aligned_memory(self._taken + self._taken // 4)
         self._taken = 0
         outer = getattr(_current, "workspace", None)
         _current.workspace = self
@@ -35,7 +35,7 @@ class Workspace:
             _current.workspace = outer
 
 
-def _aligned(size: int) -> np.ndarray:
+def _aligned_memory(size: int) -> np.ndarray:
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size]

@@ -112,7 +112,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _described_run(stored: StoredFile) -> dict:
     """What the header says of a run, if its parts and the arrays' shapes fit each other."""
     header = stored.header
-    run, summary, redraws = (_typed(header[name], kind, name) for name, kind in _PARTS.items())
+    run, summary, redraws = (_check_type(header[name], kind, name) for name, kind in _PARTS.items())
     batches, next_example, adam_steps = (as_integer(header[name], name, minimum=0) for name in _COUNTS)
     batch_size = as_integer(run["batch_size"], "run: batch_size", minimum=1)
     as_integer(run["seed"], "run: seed", minimum=0)
@@ -132,13 +132,13 @@ def _described_run(stored: StoredFile) -> dict:
         if len(shape) != 1 or shape != stored.shapes["weights"]:
             raise ValueError(f"{name} has shape {shape}, weights have shape {stored.shapes['weights']}")
     (size,) = stored.shapes["weights"]
-    parameters = _typed(run.get("parameters", {"all": [size]}), dict, "run: parameters")
+    parameters = _check_type(run.get("parameters", {"all": [size]}), dict, "run: parameters")
     if sum(math.prod(shape) for shape in parameters.values()) != size:
         raise ValueError(f"run: parameters: {parameters} are not {size} weights")
     return {name: header[name] for name in (*_PARTS, *_COUNTS)}
 
 
-def _typed(value, kind: type, name: str):
+def _check_type(value, kind: type, name: str):
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
     return value

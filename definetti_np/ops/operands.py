@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from ..engine.features import RowFeatures, expanded, of_rows, with_one_index, with_values
+from ..engine.features import RowFeatures, expand, of_rows, with_one_index, with_values
 from ..engine.operators import OPERATIONS
 from ..engine.parameters import Parameter, current
 from ..engine.tensor import Leaf, Tensor
@@ -61,14 +61,14 @@ def dress(wrapper: Any, function: Callable, signature: inspect.Signature) -> Cal
     return wrapper
 
 
-def resolved(operand: Operand) -> Any:
+def resolve(operand: Operand) -> Any:
     """The operand, or what stands for it in the network that is computing."""
     return operand.tensor() if isinstance(operand, Parameter) else operand
 
 
 def tensors_of(name: str, operands: Iterable[Operand]) -> list[Tensor]:
     """Operands without features as Tensors of one dtype."""
-    operands = [resolved(operand) for operand in operands]
+    operands = [resolve(operand) for operand in operands]
     dtype = _dtype(name, [operand for operand in operands if isinstance(operand, Tensor)])
     return [_as_tensor(name, operand, dtype) for operand in operands]
 
@@ -96,22 +96,22 @@ def tensor_of(name: str, operand: Operand) -> Tensor:
     """The one operand of an operation that takes no features here."""
     if isinstance(operand, RowFeatures):
         raise TypeError(f"{name}: takes Tensors, got {operand!r}; pool them first, with ops.max, for example")
-    operand = resolved(operand)
+    operand = resolve(operand)
     return operand if isinstance(operand, Tensor) else tensors_of(name, [operand])[0]
 
 
 def _align(name: str, operands) -> tuple[list[Tensor], Callable]:
     """Tensors whose shapes broadcast, and a function that turns a result into what the operands were."""
-    unresolved, operands = operands, [resolved(operand) for operand in operands]
+    given_operands, operands = operands, [resolve(operand) for operand in operands]
     features = [operand for operand in operands if isinstance(operand, RowFeatures)]
     if not features:
         tensors = tensors_of(name, operands)
         check_broadcast(name, operands, [tensor.shape for tensor in tensors])
         return tensors, lambda result: result
     check_one_batch(name, features)
-    if any(isinstance(given, Tensor) and not isinstance(given, Leaf) and given.ndim > 1 for given in unresolved):
+    if any(isinstance(given, Tensor) and not isinstance(given, Leaf) and given.ndim > 1 for given in given_operands):
         raise TypeError(
-            f"{name}: {' and '.join(map(shown, operands))}: what is pooled of datasets does not go together with "
+            f"{name}: {' and '.join(map(describe, operands))}: what is pooled of datasets does not go together with "
             "features of rows; ops.to_rows(pooled, features) gives it to each row"
         )
     shapes = [shape_of(operand) for operand in operands]
@@ -119,14 +119,14 @@ def _align(name: str, operands) -> tuple[list[Tensor], Callable]:
     others = [len(shape_of(operand)) for operand in operands if not isinstance(operand, RowFeatures)]
     if max(others, default=0) <= 1 and (together := with_one_index(features)) is not None:
         data = all(feature.is_data for feature in features)
-        values = _replaced(operands, [feature.values for feature in together])
+        values = _replace_features(operands, [feature.values for feature in together])
         return tensors_of(name, values), lambda result: with_values(together[0], result, data=data)
     ndim = max(len(shape) for shape in shapes)
-    each = _replaced(operands, [expanded(feature, ndim) for feature in features])
+    each = _replace_features(operands, [expand(feature, ndim) for feature in features])
     return tensors_of(name, each), lambda result: of_rows(features[0], result)
 
 
-def _replaced(operands: list, by: list) -> list:
+def _replace_features(operands: list, by: list) -> list:
     """The operands with other things in place of the features."""
     features = iter(by)
     return [next(features) if isinstance(operand, RowFeatures) else operand for operand in operands]
@@ -150,10 +150,10 @@ def check_broadcast(name: str, operands: Iterable[Operand], shapes: Sequence[tup
     try:
         np.broadcast_shapes(*shapes)
     except ValueError:
-        raise ValueError(f"{name}: the shapes of {' and '.join(map(shown, operands))} do not broadcast") from None
+        raise ValueError(f"{name}: the shapes of {' and '.join(map(describe, operands))} do not broadcast") from None
 
 
-def shown(operand: Operand) -> str:
+def describe(operand: Operand) -> str:
     """What an operand is, with its shape and the letters of its axes."""
     if isinstance(operand, RowFeatures):
         letters = "N" if operand.flat_rows else "P, C"

@@ -6,10 +6,10 @@ import numpy as np
 
 from ..checks import as_integer, as_positive_number, check_k
 from ..engine.features import RowFeatures, of_rows
-from ..engine.tensor import Tensor, reshaped
+from ..engine.tensor import Tensor, change_shape
 from ..engine.workspace import empty, empty_like
 from ..kernels import pool as kernels
-from .operands import Operand, operation, resolved, shown, tensor_of
+from .operands import Operand, describe, operation, resolve, tensor_of
 from .window_products import WinnersGradient
 
 
@@ -64,7 +64,7 @@ def to_rows(x: Operand, features: RowFeatures) -> RowFeatures:
     x, features = tensor_of("to_rows", x), _features("to_rows", features)
     starts, number = features.offsets[:-1], np.diff(features.offsets)
     if x.ndim not in (2, 3) or len(x.array) != len(number):
-        raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {shown(x)}")
+        raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {describe(x)}")
 
     def backward(gradient):
         return (np.add.reduceat(gradient, starts, axis=0, dtype=np.float64).astype(gradient.dtype),)
@@ -75,7 +75,7 @@ def to_rows(x: Operand, features: RowFeatures) -> RowFeatures:
 def max_over_rows(features: RowFeatures) -> Tensor:
     """The largest over the rows of each dataset, (B, P, C) or (B, N)."""
     largest = _largest(features, 1)
-    return reshaped(largest, largest.shape[:-1]) if features.flat_rows else largest
+    return change_shape(largest, largest.shape[:-1]) if features.flat_rows else largest
 
 
 def mean_over_rows(features: RowFeatures) -> Tensor:
@@ -123,7 +123,7 @@ def _rows_of_datasets(features: RowFeatures) -> np.ndarray:
 
 def _features(name: str, x) -> RowFeatures:
     if not isinstance(x, RowFeatures):
-        raise TypeError(f"{name}: takes features of rows, got {shown(resolved(x))}; it has been pooled already")
+        raise TypeError(f"{name}: takes features of rows, got {describe(resolve(x))}; it has been pooled already")
     return x
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ..checks import as_integer
-from ..engine.features import RowFeatures, expanded, of_rows
+from ..engine.features import RowFeatures, expand, of_rows
 from ..engine.tensor import Tensor
 from .elementwise import multiply
-from .operands import Operand, Result, dress, operation, resolved, shown, tensors_of, total
+from .operands import Operand, Result, describe, dress, operation, resolve, tensors_of, total
 from .pooling import max_over_rows, mean_over_rows, rows_of_datasets, var_over_rows
 
 
@@ -23,17 +23,17 @@ def _reduction(over_rows: Callable | None = None) -> Callable[[Callable[..., Ten
         name = function.__name__
 
         def reduction(x: Operand, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Result:
-            x = resolved(x)
+            x = resolve(x)
             if not isinstance(x, RowFeatures):
                 (x,) = tensors_of(name, [x])
                 return function(x, _checked_axis(name, x, axis, x.ndim), keepdims)
             if axis in (None, 0):
                 if over_rows is None or keepdims:
                     what = f"does not go over rows{' with keepdims' * keepdims}"
-                    raise ValueError(f"{name}: {shown(x)}: {what}; give an axis of the row, such as axis=-1")
+                    raise ValueError(f"{name}: {describe(x)}: {what}; give an axis of the row, such as axis=-1")
                 return over_rows(x)
             axis = _checked_axis(name, x, axis, 1 + len(x.row_shape))
-            return of_rows(x, function(expanded(x), axis, keepdims))
+            return of_rows(x, function(expand(x), axis, keepdims))
 
         return operation(dress(reduction, function, inspect.signature(reduction)))
 
@@ -46,9 +46,9 @@ def _checked_axis(name: str, x, axis, ndim: int) -> tuple[int, ...]:
     axes = [as_integer(a, f"{name}: axis", minimum=-ndim) for a in named]
     checked = sorted({a % ndim for a in axes if a < ndim})
     if len(checked) != len(axes):
-        raise ValueError(f"{name}: {shown(x)} has no axis {axis!r}, or it is named twice")
+        raise ValueError(f"{name}: {describe(x)} has no axis {axis!r}, or it is named twice")
     if isinstance(x, RowFeatures) and 0 in checked:
-        raise ValueError(f"{name}: {shown(x)}: axis 0, the rows, cannot be taken together with others")
+        raise ValueError(f"{name}: {describe(x)}: axis 0, the rows, cannot be taken together with others")
     return tuple(checked)
 
 
