@@ -1,7 +1,7 @@
 """Layers with parameters, for network functions; the layer lists are built of them too.
 
 A layer is a declaration: it is created once, outside of the function, and its parameters are drawn when a network uses
-it for the first time, with the sizes that fit what it is called with. Each network has numbers of its own.
+it for the first time, with sizes that fit its input. Each network has numbers of its own.
 """
 
 import math
@@ -54,7 +54,7 @@ class _Layer:
 class Conv(_Layer):
     """Slide a window over the positions: features (rows, P, C) become (rows, P - width + 1, channels).
 
-    It also takes what is pooled, (B, P, C), and N nodes of a dense layer as N positions of one channel.
+    It also takes pooled features (B, P, C). N nodes of a dense layer count as N positions of one channel.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Conv(_Layer):
     channels
         Channels that are computed.
     activation
-        Function of what the layer computes, such as `ops.relu` or `ops.tanh`; None for none.
+        Function that is applied to the result, such as `ops.relu` or `ops.tanh`; None for no function.
     name
         The name its parameters are saved under, "name.weight" and "name.bias"; None for "conv.0", by order of first
         use.
@@ -86,14 +86,14 @@ class Conv(_Layer):
 
 
 class Dense(_Layer):
-    """Connect all features of a row, or all that is pooled of a dataset, to nodes: (rows, nodes) or (B, nodes).
+    """Connect all features of a row, or all pooled features of a dataset, to nodes: (rows, nodes) or (B, nodes).
 
     Parameters
     ----------
     nodes
         Numbers that are computed.
     activation
-        Function of what the layer computes, such as `ops.relu` or `ops.tanh`; None for none, as at the end.
+        Function that is applied to the result, such as `ops.relu` or `ops.tanh`; None for none, as in a last layer.
     name
         The name its parameters are saved under, "name.weight" and "name.bias"; None for "dense.0", by order of first
         use.
@@ -142,7 +142,7 @@ class Sequential:
 
 
 def _input_shape(layer: _Layer, x) -> tuple[int, ...]:
-    """The shape of what is computed of a row, or of a dataset: (P, C) or (N,)."""
+    """The shape of x without its first axis, which is that of rows or datasets: (P, C) or (N,)."""
     if isinstance(x, RowFeatures):
         return x.row_shape
     if isinstance(x, Tensor) and x.ndim in (2, 3):

@@ -18,13 +18,13 @@ from .network import Network, check_datasets
 from .specs import function_spec, network_spec
 from .summary import describe_choice, layer_table
 
-# What is predicted at once; a result does not depend on which others it is computed with.
+# How much is predicted at once; a prediction does not depend on the datasets beside it.
 DATASETS_AT_ONCE = 64
 FEATURES_AT_ONCE = 2**25  # 128 MiB of float32
 
 
 class Model:
-    """A network with what is known of its training.
+    """A network, and how it was trained.
 
     Attributes
     ----------

@@ -73,7 +73,7 @@ class Network:
         seed: int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> "Network":
-        """Make a network of a function of `ops` and `layers`; see docs/write_your_own_network.md.
+        """Make a network of a function of `ops` and `layers`; the documentation has examples.
 
         Parameters
         ----------
@@ -265,7 +265,7 @@ def check_datasets(data: Any, input_shape: tuple, *, first: int = 0) -> Sequence
 
 
 def _what_is_no_array(data, i: int, dataset, input_shape: tuple) -> str:
-    """Say how to make arrays of a table of another library, which gives its columns or tables again, or of lists."""
+    """Say how to make arrays of lists, or of a table of another library, whose items are columns or tables."""
     if hasattr(data, "__array__"):
         array = "numpy.asarray(data)"
         one = len(getattr(data, "shape", ())) == len(input_shape)
@@ -277,7 +277,7 @@ def _what_is_no_array(data, i: int, dataset, input_shape: tuple) -> str:
 
 
 def _hint_for_rows(shape: tuple, wanted: tuple) -> str:
-    """What to do if it is only the number of rows that does not fit."""
+    """What to do if only the number of rows does not fit."""
     if len(shape) != len(wanted) or shape[1:] != wanted[1:]:
         return ""
     if shape[0] == 0:

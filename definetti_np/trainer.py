@@ -18,7 +18,7 @@ from .multiset import MultisetBatch, as_floats
 from .network import Network
 from .summary import describe_choice
 
-LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
+PROBABILITY_TOLERANCE = 1e-3  # how far from 1 the sum of probabilities may be
 LOSS_OPERATIONS = {"cross-ent": ops.cross_entropy, "l2": ops.squared_error}
 _SMALLER_NUMBERS = "try a smaller learning rate, or data and labels of a size near 1"
 _WHAT_TO_TRY = f"the network is as it was before this step. {_SMALLER_NUMBERS.capitalize()}"
@@ -92,8 +92,8 @@ class Trainer:
         FloatingPointError
             If the loss or the gradient is NaN or infinite; the network is as it was before.
         ValueError, TypeError
-            If data or labels do not fit, or a function of the user's returns what it must not; the first step checks
-            that a network function is permutation invariant.
+            If data or labels do not fit, or a function of the user's returns something of another kind; the first step
+            checks that a network function is permutation invariant.
         """
         if not self._checked:
             self._check_function(data)
@@ -113,7 +113,7 @@ class Trainer:
     def check_last_step(self, data: Iterable[np.ndarray] | MultisetBatch, labels: np.ndarray) -> None:
         """Raise a FloatingPointError if the step on this batch has made its loss or a weight NaN or infinite.
 
-        A step looks at the loss before it, so the last one of a run is looked at by nobody else.
+        A step checks the loss before the step, so no other step checks what the last one of a run has done.
         """
         with kernel_threads(self.threads), self._workspace.use():
             _, _, loss = self._forward(data, labels)
@@ -154,7 +154,7 @@ class Trainer:
             batch = self.network.as_batch(data)
             check_invariance(self.network, batch)
             prediction = self.network.compute(batch).array
-        if self.loss == "cross-ent" and np.abs(np.exp(prediction).sum(axis=1) - 1).max() > LOG_PROBABILITIES:
+        if self.loss == "cross-ent" and np.abs(np.exp(prediction).sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:
             raise ValueError(
                 "loss 'cross-ent' needs log-probabilities: let network_function end in ops.log_softmax, or give a loss "
                 "of your own"

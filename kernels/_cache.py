@@ -23,7 +23,7 @@ except ImportError:  # Windows
 logger = logging.getLogger("definetti_np")
 
 PATIENCE_SECONDS = 60.0  # that a process waits, all in all, for others that compile
-TICK_SECONDS = 0.01  # between two looks at the lock
+LOCK_TICK_SECONDS = 0.01  # between two looks at the lock
 
 _patience = PATIENCE_SECONDS
 
@@ -47,8 +47,8 @@ class _KernelCache(FunctionCache):
     """The cache of one function, for one compilation, within ``with cache.lock``.
 
     Two processes that compile a function for different types at once may give both the same file name. So one takes a
-    lock before it compiles. To load takes none: a process that was stopped while it compiled delays nobody who need not
-    compile.
+    lock before it compiles. To load takes none, so a process that was stopped while it compiled delays only
+    those that compile, too.
     """
 
     def __init__(self, function: Callable):
@@ -157,8 +157,8 @@ def _wait_for(file: int) -> bool:
     while not _try_lock(file):
         if _patience <= 0:
             return False
-        time.sleep(TICK_SECONDS)
-        _patience -= TICK_SECONDS
+        time.sleep(LOCK_TICK_SECONDS)
+        _patience -= LOCK_TICK_SECONDS
     return True
 
 

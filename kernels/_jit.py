@@ -109,7 +109,7 @@ def jit(function: Callable) -> Callable:
 
 @contextlib.contextmanager
 def _enable_jit():
-    """Compile kernels under NUMBA_DISABLE_JIT too, which somebody sets to debug a simulator of their own."""
+    """Compile kernels under NUMBA_DISABLE_JIT too, which users set to debug their simulators."""
     before = _config.DISABLE_JIT
     _config.DISABLE_JIT = 0
     try:
@@ -123,7 +123,7 @@ def threads(number: int) -> Iterator[None]:
     """Let kernels use `number` threads, at most the number that Numba was started with, inside a block.
 
     In a process that was forked from one with such threads they use one thread, and compute the same bits. Meanwhile
-    NumPy neither warns nor raises, whatever `numpy.seterr` says: what is computed is looked at where it matters.
+    NumPy neither warns nor raises, whatever `numpy.seterr` says, because results are checked where it matters.
     """
     with np.errstate(all="ignore"):
         if numba_threads.are_lost:

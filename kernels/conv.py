@@ -19,7 +19,7 @@ WINDOWS_PER_BLOCK = 96  # windows in a block: their values stay in cache while t
 WEIGHT_ROWS_PER_BLOCK = 48  # rows of the weight gradient in a block
 TERMS_AT_ONCE = 512  # terms of a sum of the weight gradient that are packed at once
 COLUMNS_PER_TILE = 32  # columns in a block of a matrix to transpose
-ROWS_PER_BLOCK = 64  # rows in a block of a simple pass
+MATRIX_ROWS_PER_BLOCK = 64  # rows of a matrix in a block of a simple pass
 
 WIDE_ROWS, NARROW_ROWS = WIDE[0], NARROW[0]
 
@@ -33,7 +33,7 @@ def panel_columns(nodes: int, dtype: np.dtype) -> int:
 
 def mask_blocks(windows: int) -> int:
     """The number of blocks of `mask_gradient`."""
-    return blocks_of(windows, ROWS_PER_BLOCK)
+    return blocks_of(windows, MATRIX_ROWS_PER_BLOCK)
 
 
 @jit
@@ -46,16 +46,16 @@ def pack(matrix: np.ndarray, rows: np.ndarray, panels: np.ndarray) -> None:
 
     matrix (R, N), rows (K,) int64, panels (ceil(N / width), K, width) with the width of `panel_columns`.
     """
-    _pack(panels.shape[0] * blocks_of(len(rows), ROWS_PER_BLOCK), matrix, rows, panels)
+    _pack(panels.shape[0] * blocks_of(len(rows), MATRIX_ROWS_PER_BLOCK), matrix, rows, panels)
 
 
 @Kernel
 def _pack(block, arguments):
     matrix, rows, panels = arguments[0]
     number, _, width = panels.shape
-    panel, first = block % number, block // number * ROWS_PER_BLOCK
+    panel, first = block % number, block // number * MATRIX_ROWS_PER_BLOCK
     columns = min(width, matrix.shape[1] - panel * width)
-    for k in range(first, min(first + ROWS_PER_BLOCK, len(rows))):
+    for k in range(first, min(first + MATRIX_ROWS_PER_BLOCK, len(rows))):
         for n in range(columns):
             panels[panel, k, n] = matrix[rows[k], np.uintp(panel * width + n)]
         for n in range(columns, width):
@@ -145,7 +145,7 @@ def _mask_gradient(block, arguments):
     gradient, out, floor, masked, nonzero, sums = arguments[0]
     for n in range(out.shape[1]):
         sums[block, n] = 0
-    for d in range(block * ROWS_PER_BLOCK, min((block + 1) * ROWS_PER_BLOCK, out.shape[0])):
+    for d in range(block * MATRIX_ROWS_PER_BLOCK, min((block + 1) * MATRIX_ROWS_PER_BLOCK, out.shape[0])):
         for n in range(out.shape[1]):
             masked[d, n] = 0 if out[d, n] <= floor else gradient[d, n]
             sums[block, n] += masked[d, n]

@@ -35,7 +35,7 @@ def _max_forward(b, arguments):
     rows = np.empty(stop - start, np.int32)  # those seen at this position
     for p in range(index.shape[1]):
         number = 0
-        for u in range(start, stop):  # no branch inside: a row seen before is written over by the next
+        for u in range(start, stop):  # no branch inside: the next row overwrites one that was seen before
             v = index[u, p]
             rows[np.uintp(number)] = v
             number += last[np.uintp(v - low)] != p
@@ -139,7 +139,7 @@ def _count_rows(index, counts, start, stop, p, low, times, rows):
     They are fewer than the rows of the dataset where windows repeat, and are added up in their order there.
     """
     number = 0
-    for u in range(start, stop):  # no branch inside: a row seen before is written over by the next
+    for u in range(start, stop):  # no branch inside: the next row overwrites one that was seen before
         v = index[u, p]
         rows[np.uintp(number)] = v
         number += times[np.uintp(v - low)] == 0

@@ -131,7 +131,7 @@ def _conv_backward_weight_of_winners(block, arguments):
                     gathered[d, np.uintp(k - left)] = values[v, np.uintp(k - j * channels)]
         for n in range(nodes):
             number = 0
-            for e in range(entries):  # those that are 0 are written over by the next
+            for e in range(entries):  # the next entry overwrites one that is 0
                 factors[number], rows[number] = gradient[b, e, n], winners[b, e, n] - first
                 number += gradient[b, e, n] != 0
             _add_rows(sums[n], factors, rows, number, gathered)

@@ -68,8 +68,8 @@ def test_distinct_windows__same_results_as_all_windows(name, kind, seed):
 @given(KINDS, st.integers(0, 1000))
 def test_sparse_gradients__same_as_dense_ones(name, kind, seed):
     data = draw_data(kind, seed)
-    _, sparse = results(name, data, [(products, "SPARSE", 2.0), (products, "FEWEST_WINDOWS", 0)])
-    _, dense = results(name, data, [(products, "SPARSE", -1.0)])
+    _, sparse = results(name, data, [(products, "SPARSE_SHARE", 2.0), (products, "FEWEST_WINDOWS", 0)])
+    _, dense = results(name, data, [(products, "SPARSE_SHARE", -1.0)])
     np.testing.assert_allclose(sparse, dense, rtol=1e-4, atol=1e-5 * abs(dense).max())
 
 

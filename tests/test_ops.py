@@ -565,7 +565,7 @@ def test_operations__what_does_not_fit(name):
         (lambda: ops.max(T, 1) @ features(), TypeError, "can only be the first factor"),
         (lambda: ops.top_k(T, 1), TypeError, "top_k: takes features of rows, got a Tensor .* it has been pooled already"),
         (lambda: ops.reshape(features(), (2, 2)), TypeError, "reshape: takes Tensors, got features"),
-        (lambda: ops.concatenate([features(), T]), TypeError, "features of rows and what is pooled do not go together"),
+        (lambda: ops.concatenate([features(), T]), TypeError, "features of rows and pooled Tensors do not go together"),
         (lambda: ops.concatenate(T), TypeError, "concatenate: takes a list of Tensors"),
         (lambda: ops.dropout(T, 0.5, 1), TypeError, "dropout: rng must be a numpy.random.Generator"),
         (lambda: ops.add(T), TypeError, "add takes 2 operands by position, got 1"),

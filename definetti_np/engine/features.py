@@ -34,7 +34,7 @@ class RowFeatures(Arithmetic):
     value_offsets
         (B + 1,) int64, the rows of values of each dataset.
     is_data
-        Whether these are the rows themselves: then equal values have not been looked for.
+        Whether these are the rows themselves: then nothing has searched them for equal values.
     flat_rows
         Whether a row is N numbers without positions, as a dense layer leaves them: they are held as one position of N
         channels, and stand for N positions of one channel.
@@ -78,7 +78,8 @@ class RowFeatures(Arithmetic):
     def slide(self, width: int) -> "Windows":
         """Find the distinct windows of `width` positions in each dataset."""
         positions = self.positions - width + 1
-        # Distinct rows have distinct windows of full width, and equal values have been looked for in an identity index.
+        # Distinct rows have distinct windows of full width; and where computed values have an identity index, a search
+        # has found hardly any that are equal.
         if positions > 1 and (self.index is not None or self.is_data):
             index, words, step = self.rows_of_values(), self.index, 1
             if self.is_data:
@@ -211,7 +212,7 @@ def of_rows(features: RowFeatures, tensor: Tensor, *, data: bool = False) -> Row
 
 
 def with_one_index(features: Sequence[RowFeatures]) -> Sequence[RowFeatures] | None:
-    """Features with one index for all of them, which number each distinct combination of their values once a dataset.
+    """Give features one index in common, in which each distinct combination of their values in a dataset has a number.
 
     None if their rows have different numbers of positions, or the combinations hardly repeat.
     """
@@ -235,7 +236,7 @@ def with_one_index(features: Sequence[RowFeatures]) -> Sequence[RowFeatures] | N
 
 
 def _numbers(features: RowFeatures) -> np.ndarray:
-    """Numbers (U, P) int32 that are equal only where features of a dataset are; of data wherever they are."""
+    """Numbers (U, P) int32 that differ where features of a dataset differ; those of equal data are equal, too."""
     windows = features.slide(1) if features.is_data else None
     return features.rows_of_values() if windows is None or windows.index is None else windows.index
 

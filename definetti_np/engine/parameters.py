@@ -17,7 +17,7 @@ from ..checks import as_integer
 from .operators import Arithmetic
 from .tensor import Leaf, Tensor
 
-NOT_NAMES = ("header", "file", "allow_pickle")
+RESERVED_NAMES = ("header", "file", "allow_pickle")
 INITIAL_DEVIATION = 0.05  # of weights, as in the original
 INITIAL_BIAS = 0.01
 
@@ -44,8 +44,10 @@ class Parameter(Arithmetic):
 
     def __init__(self, initial: ArrayLike, name: str | None = None):
         self.name = check_name(name)
-        if name in NOT_NAMES:
-            raise ValueError(f"name of a Parameter must be none of {NOT_NAMES}, which model files use, got {name!r}")
+        if name in RESERVED_NAMES:
+            raise ValueError(
+                f"name of a Parameter must be none of {RESERVED_NAMES}, which model files use, got {name!r}"
+            )
         if isinstance(initial, tuple):
             self.shape = tuple(as_integer(d, f"initial[{i}] of a Parameter", minimum=1) for i, d in enumerate(initial))
             self._values = None
@@ -78,7 +80,7 @@ class Binding:
     used
         The keys of the parameters that were used.
     log
-        None, or a list to which operations add (name, array) of what they compute of whole datasets.
+        None, or a list to which each operation adds its name and the array of the Tensor that it computes.
     """
 
     def __init__(self, tensors: dict[Key, Tensor], *, training: bool = False, log: list | None = None):
@@ -115,7 +117,7 @@ class Binding:
         )
 
     def count_features(self, row_shape: tuple[int, ...]) -> None:
-        """Be told the shape of what a layer computes of each row."""
+        """Take note of the shape of the features that a layer computes of each row; only a `Tracer` adds them up."""
 
 
 class Tracer(Binding):
@@ -167,7 +169,7 @@ def binding_of(owner: Any) -> Binding:
     binding = current()
     if binding is None:
         raise RuntimeError(
-            f"{owner!r} has numbers in a network alone: use it in a function that you give to "
+            f"{owner!r} has numbers only while a network computes: use it in a function that you give to "
             "train(network_function=...) or Network.from_function"
         )
     return binding

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import DTypeLike
 
-ALIGNMENT = 64  # bytes, of a cache line and of the widest vectors
+ALIGNMENT_BYTES = 64  # bytes, of a cache line and of the widest vectors
 
 
 class Workspace:
-    """Gives out uninitialised arrays; all of them end, together, when the workspace is used the next time.
+    """Gives out uninitialised arrays. They are valid until the workspace is used the next time.
 
     Inside ``with workspace.use():`` the module's `empty` takes its arrays from it, in the thread that entered.
     """
@@ -36,8 +36,8 @@ class Workspace:
 
 
 def _aligned_memory(size: int) -> np.ndarray:
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
+    memory = np.empty(size + ALIGNMENT_BYTES, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT_BYTES
     return memory[start : start + size]
 
 
@@ -52,7 +52,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     start = workspace._taken
-    workspace._taken += -(-size // ALIGNMENT) * ALIGNMENT
+    workspace._taken += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     if workspace._taken > len(workspace._memory):
         return np.empty(shape, dtype)
     return workspace._memory[start : start + size].view(dtype).reshape(shape)

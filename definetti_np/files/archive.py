@@ -3,8 +3,8 @@
 The header lists each array with its shape, dtype, bytes and SHA-256, and ends in its own SHA-256. A file is a zip of
 stored members, one after another from the first byte to the last; nothing else is read.
 
-To read a file takes the memory of its arrays and little more, whoever wrote it: sizes are looked at before something
-of that size is read or built, and the numbers of an array go piece by piece to the place where they are wanted.
+To read a file takes the memory of its arrays and little more, whoever wrote it: a size is checked before anything
+of that size is read or built, and the numbers of an array are read piece by piece into their place.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from .whole import write_whole
 
 MODEL = "definetti_np model"
 CHECKPOINT = "definetti_np checkpoint"
-FORMAT_VERSION = 2  # 1 has no bytes in its list of arrays and no SHA-256 of the header
+FORMAT_VERSION = 2  # version 1 has no "bytes" in its list of arrays, and no SHA-256 of the header
 FIRST_VERSION = {MODEL: 1, CHECKPOINT: 2}
 HEADER_NAME = "header"
 DTYPE = "<f4"  # of every array
@@ -38,7 +38,7 @@ _PACKAGES = ("definetti_np", "numpy", "numba")
 
 # A network of 10,000 arrays needs about half of each of these.
 LARGEST_HEADER = 2**22  # bytes, without the lines of a summary
-MOST_VALUES = 2**17  # in a header, because Python takes up to 200 bytes for one of three, such as [],
+MOST_VALUES = 2**17  # in a header, because a value of three bytes, such as `[],`, takes Python up to 200 bytes
 LARGEST_DIRECTORY = 2**22  # bytes of a zip's list of members, because zipfile takes ten times as many for it
 BYTES_AT_ONCE = 2**20
 REASON_LENGTH = 1000  # characters, at most
@@ -66,12 +66,12 @@ def read_model(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 def write_file(
     path: Path, kind: str, description: dict, arrays: dict[str, np.ndarray], *, previous: Path | None = None
 ) -> None:
-    """Write a file whole or not at all; what is there becomes `previous`, or is replaced.
+    """Write a file whole or not at all; a file that is there becomes `previous`, or is replaced.
 
     Raises
     ------
     OSError
-        If it cannot be written, also because its header would be larger than `open_file` reads.
+        If it cannot be written, or its header is larger than `open_file` accepts.
     """
     header = {
         "format": kind,
@@ -105,7 +105,7 @@ def open_file(path: Path, kind: str) -> "StoredFile":
     Raises
     ------
     ModelFileError
-        If there is no such file, or it is no undamaged one of this kind; the message names file and reason.
+        If the file is missing, damaged, or of another kind; the message names file and reason.
     """
     return StoredFile(path, kind)
 
@@ -118,7 +118,7 @@ class StoredFile:
     header
         What describes it.
     shapes
-        The shapes of its arrays by name; they are those of its members, so no larger than the file.
+        The shapes of its arrays by name. They agree with the sizes of its members, so no array is larger than the file.
     """
 
     def __init__(self, path: Path, kind: str):
@@ -204,7 +204,7 @@ class StoredFile:
 def refuse_on_error(path: Path, what: str) -> Iterator[None]:
     """Turn whatever goes wrong in a block into a ModelFileError that says `what` is wrong with a file, and why.
 
-    A damaged file makes zipfile, json and NumPy raise nine classes of errors; and what they say may be as long as the
+    A damaged file makes zipfile, json and NumPy raise nine classes of errors, and their messages may be as long as the
     file.
     """
     try:
@@ -282,9 +282,9 @@ def _checked_header(text: bytearray, kind: str) -> dict:
 
 
 def _divide(text: bytes | bytearray, kind: str) -> tuple[bytes | bytearray, memoryview]:
-    """Return the header without the lines of a checkpoint's summary, and those; refuse one that takes much memory.
+    """Divide a header into all but the lines of a checkpoint's summary, and these; refuse one that takes much memory.
 
-    There may be millions of lines, and of nothing else. They come last, because "summary" is the last key.
+    Of these lines alone there may be millions. They come last, because "summary" is the last key.
     """
     start, stop = text.rfind(_SUMMARY) + len(_SUMMARY), len(text) - len(_SUMMARY_END)
     if kind != CHECKPOINT or not len(_SUMMARY) <= start <= stop or not text.endswith(_SUMMARY_END):
@@ -321,7 +321,7 @@ def _lines_of_summary(lines: memoryview) -> list[str]:
 
 
 def _read_array_header(member) -> tuple[tuple[int, ...], str]:
-    """Return the shape and dtype of a .npy, of which the values come next."""
+    """Read the start of a .npy up to its values, and return its shape and dtype."""
     if np.lib.format.read_magic(member) != (1, 0):
         raise ValueError("an array in a format that definetti_np does not write")
     shape, in_fortran_order, dtype = np.lib.format.read_array_header_1_0(member)

@@ -22,8 +22,8 @@ from .whole import file_at, remove_temporaries
 
 logger = logging.getLogger("definetti_np")
 
-SECONDS = 60.0  # at least, between two checkpoints that nobody asked for
-PATIENCE = 50  # times that writing one took, at least: 2 % of the time
+INTERVAL_SECONDS = 60.0  # between two checkpoints, at least, where the user has set no interval
+INTERVAL_PER_WRITE = 50  # the interval is at least so many times as long as writing one took, which is 2 % of a run
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +165,7 @@ class Checkpoints:
         self._model = model
         self._owner = owner()
         self._every = every
-        self._not_before = time.monotonic() + SECONDS
+        self._not_before = time.monotonic() + INTERVAL_SECONDS
 
     @property
     def files(self) -> dict[str, Path]:
@@ -178,7 +178,7 @@ class Checkpoints:
         }
 
     def tidy(self) -> None:
-        """Remove what killed runs have left half written."""
+        """Remove the files that killed runs have left half written."""
         for path in (self._model, self.path):
             remove_temporaries(path)
 
@@ -201,7 +201,7 @@ class Checkpoints:
                 continue
             if errors:
                 logger.warning("%s; the one before it is taken, of %d batches", errors[0], checkpoint.batches)
-                with contextlib.suppress(OSError):  # the damaged one must not become the one to fall back to
+                with contextlib.suppress(OSError):  # or the damaged one would become the one before
                     os.replace(file_at(path), file_at(self.path))
             self.batches = checkpoint.batches
             return checkpoint
@@ -216,9 +216,9 @@ class Checkpoints:
         return time.monotonic() >= self._not_before
 
     def write(self, checkpoint: Checkpoint, *, last: bool = False) -> None:
-        """Write a checkpoint, unless it is there already; where there is no room, say so and leave the old one.
+        """Write a checkpoint, unless it is there already; if that fails, log a warning and keep the old one.
 
-        The last one of a run that ends before its time is then put elsewhere, because otherwise its batches are lost.
+        If it is the last one of a run that ends early, it is then put elsewhere, because its batches would be lost.
         """
         if checkpoint.batches == self.batches or not is_ours(self._owner):  # a simulator has forked: not our run
             return
@@ -233,7 +233,7 @@ class Checkpoints:
         else:
             self.batches = checkpoint.batches
         end = time.monotonic()
-        self._not_before = end + max(SECONDS, PATIENCE * (end - start))
+        self._not_before = end + max(INTERVAL_SECONDS, INTERVAL_PER_WRITE * (end - start))
 
     def _put_elsewhere(self, checkpoint: Checkpoint) -> None:
         place = put_elsewhere(self.path, lambda path: write_checkpoint(path, checkpoint, previous=path))
@@ -245,7 +245,7 @@ class Checkpoints:
             )
 
     def what_finishes(self, batches: int) -> str:
-        """Say what a run that has trained its `batches` batches can go on from, when its model was not written."""
+        """Say which checkpoint finishes a run of `batches` batches whose model could not be written."""
         if self.batches is None or not os.path.exists(self.path):
             return "there is no checkpoint to go on from"
         return (

@@ -48,7 +48,7 @@ def dense(x: Operand, weight: Operand, bias: Operand = None) -> Result:
 
 
 def conv_layer(x: Tensor | RowFeatures, weight: Tensor, bias: Tensor, floor: float) -> Tensor | RowFeatures:
-    """`conv` of what is known to fit; what is computed is at least `floor`."""
+    """`conv` of operands that fit together; every number of the result is at least `floor`."""
     width, _, nodes = weight.array.shape
     if isinstance(x, RowFeatures):
         return _slide(x.spread(), width, weight, bias, floor)
@@ -60,7 +60,7 @@ def conv_layer(x: Tensor | RowFeatures, weight: Tensor, bias: Tensor, floor: flo
 
 
 def dense_layer(x: Tensor | RowFeatures, weight: Tensor, bias: Tensor, floor: float) -> Tensor | RowFeatures:
-    """`dense` of what is known to fit; what is computed is at least `floor`."""
+    """`dense` of operands that fit together; every number of the result is at least `floor`."""
     if isinstance(x, RowFeatures):
         x = x.merge_positions()
         return replace(_slide(x, x.positions, weight, bias, floor), flat_rows=True)
@@ -174,7 +174,7 @@ def _operands(name: str, x, weight, bias):
 
 
 def _row_shape(x: RowFeatures | Tensor) -> tuple[int, ...]:
-    """What a layer sees of each row or dataset: (P, C) or (N,)."""
+    """The shape of each row or dataset: (P, C) or (N,)."""
     return x.row_shape if isinstance(x, RowFeatures) else x.shape[1:]
 
 

@@ -38,7 +38,7 @@ def log_result(name: str, result: _R) -> _R:
 
 
 def elementwise(operands: int) -> Callable[[Callable[..., Tensor]], Callable[..., Result]]:
-    """Let a function of so many Tensors take all that operations take, and go through features row by row."""
+    """Let a function of so many Tensors take everything that operations take, and go through features row by row."""
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Result]:
         def aligned(*args, **options):
@@ -111,8 +111,8 @@ def _align(name: str, operands) -> tuple[list[Tensor], Callable]:
     check_one_batch(name, features)
     if any(isinstance(given, Tensor) and not isinstance(given, Leaf) and given.ndim > 1 for given in given_operands):
         raise TypeError(
-            f"{name}: {' and '.join(map(describe, operands))}: what is pooled of datasets does not go together with "
-            "features of rows; ops.to_rows(pooled, features) gives it to each row"
+            f"{name}: {' and '.join(map(describe, operands))}: pooled numbers of datasets do not go together with "
+            "features of rows; ops.to_rows(pooled, features) gives them to each row"
         )
     shapes = [shape_of(operand) for operand in operands]
     check_broadcast(name, operands, shapes)
@@ -127,7 +127,7 @@ def _align(name: str, operands) -> tuple[list[Tensor], Callable]:
 
 
 def _replace_features(operands: list, by: list) -> list:
-    """The operands with other things in place of the features."""
+    """The operands, with the items of `by` in place of the features."""
     features = iter(by)
     return [next(features) if isinstance(operand, RowFeatures) else operand for operand in operands]
 
@@ -135,7 +135,7 @@ def _replace_features(operands: list, by: list) -> list:
 def check_one_batch(name: str, features: list[RowFeatures]) -> None:
     """Raise an error if features are of the rows of different batches."""
     if any(other.offsets is not features[0].offsets for other in features):
-        raise ValueError(f"{name}: features of different batches; use what is computed of one batch together")
+        raise ValueError(f"{name}: features of different batches; combine features of one batch only")
 
 
 def shape_of(operand: Operand) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ def moments(features: RowFeatures, orders: Sequence[float]) -> Tensor:
 
 @operation
 def to_rows(x: Operand, features: RowFeatures) -> RowFeatures:
-    """Give each row of features what was pooled of its dataset, (B, P, C) or (B, N), as features of the same rows."""
+    """Give each row of features the pooled numbers of its dataset, (B, P, C) or (B, N), as features of these rows."""
     x, features = tensor_of("to_rows", x), _features("to_rows", features)
     starts, number = features.offsets[:-1], np.diff(features.offsets)
     if x.ndim not in (2, 3) or len(x.array) != len(number):
@@ -113,7 +113,7 @@ def var_over_rows(features: RowFeatures) -> Tensor:
 
 
 def rows_of_datasets(features: RowFeatures) -> np.ndarray:
-    """The number of rows of each dataset, (B,), of one shape with what is pooled."""
+    """The number of rows of each dataset, in a shape that broadcasts with pooled features: (B, 1, 1) or (B, 1)."""
     return _rows_of_datasets(features).reshape(-1, *(1,) * len(features.row_shape))
 
 

@@ -59,7 +59,7 @@ def _spread(gradient: np.ndarray, shape: tuple[int, ...], axis: tuple[int, ...])
 
 
 def _count(x: Tensor, axis: tuple[int, ...]):
-    """How many numbers go into one along the axes, in the Tensor's dtype."""
+    """How many numbers along the axes are reduced to one, in the Tensor's dtype."""
     return x.array.dtype.type(np.prod([x.shape[a] for a in axis]))
 
 

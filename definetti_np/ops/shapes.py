@@ -19,7 +19,7 @@ def _join(name: str, arrays, axis: int, join: Callable, *, new_axis: bool) -> Te
     rows = [isinstance(array, RowFeatures) for array in arrays]
     if any(rows) != all(rows):
         what = ", ".join(map(describe, arrays))
-        raise TypeError(f"{name}: features of rows and what is pooled do not go together: {what}; see ops.to_rows")
+        raise TypeError(f"{name}: features of rows and pooled Tensors do not go together: {what}; see ops.to_rows")
     if not rows[0]:
         return join(tensors_of(name, arrays), axis)
     first = arrays[0]
