@@ -86,7 +86,7 @@ def train(
         Layers after it, the last one ``("matmul",)`` or ``("softmax",)``.
     network_function
         A network of your own: a function of features, written with `definetti_np.ops` and `definetti_np.layers`, that
-        returns a Tensor (B, M); see docs/write_your_own_network.md. Then phi_net, g and h_net are ignored, and
+        returns a Tensor (B, M); the documentation has examples. Then phi_net, g and h_net are ignored, and
         predictions are what it returns.
     loss
         "cross-ent" with softmax (a network function ends in `ops.log_softmax`), "l2" with matmul; or a function

@@ -33,7 +33,7 @@ class ExecutorStream(Stream):
         self._in_task = max(1, min(MOST_IN_TASK, settings.queue_capacity // 16))
         self._next_task = examples.start  # the example that the next task begins with
         self._tasks: deque[tuple[range, Future]] = deque()  # in the order of their examples
-        self._messages: deque[bytes] = deque()  # that have arrived, of examples from `_next` on
+        self._messages: deque[bytes] = deque()  # those that have arrived, of examples from `_next` on
         self._again: Future | None = None
         self._assign()
 
@@ -63,7 +63,7 @@ class ExecutorStream(Stream):
             raise self._failure(indices, error) from error
 
     def _assign(self) -> None:
-        """Submit what there is room for, and after the first examples those that are simulated twice."""
+        """Submit tasks while the queue has room, and after the first one what is simulated twice."""
         limit = min(self._next + self._settings.queue_capacity, self._stop)
         while self._next_task < limit:
             indices = range(self._next_task, min(self._next_task + self._in_task, limit))

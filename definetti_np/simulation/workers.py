@@ -1,8 +1,8 @@
 """Batches from simulator processes: each has a socket of its own, and nothing else is shared between them.
 
-Since an example is a function of its index, it does not matter who simulates it, nor how often: examples of a worker
-that died are simulated again. A thread of the trainer receives examples while others are trained on, hands out new
-ones, at most `capacity` ahead of the last one taken, and sees to it that workers live.
+Since an example is a function of its index, it does not matter which process simulates it, or how often: the examples
+of a worker that died are simulated again. A thread of the trainer receives examples while others are trained on, hands
+out new ones, at most `capacity` ahead of the last one taken, and sees to it that workers live.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class WorkerStream(Stream):
             end_all(self._workers)
             raise
         self._receiver.start()
-        atexit.register(self.close)  # before multiprocessing ends the workers, which would be started again
+        atexit.register(self.close)  # or multiprocessing would end the workers, and this stream start them again
 
     def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
         with self._changed:
@@ -312,7 +312,7 @@ class WorkerStream(Stream):
         )
 
     def _fail(self, message: str, cause: BaseException | None = None) -> None:
-        """Let `next_batch` raise an error, the first one that there is."""
+        """Let `next_batch` raise this error, unless there has been one before."""
         with self._changed:
             if self._error is None:
                 self._error = SimulatorError(message)
