@@ -8,14 +8,25 @@ import numpy as np
 
 from . import ops
 from .checks import check_k
+from .context import Context
 from .engine.assembly import assemble_datasets
+from .engine.context import compute_context
 from .engine.features import RowFeatures, contiguous
 from .engine.parameters import Binding, FlatParameters, Tracer
 from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch, as_floats
 from .seeds import check_seed, weights_rng
-from .specs import FunctionSpec, LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
+from .specs import (
+    FunctionSpec,
+    LayerSpec,
+    NetworkSpec,
+    PoolingSpec,
+    context_of_rows,
+    function_spec,
+    network_spec,
+    shape_fits,
+)
 from .summary import describe_network
 
 ANY_NUMBER_OF_ROWS = "train with input_shape[0]=None to allow any number of rows"
@@ -33,9 +44,15 @@ class Network:
     phi_net
         Layers of Phi, applied to each row: ``("conv", width, depth)`` and ``("fc", nodes)``.
     g
-        The symmetric function: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
+        The symmetric function: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``; or a list
+        of several, whose results become channels one after another.
     h_net
         Layers applied to the pooled features, the last one ``("matmul",)`` or ``("softmax",)``.
+    context
+        Numbers of the whole dataset at each position, which every row gets as further channels: a list of
+        ``("distinct", w1, ...)``, ``("effective", w1, ...)``, ``("frequency",)``, ``("ld", a1, ...)``,
+        ``("four_gametes", a1, ...)``, ``("moments", m1, ...)``, and functions of a dataset's distinct rows,
+        ``(rows (U, W, C), counts (U,)) -> (W, k)``; see docs/context.md.
     seed
         Seed of the initial weights; None draws one.
     dtype
@@ -47,12 +64,15 @@ class Network:
         If the description is not that of a network; the message names the argument.
     """
 
-    def __init__(self, input_shape, output_shape, phi_net, g, h_net, *, seed=None, dtype=np.float32):
-        spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
-        self._build(spec, LayerLists(spec), seed, dtype)
+    def __init__(self, input_shape, output_shape, phi_net, g, h_net, *, context=(), seed=None, dtype=np.float32):
+        context = context_of_rows(context, input_shape)
+        spec = network_spec(input_shape, output_shape, phi_net, g, h_net, context)
+        self._build(spec, LayerLists(spec), context, seed, dtype)
 
     @classmethod
-    def from_function(cls, input_shape, output_shape, network_function, *, seed=None, dtype=np.float32) -> "Network":
+    def from_function(
+        cls, input_shape, output_shape, network_function, *, context=(), seed=None, dtype=np.float32
+    ) -> "Network":
         """Make a network of a function of `ops` and `layers`; see docs/write_your_own_network.md.
 
         Parameters
@@ -65,6 +85,8 @@ class Network:
             Function of features of shape (rows, W) or (rows, W, C) that returns a Tensor (B, M). It is called here,
             on made-up data, to find its layers and Parameters in order of first use, and then once per batch. What it
             returns is what the network predicts.
+        context
+            As that of a `Network`: with it the features have shape (rows, W, C + K), where W without C is C = 1.
         seed
             Seed of the initial weights; None draws one.
         dtype
@@ -76,21 +98,27 @@ class Network:
             If the function fails on features of these shapes, or returns anything else.
         """
         network = cls.__new__(cls)
-        network._build(function_spec(input_shape, output_shape, network_function), network_function, seed, dtype)
+        context = context_of_rows(context, input_shape)
+        spec = function_spec(input_shape, output_shape, network_function, context)
+        network._build(spec, network_function, context, seed, dtype)
         return network
 
     @classmethod
-    def without_weights(cls, spec: NetworkSpec | FunctionSpec, function=None, *, seed: int) -> "Network":
-        """Make the float32 network of a checked description, and of its function if it is one of a function.
+    def without_weights(
+        cls, spec: NetworkSpec | FunctionSpec, context: Context, function=None, *, seed: int
+    ) -> "Network":
+        """Make the float32 network of a checked description and its context, and of the function where it has one.
 
         Its weights are zeros, to be read from a file: drawing them takes five times their memory.
         """
         network = cls.__new__(cls)
-        network._build(spec, function or LayerLists(spec), seed, np.float32, draws=False)
+        network._build(spec, function or LayerLists(spec), context, seed, np.float32, draws=False)
         return network
 
-    def _build(self, spec, function, seed, dtype, *, draws: bool = True) -> None:
+    def _build(self, spec, function, context: Context, seed, dtype, *, draws: bool = True) -> None:
+        context.check_functions()
         self.spec = spec
+        self.context = context
         self.network_function = function
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
@@ -112,18 +140,18 @@ class Network:
             else:
                 prediction = self._call_on_made_up_data()
                 self.prediction_shape = prediction.shape[1:]
-                self.features_per_row = math.prod(self.spec.row_shape) + tracer.features_per_row
+                self.features_per_row = math.prod(self.spec.feature_shape) + tracer.features_per_row
         self._names = tracer.names
         return tracer
 
     def _call_on_made_up_data(self) -> Tensor:
-        batch = made_up_batch(self.spec, self.dtype)
+        batch, context = made_up_batch(self.spec, self.dtype)
         try:
             with np.errstate(all="ignore"):
-                return self._call(batch)
+                return self._call(batch, context)
         except Exception as error:
             sizes = " and ".join(map(str, sorted(set(batch.dataset_sizes().tolist()))))
-            row = self.spec.input_shape[1:]
+            row = self.spec.feature_shape if self.context else self.spec.input_shape[1:]
             error.add_note(f"network_function was called on made-up data, 2 datasets of {sizes} rows of shape {row}")
             raise
 
@@ -163,12 +191,15 @@ class Network:
             prediction = self.compute(batch).array
             return np.exp(prediction) if self.spec.ends_in_softmax else prediction
 
-    def compute(self, batch: MultisetBatch, log: list | None = None) -> Tensor:
-        """The output (B, N) as a constant; operations write what they compute of whole datasets to the log."""
+    def compute(self, batch: MultisetBatch, log: list | None = None, context: np.ndarray | None = None) -> Tensor:
+        """The output (B, N) as a constant; operations write what they compute of whole datasets to the log.
+
+        context (B, W, K) is the context of the batch where it is known.
+        """
         dtype = batch.rows.dtype
         constants = {key: Tensor(np.asarray(self.flat.by_name[name].array, dtype)) for key, name in self._names.items()}
         with Binding(constants, log=log).active():
-            return self._call(batch)
+            return self._call(batch, context)
 
     def forward(self, batch: MultisetBatch) -> Tensor:
         """The output (B, N) as a Tensor to differentiate: log-probabilities after softmax, else estimates."""
@@ -182,8 +213,8 @@ class Network:
             )
         return out
 
-    def _call(self, batch: MultisetBatch) -> Tensor:
-        out = self.network_function(RowFeatures.from_batch(batch, flat=len(self.spec.input_shape) == 2))
+    def _call(self, batch: MultisetBatch, context: np.ndarray | None = None) -> Tensor:
+        out = self.network_function(self._features(batch, context))
         if not isinstance(out, Tensor):
             hint = "; pool the rows first, with ops.max, ops.mean, ..." if isinstance(out, RowFeatures) else ""
             raise TypeError(f"network_function must return a Tensor (B, M), got {out!r}{hint}")
@@ -192,6 +223,11 @@ class Network:
                 f"network_function must return a Tensor (B, M), here ({len(batch)}, M), got shape {out.shape}"
             )
         return contiguous(out)
+
+    def _features(self, batch: MultisetBatch, context: np.ndarray | None) -> RowFeatures:
+        if not self.context:
+            return RowFeatures.from_batch(batch, flat=len(self.spec.input_shape) == 2)
+        return RowFeatures.with_context(batch, compute_context(self.context, batch) if context is None else context)
 
     def as_batch(self, data, *, first: int = 0) -> MultisetBatch:
         """Turn data into the batch the network computes on, or say what is wrong with it.
@@ -208,6 +244,8 @@ class Network:
             datasets = check_datasets(data, self.spec.input_shape, first=first)
             batch = assemble_datasets(datasets, self.dtype, first=first)
         self._check_batch(batch)
+        if self.context:
+            self.context.check_rows(batch.rows, lambda u: f"data[{first + batch.dataset_of(u)}]")
         return batch
 
     def _check_batch(self, batch: MultisetBatch) -> None:
@@ -268,7 +306,7 @@ class LayerLists:
     """The network function of layer lists: h(g(Phi(x)))."""
 
     def __init__(self, spec: NetworkSpec):
-        self._specs, self._pooling, self._ends_in_softmax = spec.layers, spec.pooling, spec.ends_in_softmax
+        self._specs, self._poolings, self._ends_in_softmax = spec.layers, spec.poolings, spec.ends_in_softmax
         self._phi, self._h = (Sequential([_layer(s) for s in specs]) for specs in (spec.phi_layers, spec.h_layers))
 
     def declare(self) -> None:
@@ -279,9 +317,13 @@ class LayerLists:
     def __call__(self, x: RowFeatures) -> Tensor:
         """Log-probabilities or estimates (B, N)."""
         x = self._phi(x)
-        x = ops.moments(x, self._pooling.orders) if self._pooling.kind == "moments" else ops.top_k(x, self._pooling.k)
-        x = self._h(x)
+        pooled = [_pool(x, pooling) for pooling in self._poolings]
+        x = self._h(pooled[0] if len(pooled) == 1 else ops.concatenate(pooled, axis=-1))
         return ops.log_softmax(x) if self._ends_in_softmax else x
+
+
+def _pool(x: RowFeatures, pooling: PoolingSpec) -> Tensor:
+    return ops.moments(x, pooling.orders) if pooling.k is None else ops.top_k(x, pooling.k)
 
 
 def _layer(spec: LayerSpec) -> Conv | Dense:
@@ -291,10 +333,10 @@ def _layer(spec: LayerSpec) -> Conv | Dense:
     return Dense(spec.weight_shape[-1], ops.relu if spec.kind == "fc" else None, name=spec.name)
 
 
-def made_up_batch(spec, dtype) -> MultisetBatch:
-    """Two datasets of a few distinct random rows, for a function to be called on; as many rows as the network takes.
+def made_up_batch(spec, dtype) -> tuple[MultisetBatch, np.ndarray]:
+    """Two datasets of a few distinct random rows, for a function to be called on, and their context, (2, W, K).
 
-    Where the network takes any number, they have different ones, and large.
+    They have as many rows as the network takes; where that is any number, different ones, and large.
     """
     rng = np.random.default_rng(0)
     datasets = []
@@ -303,4 +345,5 @@ def made_up_batch(spec, dtype) -> MultisetBatch:
         counts = np.ones(len(rows), np.int64)
         counts[0] += number - len(rows)
         datasets.append((rows, counts))
-    return MultisetBatch.from_distinct(datasets)
+    context = rng.random((2, spec.row_shape[0], spec.context.channels)).astype(dtype)
+    return MultisetBatch.from_distinct(datasets), context
