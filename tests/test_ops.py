@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_gradients import features_of, rows
 
 from definetti_np import MultisetBatch, Network, ops
-from definetti_np.engine.features import RowFeatures, expanded
+from definetti_np.engine.features import RowFeatures, expand
 from definetti_np.engine.operators import OPERATIONS
 from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
 
@@ -475,7 +475,7 @@ def test_count_distinct__reference(case, width, flat, learned):
         features = ops.relu(ops.conv(features, Tensor(weight), Tensor(bias)))
     width = min(width, features.positions)
     counted = ops.count_distinct(features, width)
-    expected, each = np.zeros((len(sizes), features.positions, 1)), expanded(features).array + 0.0
+    expected, each = np.zeros((len(sizes), features.positions, 1)), expand(features).array + 0.0
     for b, p, _ in np.ndindex(expected.shape):
         begin = p - width // 2
         windows = each[offsets[b] : offsets[b + 1], max(begin, 0) : begin + width]
