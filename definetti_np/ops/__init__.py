@@ -14,6 +14,11 @@ from .dense_conv import (
     dense,  # connect all of a row, or of a dataset, to nodes
     matmul,  # x @ y
 )
+from .densities import (
+    mixture_log_density,  # the log density of a mixture of Gaussians
+    pinball,  # the loss that quantiles minimise
+    rational_quadratic,  # monotone splines and the logarithms of their slopes
+)
 from .elementwise import (
     abs,  # |x|
     add,  # x + y
@@ -72,9 +77,9 @@ from .shapes import (
 __all__ = [
     "abs", "add", "clip", "concatenate", "constant", "conv", "count_distinct", "cross_entropy", "dense", "divide",
     "dropout", "equal", "exp", "flatten", "getitem", "greater", "greater_equal", "leaky_relu", "less", "less_equal",
-    "log", "log_softmax", "logsumexp", "matmul", "max", "mean", "moments", "multiply", "negative", "not_equal",
-    "power", "relu", "reshape", "sigmoid", "softplus", "sort", "sqrt", "squared_error", "stack", "subtract", "sum",
-    "tanh", "to_rows", "top_k", "transpose", "var", "where",
+    "log", "log_softmax", "logsumexp", "matmul", "max", "mean", "mixture_log_density", "moments", "multiply",
+    "negative", "not_equal", "pinball", "power", "rational_quadratic", "relu", "reshape", "sigmoid", "softplus", "sort",
+    "sqrt", "squared_error", "stack", "subtract", "sum", "tanh", "to_rows", "top_k", "transpose", "var", "where",
 ]  # fmt: skip
 
 

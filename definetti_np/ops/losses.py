@@ -37,7 +37,7 @@ def _log_softmax_of_datasets(logits: Tensor) -> Tensor:
 @operation
 def cross_entropy(log_probabilities: Operand, labels: np.ndarray) -> Tensor:
     """The mean over B datasets of ``-sum(labels * log_probabilities)``; both (B, N), the labels an array."""
-    log_probabilities, labels = _prediction_and_labels("cross_entropy", log_probabilities, labels)
+    log_probabilities, labels = prediction_and_labels("cross_entropy", log_probabilities, labels)
     losses = np.empty(len(labels), labels.dtype)
     kernels.cross_entropy_forward(log_probabilities.array, labels, losses)
 
@@ -52,7 +52,7 @@ def cross_entropy(log_probabilities: Operand, labels: np.ndarray) -> Tensor:
 @operation
 def squared_error(estimates: Operand, labels: np.ndarray) -> Tensor:
     """The mean over B datasets of the summed squared error; both (B, N), the labels an array."""
-    estimates, labels = _prediction_and_labels("squared_error", estimates, labels)
+    estimates, labels = prediction_and_labels("squared_error", estimates, labels)
     losses = np.empty(len(labels), labels.dtype)
     kernels.squared_error_forward(estimates.array, labels, losses)
 
@@ -65,7 +65,7 @@ def squared_error(estimates: Operand, labels: np.ndarray) -> Tensor:
     return Tensor(np.asarray(losses.mean()), (estimates,), backward)
 
 
-def _prediction_and_labels(name: str, prediction, labels) -> tuple[Tensor, np.ndarray]:
+def prediction_and_labels(name: str, prediction: Operand, labels: np.ndarray) -> tuple[Tensor, np.ndarray]:
     """A prediction in the order of memory that kernels take, and labels of the same dtype."""
     prediction = contiguous(tensor_of(name, prediction))
     if isinstance(labels, (Tensor, RowFeatures)):

@@ -1,0 +1,1 @@
+"""Posteriors of labels, and the heads of networks that describe them."""

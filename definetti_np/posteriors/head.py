@@ -1,0 +1,49 @@
+"""`Head`: the last layer of a network that describes a posterior of continuous labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from ..engine.tensor import Tensor
+from ..heads import HeadSpec, LabelBox
+from .posterior import Posterior
+
+S = TypeVar("S", bound=HeadSpec)
+
+
+class Head(ABC, Generic[S]):
+    """Computes the loss and the posterior of what the last dense layer makes of each dataset, (B, M).
+
+    Attributes
+    ----------
+    spec
+        Its description.
+    box
+        The names and ranges of the labels.
+    """
+
+    def __init__(self, spec: S, box: LabelBox):
+        self.spec = spec
+        self.box = box
+        self.log_volume = float(np.log(box.width / 2).sum())  # of the box, whose sides are 2 in the units of a head
+
+    def scale(self, labels: np.ndarray) -> np.ndarray:
+        """Labels (..., N) in the units of a head: -1 and 1 are the ends of their range; without one they stay."""
+        scaled = (labels.astype(np.float64) - self.box.low) / (self.box.width / 2) - 1
+        return scaled.astype(labels.dtype)
+
+    def unscale(self, labels: np.ndarray) -> np.ndarray:
+        """The inverse of `scale`, in float64."""
+        return self.box.low + (labels.astype(np.float64) + 1) * (self.box.width / 2)
+
+    @abstractmethod
+    def loss(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The mean loss over B datasets; x (B, M), labels (B, N), and the parameters of the head's own by role."""
+
+    @abstractmethod
+    def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> Posterior:
+        """The posteriors that numbers (B, M) describe."""

@@ -1,0 +1,139 @@
+"""Mixtures of Gaussians with full covariances, and one Gaussian: loss and posterior."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from .. import ops
+from ..engine.tensor import Tensor
+from ..heads import MixtureSpec
+from ..ops.densities import Mixtures
+from .head import Head
+from .posterior import Posterior, one_label
+
+HALVINGS = 60  # of an interval that holds a quantile
+
+
+class MixtureHead(Head[MixtureSpec]):
+    """A mixture of K Gaussians; ``("gaussian",)`` is one of K = 1."""
+
+    def loss(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The mean negative logarithm of the density."""
+        logs = ops.mixture_log_density(x, self.scale(labels), self.spec.components)
+        return self.log_volume - ops.mean(logs)
+
+    def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> "MixturePosterior":
+        """The mixtures."""
+        mixtures = Mixtures(numbers.astype(np.float64), self.spec.components, self.spec.labels)
+        half = self.box.width / 2
+        means = self.unscale(mixtures.means)
+        with np.errstate(all="ignore"):
+            factors = np.linalg.inv(mixtures.factors).swapaxes(-1, -2) * half[:, None]  # A A^T is the covariance
+        return MixturePosterior(numbers, self, np.exp(mixtures.log_weights()), means, factors)
+
+
+class MixturePosterior(Posterior):
+    """Posteriors that are mixtures of Gaussians; densities, means and quantiles have formulas.
+
+    Attributes
+    ----------
+    weights
+        (B, K).
+    means
+        (B, K, N).
+    """
+
+    def __init__(
+        self, numbers: np.ndarray, head: MixtureHead, weights: np.ndarray, means: np.ndarray, factors: np.ndarray
+    ):
+        super().__init__(numbers, head.box)
+        self._head = head
+        self.weights = weights
+        self.means = means
+        self._factors = factors  # (B, K, N, N)
+
+    def covariances(self) -> np.ndarray:
+        """The covariances of the components, (B, K, N, N)."""
+        return np.einsum("bkij,bklj->bkil", self._factors, self._factors)
+
+    def mean(self) -> np.ndarray:
+        """The means, (B, N)."""
+        return np.einsum("bk,bkn->bn", self.weights, self.means)
+
+    def std(self) -> np.ndarray:
+        """The standard deviations, (B, N)."""
+        between = (self.means - self.mean()[:, None]) ** 2
+        return np.sqrt(np.einsum("bk,bkn->bn", self.weights, self._variances() + between))
+
+    def _variances(self) -> np.ndarray:
+        return np.einsum("bkij,bkij->bki", self._factors, self._factors)
+
+    def _draw(self, b: int, n: int, rng: np.random.Generator) -> np.ndarray:
+        ends = np.cumsum(self.weights[b])
+        which = np.searchsorted(ends / ends[-1], rng.random(n), side="right")
+        deviates = rng.standard_normal((n, len(self.names)))
+        return self.means[b, which] + np.einsum("nij,nj->ni", self._factors[b, which], deviates)
+
+    def _log_prob(self, b: int, theta: np.ndarray) -> np.ndarray:
+        numbers = self._numbers[b : b + 1].astype(np.float64)
+        components = self._head.spec.components
+        numbers = np.broadcast_to(numbers, (len(theta), numbers.shape[1]))
+        with np.errstate(all="ignore"):
+            logs = ops.mixture_log_density(numbers, self._head.scale(theta), components).array
+        return logs - self._head.log_volume
+
+    def _quantiles(self, levels: np.ndarray) -> np.ndarray:
+        """Where the distribution function of each label has a level, by halving."""
+        scales = np.sqrt(self._variances())[:, None]  # (B, 1, K, N)
+        low = (self.means[:, None] - 40 * scales).min(axis=2) + np.zeros((1, len(levels), 1))
+        high = (self.means[:, None] + 40 * scales).max(axis=2) + np.zeros((1, len(levels), 1))
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            below = normal_cdf((middle[:, :, None] - self.means[:, None]) / scales)
+            is_low = np.einsum("bk,bqkn->bqn", self.weights, below) < levels[:, None]
+            low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
+        return (low + high) / 2
+
+    def _marginal(self, i: int) -> Posterior:
+        return MixtureOfOne(self.weights, self.means[..., i], np.sqrt(self._variances()[..., i]), self, i)
+
+
+class MixtureOfOne(Posterior):
+    """Mixtures of Gaussians of one label, of weights, means and standard deviations (B, K)."""
+
+    def __init__(self, weights: np.ndarray, means: np.ndarray, scales: np.ndarray, joint: MixturePosterior, i: int):
+        super().__init__(np.concatenate([weights, means, scales], axis=1), one_label(joint._box, i))
+        self._weights, self._means, self._scales = weights, means, scales
+        self._joint, self._label = joint, i
+
+    def mean(self) -> np.ndarray:
+        """The means, (B, 1)."""
+        return self._joint.mean()[:, self._label, None]
+
+    def std(self) -> np.ndarray:
+        """The standard deviations, (B, 1)."""
+        return self._joint.std()[:, self._label, None]
+
+    def _quantiles(self, levels: np.ndarray) -> np.ndarray:
+        return self._joint._quantiles(levels)[..., self._label, None]
+
+    def _draw(self, b: int, n: int, rng: np.random.Generator) -> np.ndarray:
+        return self._joint._draw(b, n, rng)[:, self._label, None]
+
+    def _log_prob(self, b: int, theta: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            z = (theta - self._means[b]) / self._scales[b]
+            logs = np.log(self._weights[b]) - 0.5 * z * z - np.log(self._scales[b] * math.sqrt(2 * math.pi))
+        return np.logaddexp.reduce(logs, axis=1)
+
+    def _marginal(self, i: int) -> Posterior:
+        return self
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def normal_cdf(x: np.ndarray) -> np.ndarray:
+    """The distribution function of the standard normal distribution."""
+    return 0.5 * (1 + _erf(x / math.sqrt(2)))

@@ -1,0 +1,150 @@
+"""An autoregressive flow of splines on the box of the prior (Durkan et al. 2019): loss, posterior, samples.
+
+A layer of the flow maps the unit cube onto itself: label i goes through a spline whose parameters a conditioner computes of
+the dataset and of labels 0, ..., i - 1. The next layer takes the labels in the reverse order. What comes out of the last
+layer is uniform under the posterior, so that the product of the slopes is the density.
+
+A conditioner has three dense layers. What the dataset adds to the first nodes is the network's output; all labels share
+the second and the third layer.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .. import ops
+from ..engine.tensor import Tensor
+from ..heads import RANGE_TOLERANCE, SplineSpec
+from ..kernels import spline as kernels
+from ..ops.dense_conv import LINEAR, RELU, dense_layer
+from .head import Head
+from .posterior import POINTS, Posterior
+
+SAMPLES_AT_ONCE = 8192
+
+
+class SplineHead(Head[SplineSpec]):
+    """The flow."""
+
+    def loss(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The mean negative logarithm of the density."""
+        unit = np.clip((self.scale(labels) + 1) / 2, 0, 1).astype(labels.dtype)
+        _, logs = self.to_uniform(x, Tensor(unit), parameters)
+        return float(np.log(self.box.width).sum()) - ops.mean(logs)
+
+    def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> "SplinePosterior":
+        """The posteriors."""
+        return SplinePosterior(numbers, self, {role: array.copy() for role, array in parameters.items()})
+
+    def to_uniform(self, x: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What is uniform under the posterior, (R, N), and the log density (R,) of labels (R, N) of the unit cube.
+
+        x (R, M) describes the posterior of each of them.
+        """
+        number, nodes = self.spec.labels, self.spec.nodes
+        logs = None
+        for layer in range(self.spec.layers):
+            weight = parameters[f"labels.{layer}"] * self._mask()
+            first = x[:, layer * number * nodes : (layer + 1) * number * nodes]
+            first = ops.relu(first + ops.matmul(2 * labels - 1, weight))
+            rows = ops.reshape(first, (-1, nodes))  # of each label of each dataset
+            splines = self._rest(rows, layer, parameters)
+            both = ops.rational_quadratic(ops.reshape(labels, (-1,)), splines)
+            both = ops.reshape(both, (-1, number, 2))
+            slopes = ops.sum(both[:, :, 1], axis=1)
+            logs = slopes if logs is None else logs + slopes
+            labels = ops.clip(both[:, ::-1, 0], 0, 1)
+        assert_logs: Tensor = logs  # type: ignore[assignment]
+        return labels, assert_logs
+
+    def from_uniform(self, x: np.ndarray, uniform: np.ndarray, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The inverse of `to_uniform`, label by label: labels (R, N) of the unit cube, all of one dataset's x (M,)."""
+        number, nodes = self.spec.labels, self.spec.nodes
+        dtype = x.dtype
+        values = np.ascontiguousarray(uniform, dtype)
+        own = {role: Tensor(array) for role, array in parameters.items()}
+        for layer in reversed(range(self.spec.layers)):
+            values = values[:, ::-1]
+            found = np.zeros(values.shape, dtype)
+            starts = x[layer * number * nodes : (layer + 1) * number * nodes].reshape(number, nodes)
+            weight = parameters[f"labels.{layer}"].reshape(number, number, nodes)
+            for i in range(number):
+                first = np.tile(starts[i], (len(values), 1))
+                for j in range(i):
+                    first += (2 * found[:, j] - 1)[:, None] * weight[j, i]
+                splines = self._rest(Tensor(np.maximum(first, 0)), layer, own).array
+                column = np.empty(len(values), dtype)
+                kernels.spline_inverse(np.ascontiguousarray(values[:, i]), splines, column)
+                found[:, i] = np.clip(column, 0, 1)
+            values = found
+        return values
+
+    def _rest(self, nodes: Tensor, layer: int, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The second and third dense layers of the conditioners."""
+        weights = [parameters[f"weight.{layer}.{i}"] for i in range(2)]
+        biases = [parameters[f"bias.{layer}.{i}"] for i in range(2)]
+        hidden = dense_layer(nodes, weights[0], biases[0], RELU)
+        return dense_layer(hidden, weights[1], biases[1], LINEAR)  # type: ignore[return-value]
+
+    def _mask(self) -> np.ndarray:
+        """1 where label j enters the nodes of label i, j < i: (N, N * nodes)."""
+        return np.repeat(np.triu(np.ones((self.spec.labels, self.spec.labels)), 1), self.spec.nodes, axis=1)
+
+
+class SplinePosterior(Posterior):
+    """Posteriors on the box of the prior, as an autoregressive flow of splines."""
+
+    def __init__(self, numbers: np.ndarray, head: SplineHead, parameters: Mapping[str, np.ndarray]):
+        super().__init__(numbers, head.box)
+        self._head = head
+        self._parameters = parameters
+
+    def from_uniform(self, uniform: np.ndarray) -> np.ndarray:
+        """The labels (B, n, N) that uniform numbers (n, N) between 0 and 1 become: samples, if they are random."""
+        uniform = np.asarray(uniform)
+        if uniform.ndim != 2 or uniform.shape[1] != len(self.names) or not ((uniform >= 0) & (uniform <= 1)).all():
+            raise ValueError(f"uniform must be numbers between 0 and 1 of shape (n, {len(self.names)})")
+        return np.stack([self._labels(b, uniform) for b in range(len(self))])
+
+    def to_uniform(self, theta: np.ndarray) -> np.ndarray:
+        """The inverse of `from_uniform`, theta (B, N): uniform over datasets if the posteriors are right, (B, N)."""
+        theta = np.asarray(theta, np.float64)
+        return np.stack([self._flow(b, theta[b : b + 1])[0][0] for b in range(len(self))])
+
+    def _labels(self, b: int, uniform: np.ndarray) -> np.ndarray:
+        parts = [
+            self._head.from_uniform(self._numbers[b], uniform[start : start + SAMPLES_AT_ONCE], self._parameters)
+            for start in range(0, len(uniform), SAMPLES_AT_ONCE)
+        ]
+        return self._box.low + np.concatenate(parts).astype(np.float64) * self._box.width
+
+    def _draw(self, b: int, n: int, rng: np.random.Generator) -> np.ndarray:
+        return self._labels(b, rng.random((n, len(self.names)), np.float32))
+
+    def _points(self, b: int) -> np.ndarray:
+        return self._labels(b, lattice(POINTS, len(self.names)))
+
+    def _flow(self, b: int, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        unit = np.clip((theta - self._box.low) / self._box.width, 0, 1).astype(self._numbers.dtype)
+        x = Tensor(np.repeat(self._numbers[b : b + 1], len(theta), axis=0))
+        own = {role: Tensor(array) for role, array in self._parameters.items()}
+        uniform, logs = self._head.to_uniform(x, Tensor(unit), own)
+        return uniform.array, logs.array
+
+    def _log_prob(self, b: int, theta: np.ndarray) -> np.ndarray:
+        place = (theta - self._box.low) / self._box.width
+        inside = (np.abs(place - 0.5) <= 0.5 + RANGE_TOLERANCE).all(axis=1)
+        logs = self._flow(b, theta)[1].astype(np.float64) - np.log(self._box.width).sum()
+        return np.where(inside, logs, -np.inf)
+
+    def _marginal(self, i: int) -> Posterior:
+        return self if len(self.names) == 1 else super()._marginal(i)
+
+
+def lattice(points: int, dimensions: int) -> np.ndarray:
+    """Points that fill the unit cube evenly, (points, dimensions) float64: a Kronecker sequence of Roberts (2018)."""
+    root = 2.0
+    for _ in range(50):
+        root = (1 + root) ** (1 / (dimensions + 1))
+    steps = root ** -np.arange(1, dimensions + 1)
+    return (0.5 + np.arange(1, points + 1)[:, None] * steps) % 1.0
