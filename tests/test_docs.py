@@ -66,7 +66,7 @@ def test_docs__the_hotspot_network_is_that_of_the_example():
     script = (ROOT / "example" / "run_example.py").read_text("utf-8")
     assert len(shown) == 3
     for name, value in shown:
-        assert f"{name}={value}," in script
+        assert f'"{name}": {value},' in script.split("NETWORK = {")[1]
 
 
 # Links
