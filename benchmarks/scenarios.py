@@ -79,7 +79,7 @@ def simulate_trees(history: int, rng):
             position=LENGTH / 2, start_frequency=1 / (2 * NE), end_frequency=1 - 1 / (2 * NE),
             s=rng.uniform(0.01, 0.1), dt=1 / (40 * NE),
         )  # fmt: skip
-        models = [msprime.StandardCoalescent(duration=rng.uniform(1, 1000)), sweep, msprime.StandardCoalescent()]
+        models = [msprime.StandardCoalescent(duration=rng.uniform(1, 3000)), sweep, msprime.StandardCoalescent()]
     trees = msprime.sim_ancestry(
         HAPLOTYPES // 2, demography=demography, sequence_length=LENGTH, recombination_rate=RATE_PER_BP, model=models,
         random_seed=seeds[0],

@@ -1,5 +1,6 @@
 """Simulations that a folder keeps, and training on them: what accuracy.py and scenarios.py share."""
 
+import copy
 import functools
 import math
 import multiprocessing
@@ -11,7 +12,7 @@ import numpy as np
 from common import BATCH_SIZE
 
 from definetti_np import MultisetBatch, Network, Trainer, augment, simulate_example
-from definetti_np.multiset import distinct_rows
+from definetti_np.multiset import distinct_rows, merge_rows
 
 PER_FILE = 5_000
 RATE = 0.001
@@ -46,6 +47,12 @@ class Simulations:
         self.distances = np.concatenate([part["distances"] for part in stored])[:number]
         self.labels = np.concatenate([part["labels"] for part in stored])[:number].astype(np.float32)
         self.rows = [distinct_rows(data) for part in self.parts() for data in self.dense(part)]
+
+    def changed(self, change: Callable) -> "Simulations":
+        """The same examples with other rows: change(i, rows, counts) gives those of example i, not yet merged."""
+        other = copy.copy(self)
+        other.rows = [merge_rows(*change(i, *pair)) for i, pair in enumerate(self.rows)]
+        return other
 
     def parts(self) -> Iterator[slice]:
         """Consecutive batches."""
