@@ -1,7 +1,9 @@
 """Operations: what they compute against NumPy in float64, and their gradients in one random direction."""
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from test_gradients import features_of, rows
 
 from definetti_np import MultisetBatch, Network, ops
-from definetti_np.engine.features import RowFeatures, expanded
+from definetti_np.engine.features import RowFeatures, expand
 from definetti_np.engine.operators import OPERATIONS
 from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
 
@@ -473,7 +475,7 @@ def test_count_distinct__reference(case, width, flat, learned):
         features = ops.relu(ops.conv(features, Tensor(weight), Tensor(bias)))
     width = min(width, features.positions)
     counted = ops.count_distinct(features, width)
-    expected, each = np.zeros((len(sizes), features.positions, 1)), expanded(features).array + 0.0
+    expected, each = np.zeros((len(sizes), features.positions, 1)), expand(features).array + 0.0
     for b, p, _ in np.ndindex(expected.shape):
         begin = p - width // 2
         windows = each[offsets[b] : offsets[b + 1], max(begin, 0) : begin + width]
@@ -593,7 +595,7 @@ def test_operations__what_does_not_fit(name):
         (lambda: ops.max(T, 1) @ features(), TypeError, "can only be the first factor"),
         (lambda: ops.top_k(T, 1), TypeError, "top_k: takes features of rows, got a Tensor .* it has been pooled already"),
         (lambda: ops.reshape(features(), (2, 2)), TypeError, "reshape: takes Tensors, got features"),
-        (lambda: ops.concatenate([features(), T]), TypeError, "features of rows and what is pooled do not go together"),
+        (lambda: ops.concatenate([features(), T]), TypeError, "features of rows and pooled Tensors do not go together"),
         (lambda: ops.concatenate(T), TypeError, "concatenate: takes a list of Tensors"),
         (lambda: ops.dropout(T, 0.5, 1), TypeError, "dropout: rng must be a numpy.random.Generator"),
         (lambda: ops.add(T), TypeError, "add takes 2 operands by position, got 1"),
@@ -634,3 +636,11 @@ def test_max__a_nan_is_larger_than_all(pool):
         for rows in ([-1.0, 2.0, 3.0], [2.0, -1.0, 3.0], [2.0, 3.0, -1.0]):
             assert np.isnan(network([np.array(rows)[:, np.newaxis]])).all()
         assert np.isfinite(network([np.array([1.0, 2.0, 3.0])[:, np.newaxis]])).all()
+
+
+def test_operations__their_signatures_say_what_callers_may_give():
+    for name in ("add", "where", "sum", "dense"):
+        parameters = inspect.signature(getattr(ops, name)).parameters
+        assert parameters["x"].annotation is Any, f"{name} takes features, Parameters, arrays and numbers too"
+    axis = inspect.signature(ops.sum).parameters["axis"]
+    assert (axis.default, axis.annotation) == (None, int | tuple[int, ...] | None)

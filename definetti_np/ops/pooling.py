@@ -6,17 +6,17 @@ import numpy as np
 
 from ..checks import as_integer, as_positive_number, check_k, check_width
 from ..engine.features import RowFeatures, of_rows
-from ..engine.tensor import Tensor, reshaped
+from ..engine.tensor import Tensor, change_shape
 from ..engine.workspace import empty, empty_like
 from ..kernels import context as context_kernels
 from ..kernels import pool as kernels
 from ..kernels import windows as window_kernels
-from .operands import operation, resolved, shown, tensor_of
+from .operands import Operand, describe, operation, resolve, tensor_of
 from .window_products import WinnersGradient
 
 
 @operation
-def top_k(features, k: int):
+def top_k(features: RowFeatures, k: int) -> Tensor:
     """The k largest over the rows of each dataset, descending: (B, P, k * C), k before C; of (rows, N) (B, N, k).
 
     The gradient goes to the rows that the values come from; among equal values to the first in canonical order.
@@ -27,7 +27,7 @@ def top_k(features, k: int):
 
 
 @operation
-def sort(features):
+def sort(features: RowFeatures) -> Tensor:
     """The rows' values sorted, descending, (B, P, n * C), or (B, N, n) of (rows, N); all datasets have n rows."""
     features = _features("sort", features)
     sizes = _rows_of_datasets(features)
@@ -37,7 +37,7 @@ def sort(features):
 
 
 @operation
-def moments(features, orders: Sequence[float]):
+def moments(features: RowFeatures, orders: Sequence[float]) -> Tensor:
     """The means of x ** m over the rows of each dataset, for each order m > 0: (B, P, K * C) or (B, N, K).
 
     As in the original 0 ** m is 0 and has gradient 0, for m = 1 too; `mean` has a gradient there.
@@ -61,7 +61,7 @@ def moments(features, orders: Sequence[float]):
 
 
 @operation
-def count_distinct(features, width: int = 1):
+def count_distinct(features: RowFeatures, width: int = 1) -> Tensor:
     """How many distinct windows of `width` positions the rows of each dataset have around each position: (B, P, 1).
 
     The window around position p begins at ``p - width // 2``, and is cut off at the ends; N nodes are N positions.
@@ -84,12 +84,12 @@ def count_distinct(features, width: int = 1):
 
 
 @operation
-def to_rows(x, features):
-    """Give each row of features what was pooled of its dataset, (B, P, C) or (B, N), as features of the same rows."""
+def to_rows(x: Operand, features: RowFeatures) -> RowFeatures:
+    """Give each row of features the pooled numbers of its dataset, (B, P, C) or (B, N), as features of these rows."""
     x, features = tensor_of("to_rows", x), _features("to_rows", features)
     starts, number = features.offsets[:-1], np.diff(features.offsets)
     if x.ndim not in (2, 3) or len(x.array) != len(number):
-        raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {shown(x)}")
+        raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {describe(x)}")
 
     def backward(gradient):
         return (np.add.reduceat(gradient, starts, axis=0, dtype=np.float64).astype(gradient.dtype),)
@@ -100,7 +100,7 @@ def to_rows(x, features):
 def max_over_rows(features: RowFeatures) -> Tensor:
     """The largest over the rows of each dataset, (B, P, C) or (B, N)."""
     largest = _largest(features, 1)
-    return reshaped(largest, largest.shape[:-1]) if features.flat_rows else largest
+    return change_shape(largest, largest.shape[:-1]) if features.flat_rows else largest
 
 
 def mean_over_rows(features: RowFeatures) -> Tensor:
@@ -138,7 +138,7 @@ def var_over_rows(features: RowFeatures) -> Tensor:
 
 
 def rows_of_datasets(features: RowFeatures) -> np.ndarray:
-    """The number of rows of each dataset, (B,), of one shape with what is pooled."""
+    """The number of rows of each dataset, in a shape that broadcasts with pooled features: (B, 1, 1) or (B, 1)."""
     return _rows_of_datasets(features).reshape(-1, *(1,) * len(features.row_shape))
 
 
@@ -148,7 +148,7 @@ def _rows_of_datasets(features: RowFeatures) -> np.ndarray:
 
 def _features(name: str, x) -> RowFeatures:
     if not isinstance(x, RowFeatures):
-        raise TypeError(f"{name}: takes features of rows, got {shown(resolved(x))}; it has been pooled already")
+        raise TypeError(f"{name}: takes features of rows, got {describe(resolve(x))}; it has been pooled already")
     return x
 
 
