@@ -19,16 +19,7 @@ from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch, as_floats
 from .seeds import check_seed, weights_rng
-from .specs import (
-    LayerSpec,
-    NetworkSpec,
-    PoolingSpec,
-    Spec,
-    context_of_rows,
-    function_spec,
-    network_spec,
-    shape_fits,
-)
+from .specs import LayerSpec, NetworkSpec, PoolingSpec, Spec, context_of_rows, function_spec, network_spec, shape_fits
 from .summary import describe_network
 
 ANY_NUMBER_OF_ROWS = "train with input_shape[0]=None to allow any number of rows"
@@ -78,9 +69,9 @@ class Network:
         seed: int | None = None,
         dtype: DTypeLike = np.float32,
     ):
-        checked = context_of_rows(context, input_shape)
-        spec = network_spec(input_shape, output_shape, phi_net, g, h_net, checked)
-        self._build(spec, LayerLists(spec), checked, seed, dtype)
+        checked_context = context_of_rows(context, input_shape)
+        spec = network_spec(input_shape, output_shape, phi_net, g, h_net, checked_context)
+        self._build(spec, LayerLists(spec), checked_context, seed, dtype)
 
     @classmethod
     def from_function(
@@ -118,9 +109,9 @@ class Network:
             If the function fails on features of these shapes, or returns anything else.
         """
         network = cls.__new__(cls)
-        context = context_of_rows(context, input_shape)
-        spec = function_spec(input_shape, output_shape, network_function, context)
-        network._build(spec, network_function, context, seed, dtype)
+        checked_context = context_of_rows(context, input_shape)
+        spec = function_spec(input_shape, output_shape, network_function, checked_context)
+        network._build(spec, network_function, checked_context, seed, dtype)
         return network
 
     @classmethod
@@ -130,7 +121,8 @@ class Network:
         Its weights are zeros, to be read from a file: drawing them takes five times their memory.
         """
         network = cls.__new__(cls)
-        network._build(spec, function or LayerLists(cast(NetworkSpec, spec)), context, seed, np.float32, draws=False)
+        function = function or LayerLists(cast(NetworkSpec, spec))
+        network._build(spec, function, context, seed, np.float32, draws=False)
         return network
 
     def _build(

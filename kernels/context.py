@@ -21,7 +21,15 @@ MOST_CELLS = 16  # of a position, that others are compared with
 ALL_FOUR = 2**32  # counts pairs with four gametes in the upper half of the sum that counts pairs in its lower half
 
 
-def count_windows(words, channel, counts, offsets, widths, distinct, pairs):
+def count_windows(
+    words: np.ndarray,
+    channel: int,
+    counts: np.ndarray,
+    offsets: np.ndarray,
+    widths: np.ndarray,
+    distinct: np.ndarray,
+    pairs: np.ndarray,
+) -> None:
     """Write how many distinct windows each dataset has around each position, and how many pairs of rows agree in one.
 
     The window of w positions around position p begins at ``p - w // 2``, and is cut off at the ends of the row. The
@@ -32,7 +40,15 @@ def count_windows(words, channel, counts, offsets, widths, distinct, pairs):
     _count_windows(len(distinct), words, channel, counts, offsets, widths, distinct, pairs)
 
 
-def linkage(rows, channel, counts, offsets, reaches, r2, four_gametes):
+def linkage(
+    rows: np.ndarray,
+    channel: int,
+    counts: np.ndarray,
+    offsets: np.ndarray,
+    reaches: np.ndarray,
+    r2: np.ndarray,
+    four_gametes: np.ndarray,
+) -> None:
     """Write how the `a` positions before a position go together with the `a` positions from it on, for each reach a.
 
     Of these pairs of positions, without those beyond an end of the row, the ones count in which both positions vary:
@@ -43,7 +59,9 @@ def linkage(rows, channel, counts, offsets, reaches, r2, four_gametes):
     _linkage(len(r2), rows, channel, counts, offsets, reaches, r2, four_gametes)
 
 
-def average_powers(rows, channel, counts, offsets, orders, out):
+def average_powers(
+    rows: np.ndarray, channel: int, counts: np.ndarray, offsets: np.ndarray, orders: np.ndarray, out: np.ndarray
+) -> None:
     """Write the mean of ``x ** m`` over each dataset's rows at each position, for each order m.
 
     rows (U, P, C), counts (U,) int64, offsets (B + 1,) int64, orders (K,) int64 from 1 on, out (B, P, K) float64.
@@ -51,7 +69,9 @@ def average_powers(rows, channel, counts, offsets, orders, out):
     _average_powers(len(out), rows, channel, counts, offsets, orders, out)
 
 
-def find_cells(words, offsets, numbers, firsts, counts):
+def find_cells(
+    words: np.ndarray, offsets: np.ndarray, numbers: np.ndarray, firsts: np.ndarray, counts: np.ndarray
+) -> None:
     """Number the distinct cells of each dataset, those of each position apart, position by position.
 
     words (U, P, L) int32; offsets (B + 1,) int64. Writes numbers (U, P) int32; firsts (U * P,) int64, from
@@ -62,7 +82,15 @@ def find_cells(words, offsets, numbers, firsts, counts):
     _find_cells(len(counts), words, offsets, numbers, firsts, counts)
 
 
-def gather_cells(rows, context, offsets, firsts, cell_offsets, numbers, values):
+def gather_cells(
+    rows: np.ndarray,
+    context: np.ndarray,
+    offsets: np.ndarray,
+    firsts: np.ndarray,
+    cell_offsets: np.ndarray,
+    numbers: np.ndarray,
+    values: np.ndarray,
+) -> None:
     """Write each distinct cell with the context of its position behind it, and count the numbers on through all.
 
     rows (U, P, C); context (B, P, K); offsets, firsts, numbers as in `find_cells`; cell_offsets (B + 1,) int64, where

@@ -1,7 +1,6 @@
 """The context of a batch: numbers of each dataset at each position, computed of its distinct rows and their counts."""
 
-from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 import numpy as np
 
@@ -93,5 +92,6 @@ def _call(entry: Entry, batch: MultisetBatch) -> np.ndarray:
     """What a function of the user's gives, (B, W, k)."""
     rows, counts, positions = batch.rows.view(), batch.counts.view(), batch.rows.shape[1]
     rows.flags.writeable = counts.flags.writeable = False
-    function, ranges = cast(Callable, entry.function), zip(batch.offsets[:-1], batch.offsets[1:], strict=True)
+    function: Any = entry.function
+    ranges = zip(batch.offsets[:-1], batch.offsets[1:], strict=True)
     return np.array([check_result(function(rows[a:b], counts[a:b]), entry, positions) for a, b in ranges])

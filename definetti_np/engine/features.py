@@ -75,14 +75,8 @@ class RowFeatures(Arithmetic):
         counts.cumsum(out=offsets[1:])
         if offsets[-1] > GIVE_UP * numbers.size:
             both = np.concatenate([batch.rows, np.repeat(context, np.diff(batch.offsets), axis=0)], axis=2)
-            return cls(
-                Tensor(both.reshape(-1, both.shape[2])),
-                positions,
-                batch.counts,
-                batch.offsets,
-                None,
-                batch.offsets * positions,
-            )
+            cells = Tensor(both.reshape(-1, both.shape[2]))
+            return cls(cells, positions, batch.counts, batch.offsets, None, batch.offsets * positions)
         values = empty((offsets[-1], channels + context.shape[2]), batch.rows.dtype)
         context_kernels.gather_cells(batch.rows, context, batch.offsets, firsts, offsets, numbers, values)
         return cls(Tensor(values), positions, batch.counts, batch.offsets, numbers, offsets)
