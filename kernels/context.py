@@ -112,13 +112,14 @@ def _sort_by_bit(bits, end, order, begins, new_order, new_begins):
     zeros_begin, ones_begin = end, end  # from where on it agrees with the last one of its kind
     for i in range(len(order)):  # no branch inside, because alleles cannot be foreseen
         row, begin = order[np.uintp(i)], begins[np.uintp(i)]
-        bit = bits[np.uintp(row)] != 0
+        bit = np.int64(bits[np.uintp(row)])
+        if_one = -bit  # all bits of it, or none
         zeros_begin, ones_begin = max(zeros_begin, begin), max(ones_begin, begin)
-        place = ones if bit else zeros
+        place = zeros ^ ((zeros ^ ones) & if_one)
         new_order[np.uintp(place)] = row
-        new_begins[np.uintp(place)] = ones_begin if bit else zeros_begin
-        zeros_begin, ones_begin = zeros_begin if bit else 0, 0 if bit else ones_begin
-        zeros, ones = zeros + (not bit), ones + bit
+        new_begins[np.uintp(place)] = zeros_begin ^ ((zeros_begin ^ ones_begin) & if_one)
+        zeros_begin, ones_begin = zeros_begin & if_one, ones_begin & ~if_one
+        zeros, ones = zeros + 1 - bit, ones + bit
 
 
 @jit
