@@ -24,7 +24,7 @@ from definetti_np.seeds import example_seed
 HISTORIES = ("constant", "bottleneck", "sweep")
 HAPLOTYPES, SNPS, LENGTH = 64, 40, 100_000
 NE, RATE_PER_BP = 1e4, 1.25e-8  # of mutation and of recombination
-TRAINED, HELD_OUT, HELD_OUT_SEED = 10_000, 5_000, 999
+HELD_OUT, HELD_OUT_SEED = 5_000, 999
 SHAPES = {"input_shape": (HAPLOTYPES, SNPS, 2), "output_shape": (3,), "h_net": [("fc", 128), ("fc", 128), ("softmax",)]}
 WINDOWS = ("distinct", 4, 10, 20, 40), ("effective", 4, 10, 20, 40)
 PAIRS = ("ld", 2, 4, 20), ("four_gametes", 2, 4, 20)
@@ -99,7 +99,7 @@ def try_histories(options) -> dict:
     test = Simulations(find(HELD_OUT_SEED, HELD_OUT, options.threads), HELD_OUT)
     results = {name: [] for name in HISTORY_NETWORKS}
     for seed in options.seeds:
-        train = Simulations(find(seed, TRAINED, options.threads), TRAINED)
+        train = Simulations(find(seed, options.examples, options.threads), options.examples)
         for name, network in HISTORY_NETWORKS.items():
             trained, seconds = train_network(
                 {**SHAPES, **network}, train, seed, options.threads, options.reuse, augment.mirror(distances=1)
@@ -141,6 +141,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("simulations"), help="where the simulations are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--examples", type=int, default=10_000, help="histories to train on, for each seed")
     parser.add_argument("--reuse", type=int, default=4, help="more steps after each batch")
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--json", type=Path)
