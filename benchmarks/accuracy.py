@@ -4,7 +4,8 @@
 
 All train on the same simulations and are tried on the same 5,000 others. The folder keeps them: what it has is not
 simulated again. Boosting (scikit-learn) gets the numbers that the example's network has as its context, and the
-distances of the SNPs. "+ reuse" takes steps on earlier examples too, mirrored at random, with a cosine schedule.
+distances of the SNPs. "cosine" lets the learning rate fall and mirrors examples at random; "reuse" takes steps on
+earlier examples too.
 """
 
 import argparse
@@ -41,9 +42,9 @@ BACKGROUNDS = (0, 1, 3, np.inf)  # cM/Mb
 # Contenders: functions (train, test, seed, options) to the probability of a hotspot and the seconds of training
 
 
-def train_ours(network: dict, reuse: bool, train: Simulations, test: Simulations, seed: int, options):
-    """Ours; with reuse the examples are mirrored at random."""
-    extras = (options.reuse, augment.mirror(distances=1)) if reuse else ()
+def train_ours(network: dict, more: str, train: Simulations, test: Simulations, seed: int, options):
+    """Ours; with a cosine schedule the examples are mirrored at random, and with reuse so are the earlier ones."""
+    extras = {"": (), "cosine": (0, augment.mirror(1)), "reuse": (options.reuse, augment.mirror(1))}[more]
     trained, seconds = train_network({**SHAPES, **network}, train, seed, options.threads, *extras)
     return predict(trained, test)[:, 1], seconds
 
@@ -87,10 +88,11 @@ def statistics(simulations: Simulations) -> np.ndarray:
 
 
 CONTENDERS = {
-    "published": functools.partial(train_ours, PUBLISHED, False),
-    "published-reuse": functools.partial(train_ours, PUBLISHED, True),
-    "example": functools.partial(train_ours, NETWORK, False),
-    "example-reuse": functools.partial(train_ours, NETWORK, True),
+    "published": functools.partial(train_ours, PUBLISHED, ""),
+    "published-reuse": functools.partial(train_ours, PUBLISHED, "reuse"),
+    "example": functools.partial(train_ours, NETWORK, ""),
+    "example-cosine": functools.partial(train_ours, NETWORK, "cosine"),
+    "example-reuse": functools.partial(train_ours, NETWORK, "reuse"),
     "boosting": train_boosting,
     "torch": train_torch,
 }

@@ -73,7 +73,7 @@ def try_errors(errors, rates: tuple, test: Simulations, trained_on: list[Simulat
                 if choice not in networks:
                     augmentations = (errors(choice),) if choice else ()
                     networks[choice], _ = train_network(
-                        {**SHAPES, **description}, train, seed, options.threads, 0, *augmentations
+                        {**SHAPES, **description}, train, seed, options.threads, None, *augmentations
                     )
                 right = predict(networks[choice], test_with).argmax(axis=1) == test.labels.argmax(axis=1)
                 accuracies[rate].append(right.mean())

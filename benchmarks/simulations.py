@@ -69,27 +69,28 @@ class Simulations:
 
 
 def train_network(
-    description: dict, train: Simulations, seed: int, threads: int, reuse: int = 0, *augmentations: Callable
+    description: dict, train: Simulations, seed: int, threads: int, reuse: int | None = None, *augmentations: Callable
 ) -> tuple[Network, float]:
     """Train a network as `definetti_np.train` does, and return it with the seconds.
 
-    With reuse take so many more steps after each batch, on augmented examples drawn from all so far, and let the rate
-    fall as a cosine does.
+    Augment the examples. With a number for reuse, which may be 0, take so many more steps after each batch, on examples
+    drawn from all so far, and let the learning rate fall as a cosine does.
     """
     start = time.perf_counter()
     trainer = Trainer(Network(**description, seed=seed), learning_rate=RATE, threads=threads)
     rng, augmentation = np.random.default_rng(seed), augment.compose(*augmentations)
-    batches = len(train.labels) // BATCH_SIZE
-    for step in range(batches * (1 + reuse)):
-        so_far = step // (1 + reuse) * BATCH_SIZE
+    each = 1 + (reuse or 0)
+    steps = len(train.labels) // BATCH_SIZE * each
+    for step in range(steps):
+        so_far = step // each * BATCH_SIZE
         chosen = np.arange(so_far, so_far + BATCH_SIZE)
-        if step % (1 + reuse):
+        if step % each:
             chosen = rng.integers(so_far + BATCH_SIZE, size=BATCH_SIZE)
         rows = [train.rows[i] for i in chosen]
         if augmentations:
             rows = [augment.augment_rows(augmentation, *pair, rng) for pair in rows]
-        if reuse:
-            trainer.optimizer.learning_rate = RATE * (1 + math.cos(math.pi * step / (batches * (1 + reuse)))) / 2
+        if reuse is not None:
+            trainer.optimizer.learning_rate = RATE * (1 + math.cos(math.pi * step / steps)) / 2
         trainer.step(MultisetBatch.from_distinct(rows), train.labels[chosen])
     return trainer.network, time.perf_counter() - start
 
