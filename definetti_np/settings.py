@@ -106,7 +106,7 @@ class TrainSettings:
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
         batch_size = as_integer(batch_size, "batch_size", minimum=1)
         streams = StreamSettings.checked(**stream_arguments)
-        if batch_size > streams.queue_capacity:
+        if streams.queue_capacity is not None and batch_size > streams.queue_capacity:
             raise ValueError(
                 f"batch_size must be at most queue_capacity, got batch_size={batch_size} and "
                 f"queue_capacity={streams.queue_capacity}; raise queue_capacity"

@@ -38,7 +38,7 @@ def train(
     accuracy: str | Callable | None = "classification",
     num_batches: int = 20000,
     batch_size: int = 50,
-    queue_capacity: int = 250,
+    queue_capacity: int | None = None,
     verbosity: int = 100,
     training_threads: int | None = None,
     sim_threads: int | None = None,
@@ -101,7 +101,8 @@ def train(
     batch_size
         Examples in a batch.
     queue_capacity
-        Examples that may be simulated ahead, at least `batch_size`.
+        Examples that may be simulated ahead, at least `batch_size`. None for 250, or with an executor for as many as
+        keep all its workers busy; the log says how many.
     verbosity
         Report every this many batches.
     training_threads
