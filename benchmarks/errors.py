@@ -1,9 +1,10 @@
 """What errors of genotypes and of phase cost: accuracy against their rate, by what the network was trained with.
 
-    python benchmarks/errors.py --folder simulations --seeds 1 2 --json errors.json --figure docs/errors.png
+    python benchmarks/errors.py --folder simulations --seeds 1 2 3 --json errors.json --figure docs/errors.png
 
 The example's network is trained on simulations without errors, with errors of the right rate, and with a rate that is
-drawn for each dataset; and tried on 5,000 others with errors of each rate. The folder is that of accuracy.py.
+drawn for each dataset, with a cosine schedule; and tried on 5,000 others with errors of each rate. The folder is that
+of accuracy.py.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def with_errors(simulations: Simulations, errors) -> Simulations:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("simulations"), help="where the simulations are kept")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path, help="draw it, with matplotlib")
@@ -73,7 +74,7 @@ def try_errors(errors, rates: tuple, test: Simulations, trained_on: list[Simulat
                 if choice not in networks:
                     augmentations = (errors(choice),) if choice else ()
                     networks[choice], _ = train_network(
-                        {**SHAPES, **description}, train, seed, options.threads, None, *augmentations
+                        {**SHAPES, **description}, train, seed, options.threads, 0, *augmentations
                     )
                 right = predict(networks[choice], test_with).argmax(axis=1) == test.labels.argmax(axis=1)
                 accuracies[rate].append(right.mean())
