@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 
 from ..errors import SimulatorError
@@ -26,17 +26,17 @@ class ExecutorStream(Stream):
         self,
         source: ExampleSource,
         settings: StreamSettings,
-        examples: range,
+        examples: Sequence[int],
         redraws: Mapping[str, int] = NO_REDRAWS,
     ):
         super().__init__(source, settings, examples, redraws)
         self._in_task = max(1, min(MOST_IN_TASK, settings.queue_capacity // 16))
-        self._next_task = examples.start  # the example that the next task begins with
-        self._tasks: deque[tuple[range, Future]] = deque()  # in the order of their examples
+        self._next_task = 0  # the place in `_examples` of the one that the next task begins with
+        self._tasks: deque[tuple[Sequence[int], Future]] = deque()  # in the order of their examples
         self._messages: deque[bytes] = deque()  # that have arrived, of examples from `_next` on
         self._assign()
 
-    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
+    def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
         while len(self._messages) < len(indices):
             task, future = self._tasks[0]
             while not wait([future], TICK_SECONDS).done:
@@ -47,23 +47,23 @@ class ExecutorStream(Stream):
             except (Exception, CancelledError) as error:
                 raise self._failure(task, error) from error
         examples = [decode(self._messages.popleft(), self._source) for _ in indices]
-        self._next = indices.stop
+        self._next += len(indices)
         self._assign()
         return examples
 
     def _assign(self) -> None:
         """Submit what there is room for."""
-        limit = min(self._next + self._settings.queue_capacity, self._stop)
+        limit = min(self._next + self._settings.queue_capacity, len(self._examples))
         while self._next_task < limit:
-            indices = range(self._next_task, min(self._next_task + self._in_task, limit))
+            indices = self._examples[self._next_task : min(self._next_task + self._in_task, limit)]
             try:
                 future = self._settings.executor.submit(simulate, self._source, indices)
             except Exception as error:
                 raise self._failure(indices, error) from error
             self._tasks.append((indices, future))
-            self._next_task = indices.stop
+            self._next_task += len(indices)
 
-    def _failure(self, indices: range, error: BaseException) -> SimulatorError:
+    def _failure(self, indices: Sequence[int], error: BaseException) -> SimulatorError:
         return SimulatorError(
             f"examples {indices[0]} to {indices[-1]} of seed {self._source.seed}, or others that the executor was at: "
             f"the executor failed: {type(error).__name__}: {error}\nTo try them in this process:\n"
@@ -78,7 +78,7 @@ class ExecutorStream(Stream):
         self._tasks.clear()
 
 
-def simulate(source: ExampleSource, indices: range) -> list[bytes]:
+def simulate(source: ExampleSource, indices: Sequence[int]) -> list[bytes]:
     """Simulate examples, and return a message of each, the last one of a failure if there is one."""
     messages = []
     for index in indices:

@@ -12,7 +12,7 @@ import multiprocessing
 import random
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -235,7 +235,11 @@ class Redraws:
         SimulatorError
             If they are too many now.
         """
-        for reason in (reason for example in examples for reason in example.redraws):
+        self.count_reasons((reason for example in examples for reason in example.redraws), total)
+
+    def count_reasons(self, reasons: Iterable[str], total: int) -> None:
+        """Count the reasons of draws that failed; see `count`."""
+        for reason in reasons:
             known = reason in self.counts or len(self.counts) < MOST_REASONS
             key = reason if known else OTHER_REASONS
             self.counts[key] = self.counts.get(key, 0) + 1

@@ -1,4 +1,4 @@
-"""Streams: batches of consecutive examples, in order, simulated here, in processes of our own, or by an executor."""
+"""Streams: batches of examples in order, simulated here, in processes of our own, or by an executor, or read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from ..cores import available_cores
 from ..interruption import Waiting
 from ..multiset import MultisetBatch
 from .source import NO_REDRAWS, Example, ExampleSource, Redraws
+
+if TYPE_CHECKING:
+    from .store import Store
 
 PATIENT = Waiting()
 
@@ -93,7 +96,7 @@ class StreamSettings:
 
 
 class Stream(ABC):
-    """Batches of consecutive examples, in order; a context at whose end the stream is closed.
+    """Batches of examples in the order of their indices; a context at whose end the stream is closed.
 
     Parameters
     ----------
@@ -102,7 +105,7 @@ class Stream(ABC):
     settings
         How to simulate.
     examples
-        The indices of the examples, in steps of 1.
+        The indices of the examples, rising: a range, or those that a store lacks.
     redraws
         How many draws failed in the part of the run before, by reason.
     """
@@ -111,12 +114,13 @@ class Stream(ABC):
         self,
         source: ExampleSource,
         settings: StreamSettings,
-        examples: range,
+        examples: Sequence[int],
         redraws: Mapping[str, int] = NO_REDRAWS,
     ):
         self._source = source
         self._settings = settings
-        self._next, self._stop = examples.start, examples.stop  # what is left to be taken
+        self._examples = examples
+        self._next = 0  # the place in `_examples` of the first one that is left to be taken
         self._redraws = Redraws(settings.max_redraw_fraction, redraws)
         self._closing = False
 
@@ -137,19 +141,29 @@ class Stream(ABC):
         ValueError
             If the examples are more than the queue holds, more than are left, or the stream is closed.
         """
-        start, end, capacity = self._next, self._next + size, self._settings.queue_capacity
-        if size > capacity or end > self._stop or self._closing:
-            raise ValueError(
-                f"no examples {start} to {end - 1}: the queue holds {capacity}, the last example is "
-                f"{self._stop - 1}, and the stream is {'closed' if self._closing else 'open'}"
-            )
-        examples = self._take(range(start, end), while_waiting)
-        self._redraws.count(examples, end)
+        indices = self._next_indices(size)
+        examples = self._take(indices, while_waiting)
+        self._redraws.count(examples, indices[-1] + 1)
         return assemble(examples)
 
+    def next_examples(self, size: int, while_waiting: Waiting = PATIENT) -> list[Example]:
+        """Return the next `size` examples one by one, and count no redraws; see `next_batch`."""
+        return self._take(self._next_indices(size), while_waiting)
+
+    def _next_indices(self, size: int) -> Sequence[int]:
+        end, capacity = self._next + size, self._settings.queue_capacity
+        if size > capacity or end > len(self._examples) or self._closing:
+            last = self._examples[-1] if self._examples else -1
+            first = self._examples[self._next] if self._next < len(self._examples) else last + 1
+            raise ValueError(
+                f"no examples {first} to {first + size - 1}: the queue holds {capacity}, the last example is {last}, and "
+                f"the stream is {'closed' if self._closing else 'open'}"
+            )
+        return self._examples[self._next : end]
+
     @abstractmethod
-    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
-        """Return these examples, from `_next` on, and set `_next` to their end."""
+    def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
+        """Return these examples, the ones from the place `_next` on, and set `_next` to the place behind them."""
 
     def close(self) -> None:
         """Stop what has been started; closing again does nothing."""
@@ -165,10 +179,10 @@ class Stream(ABC):
 class SerialStream(Stream):
     """Examples are simulated in this process when they are asked for."""
 
-    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
+    def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
         with while_waiting:
             examples = [self._source.example(index) for index in indices]
-        self._next = indices.stop
+        self._next += len(indices)
         return examples
 
 
@@ -178,11 +192,28 @@ def open_stream(
     examples: range,
     redraws: Mapping[str, int],
     while_waiting: Waiting,
+    store: Store | None = None,
 ) -> Stream:
     """Open the stream that the settings ask for; what has to start has started when it returns.
 
-    `while_waiting` says what to do until then; for the others see `Stream`.
+    `while_waiting` says what to do until then. With a store, examples are read from it, and what it lacks is added. For
+    the others see `Stream`.
     """
+    from .store import StoreStream  # it is a stream, so its module imports this one
+
+    if store is not None:
+        return StoreStream(store, source, settings, examples, redraws, while_waiting)
+    return open_simulating_stream(source, settings, examples, redraws, while_waiting)
+
+
+def open_simulating_stream(
+    source: ExampleSource,
+    settings: StreamSettings,
+    examples: Sequence[int],
+    redraws: Mapping[str, int],
+    while_waiting: Waiting,
+) -> Stream:
+    """Open a stream that simulates all examples; see `open_stream`."""
     from .executors import ExecutorStream  # both are streams, so their modules import this one
     from .workers import WorkerStream
 
