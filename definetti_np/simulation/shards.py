@@ -18,6 +18,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -75,13 +76,11 @@ class Key:
     def from_dict(cls, header: Mapping) -> Key:
         """Read a header; raise a ValueError if it does not say which simulations these are."""
         simulator, version, seed = header.get("simulator"), header.get("simulations_version"), header.get("seed")
-        shapes = [header.get("row_shape"), header.get("output_shape")]
         if not isinstance(simulator, str) or not isinstance(version, (str, type(None))) or not _is_count(seed):
             raise ValueError("its header does not name the simulator, the version and the seed")
-        for shape, length in zip(shapes, (2, 1), strict=True):
-            if not isinstance(shape, list) or len(shape) != length or not all(map(_is_count, shape)) or 0 in shape:
-                raise ValueError(f"its header has no shape {shape!r}")
-        return cls(simulator, version, seed, *map(tuple, shapes))
+        width, channels = _shape(header, "row_shape", 2)
+        (numbers,) = _shape(header, "output_shape", 1)
+        return cls(simulator, version, seed, (width, channels), (numbers,))
 
     def __str__(self) -> str:
         version = "" if self.version is None else f" version {self.version}"
@@ -329,7 +328,14 @@ def _redraws(text: bytes, examples: int) -> dict[int, tuple[str, ...]]:
     return redraws
 
 
-def _is_count(value: object) -> bool:
+def _shape(header: Mapping, name: str, length: int) -> list[int]:
+    shape = header.get(name)
+    if not isinstance(shape, list) or len(shape) != length or not all(map(_is_count, shape)) or 0 in shape:
+        raise ValueError(f"its header has no {name}")
+    return shape
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and value >= 0
 
 

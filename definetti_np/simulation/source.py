@@ -120,10 +120,10 @@ class ExampleSource:
     """Simulates the examples of a run and checks every one of them.
 
     `on_error` is "raise", or "redraw" to draw an example again, with its next seed, where the simulator raises or
-    returns NaN or infinite values.
+    returns NaN or infinite values. The simulator is None where all examples are in a store.
     """
 
-    simulator: Callable
+    simulator: Callable | None
     seed: int
     spec: Spec
     loss: str | None
@@ -131,7 +131,7 @@ class ExampleSource:
 
     @functools.cached_property
     def _with_generator(self) -> bool:
-        return takes_generator(self.simulator)
+        return self.simulator is not None and takes_generator(self.simulator)
 
     def example(self, index: int) -> Example:
         """Simulate example `index`.
@@ -153,6 +153,8 @@ class ExampleSource:
                     raise SimulatorError(f"{error}\nAll {MOST_DRAWS} draws of this example failed.") from None
 
     def _draw(self, index: int, redraws: list[str]) -> Example:
+        if self.simulator is None:
+            raise RuntimeError(f"there is no simulator for example {index}")
         attempt = len(redraws)
         owner = process.owner()
         try:

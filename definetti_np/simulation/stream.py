@@ -156,8 +156,8 @@ class Stream(ABC):
             last = self._examples[-1] if self._examples else -1
             first = self._examples[self._next] if self._next < len(self._examples) else last + 1
             raise ValueError(
-                f"no examples {first} to {first + size - 1}: the queue holds {capacity}, the last example is {last}, and "
-                f"the stream is {'closed' if self._closing else 'open'}"
+                f"no examples {first} to {first + size - 1}: the queue holds {capacity}, the last example is {last}, "
+                f"and the stream is {'closed' if self._closing else 'open'}"
             )
         return self._examples[self._next : end]
 
@@ -199,7 +199,7 @@ def open_stream(
     `while_waiting` says what to do until then. With a store, examples are read from it, and what it lacks is added. For
     the others see `Stream`.
     """
-    from .store import StoreStream  # it is a stream, so its module imports this one
+    from .store_stream import StoreStream  # it is a stream, so its module imports this one
 
     if store is not None:
         return StoreStream(store, source, settings, examples, redraws, while_waiting)
