@@ -5,6 +5,8 @@ from .errors import ModelFileError, SimulatorError
 from .model import Model, load, test
 from .multiset import MultisetBatch
 from .network import Network
+from .simulation.fill import simulate
+from .simulation.folder import Simulations
 from .simulation.source import simulate_example
 from .trainer import Trainer
 from .training import train
@@ -15,11 +17,13 @@ __all__ = [
     "MultisetBatch",
     "Network",
     "Parameter",
+    "Simulations",
     "SimulatorError",
     "Trainer",
     "layers",
     "load",
     "ops",
+    "simulate",
     "simulate_example",
     "test",
     "train",

@@ -13,12 +13,10 @@ from .files.checkpoint import Checkpoints
 from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
 from .losses import check_accuracy, check_loss
 from .seeds import check_seed
-from .simulation.source import ExampleSource, takes_generator
+from .simulation.source import ExampleSource, check_on_error, takes_generator
 from .simulation.store import Store, StoreSettings
 from .simulation.stream import StreamSettings
 from .specs import Spec, function_spec, network_spec
-
-ON_SIMULATOR_ERROR = ("raise", "redraw")
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class TrainSettings:
             spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
         else:
             spec = function_spec(input_shape, output_shape, network_function)
-        store = StoreSettings.checked(simulations, simulations_version, simulator)
+        store = StoreSettings.of_training(simulations, simulations_version, simulator)
         if store is None or simulator is not None:
             takes_generator(simulator)
         has_own_seed = seed is not None
@@ -121,9 +119,7 @@ class TrainSettings:
         if training_threads is not None:
             training_threads = as_integer(training_threads, "training_threads", minimum=1)
         learning_rate = as_positive_number(learning_rate, "learning_rate")
-        if on_simulator_error not in ON_SIMULATOR_ERROR:
-            choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
-            raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from {choices}")
+        check_on_error(on_simulator_error)
         if logfile not in (None, "."):
             logfile = Path(logfile).expanduser()
             check_text_file(logfile, "logfile")

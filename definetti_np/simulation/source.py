@@ -31,8 +31,9 @@ from ..interruption import Interrupted
 from ..losses import check_labels
 from ..multiset import as_floats, as_rows, distinct_rows
 from ..seeds import example_seed
-from ..specs import Spec, shape_fits
+from ..specs import DataSpec, Spec, shape_fits
 
+ON_SIMULATOR_ERROR = ("raise", "redraw")
 MOST_DRAWS = 100  # of one example, before it counts as impossible
 JUDGED_DRAWS = 200  # so many draws, before the fraction that failed is judged
 MOST_REASONS = 50  # that are counted apart, because a simulator may put numbers into its reasons
@@ -125,7 +126,7 @@ class ExampleSource:
 
     simulator: Callable | None
     seed: int
-    spec: Spec
+    spec: Spec | DataSpec
     loss: str | None
     on_error: str = "raise"
 
@@ -201,6 +202,14 @@ class ExampleSource:
         label = as_floats(label, "label")
         check_labels(label, self.loss, "label")
         return *distinct_rows(as_rows(data, "data")), label
+
+
+def check_on_error(choice: str) -> str:
+    """Return what is to be done where a simulator fails, or raise an error that names the argument."""
+    if choice not in ON_SIMULATOR_ERROR:
+        choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
+        raise ValueError(f"on_simulator_error: unknown choice {choice!r}; choose from {choices}")
+    return choice
 
 
 def reproducing_line(seed: int, index: int, attempt: int = 0) -> str:

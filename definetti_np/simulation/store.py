@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,22 +94,25 @@ class StoreSettings:
     argument: str
 
     @classmethod
-    def checked(
-        cls, folder: Any, version: Any, simulator: Callable | None, argument: str = "simulations"
-    ) -> StoreSettings | None:
-        """Check the arguments; None without a folder.
+    def of_training(cls, folder: Any, version: Any, simulator: Callable | None) -> StoreSettings | None:
+        """Check the arguments of `train`; None without a folder."""
+        if folder is not None:
+            return cls.checked(folder, version, simulator, "simulations")
+        if simulator is None:
+            raise ValueError("simulator: None needs a folder of simulations to train on, got simulations=None")
+        if version is not None:
+            raise ValueError(f"simulations_version needs simulations, a folder, got simulations_version={version!r}")
+        return None
+
+    @classmethod
+    def checked(cls, folder: Any, version: Any, simulator: Callable | None, argument: str) -> StoreSettings:
+        """Check the arguments; messages call the folder `argument`.
 
         Raises
         ------
         ValueError, TypeError
             If one of them is wrong, or there is no simulator and nothing to read.
         """
-        if folder is None:
-            if simulator is None:
-                raise ValueError(f"simulator: None needs a folder of simulations to train on, got {argument}=None")
-            if version is not None:
-                raise ValueError(f"simulations_version needs a folder of simulations, got {argument}=None")
-            return None
         if not isinstance(folder, (str, os.PathLike)):
             raise TypeError(f"{argument} must be the path of a folder, got {folder!r}")
         if isinstance(version, bool) or not isinstance(version, (str, int, type(None))):
@@ -219,6 +222,29 @@ class Store:
             raise ValueError(f"its name is not that of what it holds, examples {shard.start} to {shard.stop - 1}")
         self._shards.append((file.path, shard))
         return shard
+
+    @property
+    def files(self) -> list[ShardFile]:
+        """The shards that there are."""
+        return list(self._files)
+
+    def pieces(self) -> Iterator[tuple[Shard, int, int]]:
+        """All examples that there are, in order: a shard, and the indices from which to which to read it."""
+        for start, stop, _ in self._pieces.copy():
+            while start < stop and (found := self.shard_of(start)) is not None:
+                shard, end = found[0], min(found[1], stop)
+                yield shard, start, end
+                start = end
+
+    def damaged_files(self) -> list[tuple[Path, str]]:
+        """The shards that cannot be read, and why."""
+        found = []
+        for file in self._files:
+            try:
+                Shard(file.path.read_bytes())
+            except (OSError, ValueError) as error:
+                found.append((file.path, str(error)))
+        return found
 
     def write(self, start: int, stop: int, content: bytes) -> None:
         """Write a shard; raise an OSError if that cannot be done."""

@@ -166,7 +166,7 @@ class StoreStream(Stream):
         self._next += size
         reasons = [reason for piece in pieces for reasons in piece.redraws for reason in reasons]
         self._redraws.count_reasons(reasons, indices[-1] + 1)
-        return _join([piece.data for piece in pieces]), np.concatenate([piece.labels for piece in pieces])
+        return join_batches([piece.data for piece in pieces]), np.concatenate([piece.labels for piece in pieces])
 
     def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
         examples = [example for piece in self._pieces(indices, while_waiting) for example in piece.examples()]
@@ -279,7 +279,8 @@ class _Piece:
             yield Example(self.data.rows[rows], self.data.counts[rows], label, redraws)
 
 
-def _join(batches: Sequence[MultisetBatch]) -> MultisetBatch:
+def join_batches(batches: Sequence[MultisetBatch]) -> MultisetBatch:
+    """Put batches together, in order."""
     if len(batches) == 1:
         return batches[0]
     starts = np.cumsum([0, *(len(batch.rows) for batch in batches)])

@@ -129,6 +129,11 @@ class Stream(ABC):
         """How many draws failed up to the end of the last batch, by reason."""
         return self._redraws.counts
 
+    @property
+    def capacity(self) -> int:
+        """How many examples may be taken at once."""
+        return self._settings.queue_capacity
+
     def next_batch(self, size: int, while_waiting: Waiting = PATIENT) -> tuple[MultisetBatch, np.ndarray]:
         """Return the next `size` examples: their rows, and their labels (size, N).
 
