@@ -1,5 +1,5 @@
 # What type checkers and editors see of __init__.py, which loads these names on first use; a test compares the two.
-from . import layers, ops
+from . import layers, ops, simulators
 from .engine.parameters import Parameter
 from .errors import ModelFileError, SimulatorError
 from .model import Model, load, test
@@ -25,6 +25,7 @@ __all__ = [
     "ops",
     "simulate",
     "simulate_example",
+    "simulators",
     "test",
     "train",
 ]
