@@ -1,12 +1,13 @@
-"""What a fork leaves of Numba's threads: nothing, which Numba does not know.
+"""Numba's threads do not survive a fork, and Numba does not notice: what to do in the child.
 
 Numba runs parallel loops on GNU OpenMP unless another layer is chosen. In a child of the process that started its
 threads it raises SIGTERM and returns *without having computed anything*; where the signal is ignored or handled, the
 caller goes on with memory that nobody has written. In a grandchild it waits for ever for threads that are not there.
 
-So GNU OpenMP is told, in every process that is forked after the start of those threads, to run each loop in the thread
-that asks for it. That holds for loops of simulators and of their own processes too: it may be our kernels that have
-started the threads. And no process is forked while another thread compiles, because Numba could never compile there.
+So in every process that is forked after those threads have started, this module tells GNU OpenMP to run each loop in
+the thread that asks for it. Loops of simulators, and of processes that simulators start, run so too, because it may be
+our kernels that have started the threads. And no process is forked while another thread compiles, because Numba could
+never compile there.
 This module does not import Numba; it looks at what others have imported.
 """
 
@@ -14,6 +15,7 @@ import ctypes
 import multiprocessing
 import sys
 import threading
+from typing import Any
 
 from .process import after_fork, pause_for_fork
 
@@ -35,7 +37,7 @@ def _note_fork() -> None:
 
 
 def _renew_locks() -> None:
-    """Replace the locks at the start of the threads: other processes have one of them too, and may be killed."""
+    """Replace the locks around the start of threads: processes share one, and one that holds it may be killed."""
     parallel = sys.modules["numba.np.ufunc.parallel"]
     for name in ("_backend_init_process_lock", "_backend_init_thread_lock"):
         if hasattr(parallel, name):
@@ -59,17 +61,19 @@ def _may_be_a_fork() -> bool:
 _held = threading.local()  # the lock that this thread holds while it forks
 
 
-def _wait_for_compiler() -> None:
+def compiler_lock() -> Any:
+    """The lock that a thread holds while it compiles; one that nobody holds where Numba has not been imported."""
     module = sys.modules.get("numba.core.compiler_lock")
-    _held.lock = getattr(module, "global_compiler_lock", None)
-    if _held.lock is not None:
-        _held.lock.acquire()
+    return getattr(module, "global_compiler_lock", None) or threading.RLock()
+
+
+def _wait_for_compiler() -> None:
+    _held.lock = compiler_lock()
+    _held.lock.acquire()
 
 
 def _leave_compiler() -> None:
-    if _held.lock is not None:
-        _held.lock.release()
-        _held.lock = None
+    _held.lock.release()
 
 
 pause_for_fork(_wait_for_compiler, _leave_compiler)

@@ -44,6 +44,7 @@ def simulate(
     worker_max_examples: int | None = None,
     start_method: str | None = None,
     executor: Executor | None = None,
+    check_randomness: bool = True,
     simulations_version: str | int | None = None,
     logfile: str | os.PathLike | None = ".",
 ) -> Simulations:
@@ -65,7 +66,7 @@ def simulate(
         The index of the first example, and that behind the last.
     sim_threads, queue_capacity, simulator_timeout, on_simulator_error, max_redraw_fraction, worker_max_examples
         As of `train`.
-    start_method, executor, simulations_version, logfile
+    start_method, executor, check_randomness, simulations_version, logfile
         As of `train`.
 
     Returns
@@ -95,6 +96,7 @@ def simulate(
         worker_max_examples=worker_max_examples,
         start_method=start_method,
         executor=executor,
+        check_randomness=check_randomness,
     )
     source = ExampleSource(simulator, seed, spec, None, check_on_error(on_simulator_error))
     settings_of_store = StoreSettings.checked(folder, simulations_version, simulator, "folder")

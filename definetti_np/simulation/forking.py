@@ -1,4 +1,4 @@
-"""What a process must see to when it starts simulator processes, and what they must see to when they were forked."""
+"""What a process does before it starts simulator processes, and what these do after a fork."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-IMPORT_SECONDS = 60.0  # that the end of imports is waited for
+from ..numba_threads import compiler_lock
+
+IMPORT_SECONDS = 60.0  # at most, to wait for the end of imports
 _bootstrap: Any = importlib._bootstrap
+_compiler: Any = None  # the lock that `no_import_meanwhile` holds
 
 
 @contextlib.contextmanager
 def children_allowed() -> Iterator[None]:
     """Let a daemonic process of `multiprocessing`, such as one of a Pool, start processes inside the block.
 
-    It may not, because they would outlive it when it is killed; simulator processes see to it that they do not.
+    `multiprocessing` forbids it, because they would outlive it when it is killed. Simulator processes do not.
     """
     settings: dict = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     is_daemon = settings.pop("daemon", None)
@@ -37,31 +40,38 @@ def imports_under_way() -> set[str]:
 
 @contextlib.contextmanager
 def no_import_meanwhile(ignore: Collection[str]) -> Iterator[None]:
-    """Wait until no other thread is in the middle of an import, and let none begin one inside the block.
+    """Wait until no other thread imports or compiles, and let none begin inside the block.
 
-    A process that is forked meanwhile has the locks of the modules that were being imported, and nobody releases them
-    there. Modules to `ignore` are not waited for, because they import for as long as they train.
+    A process that is forked meanwhile has the locks of those threads, and nobody releases them there. Modules to
+    `ignore` are not waited for, because they import for as long as they train.
     """
+    global _compiler
     deadline = time.monotonic() + IMPORT_SECONDS
     me = threading.get_ident()
+    compiler = compiler_lock()
     while True:
+        compiler.acquire()  # first, because a thread that compiles may import
         _imp.acquire_lock()  # a thread needs it to begin an import, not to go on with one
-        if not any(lock.owner != me and lock.name not in ignore for lock in _locks_of_imports()):
-            break
-        if time.monotonic() > deadline:
+        others = any(lock.owner != me and lock.name not in ignore for lock in _locks_of_imports())
+        if not others or time.monotonic() > deadline:
             break
         _imp.release_lock()
+        compiler.release()  # because a thread that imports may compile
         time.sleep(0.005)
+    _compiler = compiler
     try:
         yield
     finally:
         _imp.release_lock()
+        compiler.release()
 
 
 def forget_imports_of_other_threads() -> None:
     """In a forked process: release what `no_import_meanwhile` holds, and let nothing wait for threads of the parent."""
     while _imp.lock_held():
         _imp.release_lock()
+    if _compiler is not None:
+        _compiler.release()
     _bootstrap._module_locks.clear()
 
 

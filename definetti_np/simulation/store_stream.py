@@ -134,6 +134,7 @@ class StoreStream(Stream):
         while_waiting: Waiting = PATIENT,
     ):
         super().__init__(source, settings, examples, redraws)
+        self._twice = ()  # because the stream that simulates sees to that
         self._store = store
         store.check(examples)
         self._missing = store.examples.missing(examples)
@@ -172,6 +173,9 @@ class StoreStream(Stream):
         examples = [example for piece in self._pieces(indices, while_waiting) for example in piece.examples()]
         self._next += len(indices)
         return examples
+
+    def _take_again(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example | None]:
+        return [None for _ in indices]
 
     def _pieces(self, indices: Sequence[int], while_waiting: Waiting) -> Iterator[_Piece]:
         """The examples, in pieces that are of one shard, or simulated."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from ..checks import as_integer, as_positive_number
 from ..cores import available_cores
+from ..errors import SimulatorError
 from ..interruption import Waiting
 from ..multiset import MultisetBatch
+from .randomness import MOST_TWICE, judge
 from .source import NO_REDRAWS, Example, ExampleSource, Redraws
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class StreamSettings:
     worker_max_examples: int | None = None
     start_method: str | None = None
     executor: Any = None
+    check_randomness: bool = True
 
     @classmethod
     def checked(
@@ -45,6 +48,7 @@ class StreamSettings:
         worker_max_examples: Any,
         start_method: Any,
         executor: Any,
+        check_randomness: Any,
     ) -> StreamSettings:
         """Check the arguments, and work out the number of simulator processes.
 
@@ -54,6 +58,8 @@ class StreamSettings:
             If one of them is wrong, or does not go with another one.
         """
         if executor is not None:
+            if callable(getattr(executor, "get_executor", None)):
+                raise TypeError(f"executor: {executor!r} is a client; give its executor, client.get_executor()")
             if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
                 raise TypeError(
                     f"executor must be an object with a method submit, as those of concurrent.futures, got {executor!r}"
@@ -81,6 +87,8 @@ class StreamSettings:
         if start_method not in (None, *multiprocessing.get_all_start_methods()):
             choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
             raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
+        if not isinstance(check_randomness, bool):
+            raise TypeError(f"check_randomness must be True or False, got {check_randomness!r}")
         return cls(
             sim_threads=sim_threads,
             queue_capacity=as_integer(queue_capacity, "queue_capacity", minimum=1),
@@ -89,6 +97,7 @@ class StreamSettings:
             worker_max_examples=worker_max_examples,
             start_method=start_method,
             executor=executor,
+            check_randomness=check_randomness,
         )
 
     def __str__(self) -> str:
@@ -123,6 +132,9 @@ class Stream(ABC):
         self._next = 0  # the place in `_examples` of the first one that is left to be taken
         self._redraws = Redraws(settings.max_redraw_fraction, redraws)
         self._closing = False
+        self._twice: Sequence[int] = ()  # which are simulated twice
+        if settings.check_randomness:
+            self._twice = examples[:MOST_TWICE]
 
     @property
     def redraws(self) -> Mapping[str, int]:
@@ -146,14 +158,19 @@ class Stream(ABC):
         ValueError
             If the examples are more than the queue holds, more than are left, or the stream is closed.
         """
-        indices = self._next_indices(size)
-        examples = self._take(indices, while_waiting)
+        indices = self._examples[self._next : self._next + size]
+        examples = self.next_examples(size, while_waiting)
         self._redraws.count(examples, indices[-1] + 1)
         return assemble(examples)
 
     def next_examples(self, size: int, while_waiting: Waiting = PATIENT) -> list[Example]:
         """Return the next `size` examples one by one, and count no redraws; see `next_batch`."""
-        return self._take(self._next_indices(size), while_waiting)
+        indices = self._next_indices(size)
+        examples = self._take(indices, while_waiting)
+        if twice := self._twice[:size]:
+            judge(self._source, indices, examples, self._take_again(twice, while_waiting))
+            self._twice = ()
+        return examples
 
     def _next_indices(self, size: int) -> Sequence[int]:
         end, capacity = self._next + size, self._settings.queue_capacity
@@ -169,6 +186,10 @@ class Stream(ABC):
     @abstractmethod
     def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
         """Return these examples, the ones from the place `_next` on, and set `_next` to the place behind them."""
+
+    @abstractmethod
+    def _take_again(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example | None]:
+        """Return the first examples of the first batch, simulated once more; None for one that fails now."""
 
     def close(self) -> None:
         """Stop what has been started; closing again does nothing."""
@@ -189,6 +210,18 @@ class SerialStream(Stream):
             examples = [self._source.example(index) for index in indices]
         self._next += len(indices)
         return examples
+
+    def _take_again(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example | None]:
+        with while_waiting:
+            return [without_error(self._source.example, index) for index in indices]
+
+
+def without_error(function: Callable[..., Example], *arguments: Any) -> Example | None:
+    """Call a function that returns an example, or return None if the simulator has failed."""
+    try:
+        return function(*arguments)
+    except SimulatorError:
+        return None
 
 
 def open_stream(
