@@ -51,13 +51,13 @@ def shard_files(folder: Path) -> list[ShardFile]:
     return sorted((file for file in files if file.start < file.stop), key=lambda file: (file.start, -file.stop))
 
 
-def find_key(folder: Path, argument: str) -> Key | None:
-    """Return which simulations a folder holds, None if there are none.
+def find_key(folder: Path, argument: str, *, is_needed: bool = True) -> Key | None:
+    """Return which simulations a folder holds, None if there are none, or all are damaged and it need not be known.
 
     Raises
     ------
     ValueError
-        If it holds simulations of several kinds, or nothing but damaged shards.
+        If it holds simulations of several kinds, or nothing but damaged shards where it has to be known which.
     """
     keys: dict[str, Key] = {}
     reasons: dict[str, str] = {}
@@ -73,7 +73,7 @@ def find_key(folder: Path, argument: str) -> Key | None:
             f"{argument}: {str(folder)!r} holds several kinds of simulations: {kinds}; move the files of all but one "
             "of them to folders of their own"
         )
-    if reasons and not keys:
+    if reasons and not keys and is_needed:
         raise ValueError(
             f"{argument}: no shard of {str(folder)!r} can be read ({next(iter(reasons.values()))}); remove them, or "
             "choose another folder"
@@ -121,7 +121,7 @@ class StoreSettings:
         is_there = os.path.isdir(folder)
         if not is_there:
             check_folder(folder, argument)
-        found = find_key(folder, argument) if is_there else None
+        found = find_key(folder, argument, is_needed=simulator is None) if is_there else None
         if simulator is None and found is None:
             where = "holds no simulations" if is_there else "does not exist"
             raise ValueError(
@@ -282,9 +282,13 @@ def difference(found: Key, wanted: Key) -> str:
 def check_folder(folder: Path, argument: str) -> None:
     """Raise a ValueError if shards cannot be written to a folder, or if it cannot be made."""
     if not os.path.isdir(folder):
-        if os.path.exists(folder):
+        try:
+            check_parent(folder, argument)
+        except ValueError:
+            if not os.path.isdir(folder):  # another run may have made it this very moment
+                raise
+        if os.path.exists(folder) and not os.path.isdir(folder):
             raise ValueError(f"{argument} must be a folder, {str(folder)!r} is none")
-        check_parent(folder, argument)
     elif not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(
             f"{argument}: examples are missing in {str(folder)!r}, which cannot be written to; choose another folder, "

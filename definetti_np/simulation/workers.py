@@ -222,12 +222,15 @@ class WorkerStream(Stream):
         else:
             worker.tasks.popleft()
             self._ends.pop(index, None)
-            if index < self._next or index in self._messages:
+            if self._is_taken(index) or index in self._messages:
                 self._again[index] = message
                 self._changed.notify_all()
             else:
                 self._messages[index] = message
                 self._missing -= index in self._batch
+
+    def _is_taken(self, index: int) -> bool:
+        return self._next > 0 and index <= self._examples[self._next - 1]
 
     def _look_after_workers(self, now: float) -> None:
         """Replace workers that are dead or too slow, and say so if nothing happens for long."""
