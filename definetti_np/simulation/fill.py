@@ -37,7 +37,7 @@ def simulate(
     start: int = 0,
     stop: int,
     sim_threads: int | None = None,
-    queue_capacity: int = 250,
+    queue_capacity: int | None = None,
     simulator_timeout: float | None = None,
     on_simulator_error: str = "raise",
     max_redraw_fraction: float = 0.1,
@@ -127,7 +127,7 @@ def _fill(
     try:
         done = 0
         while done < len(missing):
-            size = min(EXAMPLES_AT_ONCE, stream.capacity, len(missing) - done)
+            size = min(EXAMPLES_AT_ONCE, stream.capacity or EXAMPLES_AT_ONCE, len(missing) - done)
             examples = stream.next_examples(size, waiting)
             for place, example in enumerate(examples, done):
                 writer.add(missing[place], example)

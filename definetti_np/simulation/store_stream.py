@@ -192,6 +192,7 @@ class StoreStream(Stream):
                 self._check(shard)
                 piece = _Piece.of_shard(shard, index, end)
                 self._check_redraws(piece, index)
+                self._source.spec.context.check_rows(piece.data.rows, self._name_of_row)
             else:  # somebody has removed it since the stream was opened
                 end = index + 1
                 piece = self._simulate_here(index, while_waiting)
@@ -231,6 +232,9 @@ class StoreStream(Stream):
             )
         check_labels(shard.labels, self._source.loss, f"{self._store.argument}: a label")
         self._checked = shard
+
+    def _name_of_row(self, row: int) -> str:
+        return f"{self._store.argument}: data"
 
     def _check_redraws(self, piece: _Piece, index: int) -> None:
         """Fail where the simulator would: the store may be of a run that repeats draws."""

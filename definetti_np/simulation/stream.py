@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 PATIENT = Waiting()
+DEFAULT_CAPACITY = 250  # examples
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class StreamSettings:
     """The arguments of `train` that say how to simulate; `checked` makes them of what a user gives."""
 
     sim_threads: int
-    queue_capacity: int = 250
+    queue_capacity: int | None = DEFAULT_CAPACITY
     simulator_timeout: float | None = None
     max_redraw_fraction: float = 0.1
     worker_max_examples: int | None = None
@@ -73,6 +74,10 @@ class StreamSettings:
                 if value is not None:
                     raise ValueError(f"{name} must be None with an executor, which has its own way, got {value!r}")
         sim_threads = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
+        if queue_capacity is not None:
+            queue_capacity = as_integer(queue_capacity, "queue_capacity", minimum=1)
+        elif executor is None:
+            queue_capacity = DEFAULT_CAPACITY
         if simulator_timeout is not None:
             simulator_timeout = as_positive_number(simulator_timeout, "simulator_timeout")
             if sim_threads == 0:
@@ -91,7 +96,7 @@ class StreamSettings:
             raise TypeError(f"check_randomness must be True or False, got {check_randomness!r}")
         return cls(
             sim_threads=sim_threads,
-            queue_capacity=as_integer(queue_capacity, "queue_capacity", minimum=1),
+            queue_capacity=queue_capacity,
             simulator_timeout=simulator_timeout,
             max_redraw_fraction=max_redraw_fraction,
             worker_max_examples=worker_max_examples,
@@ -142,8 +147,8 @@ class Stream(ABC):
         return self._redraws.counts
 
     @property
-    def capacity(self) -> int:
-        """How many examples may be taken at once."""
+    def capacity(self) -> int | None:
+        """How many examples may be taken at once, None for any number."""
         return self._settings.queue_capacity
 
     def next_batch(self, size: int, while_waiting: Waiting = PATIENT) -> tuple[MultisetBatch, np.ndarray]:
@@ -173,8 +178,8 @@ class Stream(ABC):
         return examples
 
     def _next_indices(self, size: int) -> Sequence[int]:
-        end, capacity = self._next + size, self._settings.queue_capacity
-        if size > capacity or end > len(self._examples) or self._closing:
+        end, capacity = self._next + size, self.capacity
+        if (capacity is not None and size > capacity) or end > len(self._examples) or self._closing:
             last = self._examples[-1] if self._examples else -1
             first = self._examples[self._next] if self._next < len(self._examples) else last + 1
             raise ValueError(
