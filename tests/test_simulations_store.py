@@ -199,7 +199,8 @@ def test_ranges__are_the_set_of_their_numbers(pairs, start, length):
     ranges = Ranges(range(first, first + size) for first, size in pairs)
     assert list(ranges) == sorted(numbers) == [ranges[i] for i in range(len(ranges))] == ranges[:]
     assert len(ranges) == len(numbers)
-    assert all((n in ranges) == (n in numbers) for n in range(50))
+    assert all((n in ranges) == (n in numbers) for n in range(-1, 50))
+    assert "0" not in ranges
     assert list(ranges.missing(range(start, start + length))) == sorted(set(range(start, start + length)) - numbers)
     if numbers:
         assert ranges[-1] == max(numbers)
@@ -526,10 +527,6 @@ def test_store__a_slow_simulator_is_written_once_a_minute(folder, monkeypatch):
 
 
 # Mistakes
-
-
-def with_version(folder, **options):
-    return train(simulator=simulator, **SMALL, sim_threads=0, simulations=folder, **options)
 
 
 @pytest.fixture(scope="module")

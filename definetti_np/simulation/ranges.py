@@ -6,6 +6,8 @@ import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
+import numpy as np
+
 MOST_SHOWN = 10  # ranges in a text
 
 
@@ -53,7 +55,10 @@ class Ranges(Sequence[int]):
             yield from found
 
     def __contains__(self, number: object) -> bool:
-        return any(number in found for found in self.ranges)
+        if not isinstance(number, (int, np.integer)):
+            return False
+        which = bisect.bisect_right(self.ranges, number, key=lambda found: found.start) - 1
+        return which >= 0 and number in self.ranges[which]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ranges) and self.ranges == other.ranges
