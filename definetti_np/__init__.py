@@ -12,15 +12,17 @@ _MODULE_OF = {
     "MultisetBatch": "multiset",
     "Network": "network",
     "Parameter": "engine.parameters",
+    "Simulations": "simulation.folder",
     "SimulatorError": "errors",
     "Trainer": "trainer",
     "load": "model",
+    "simulate": "simulation.fill",
     "simulate_example": "simulation.source",
     "test": "model",
     "train": "training",
 }
 
-_MODULES = ("augment", "layers", "ops")
+_MODULES = ("augment", "layers", "ops", "simulators")
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])
 __version__ = "0.1.0"

@@ -1,10 +1,12 @@
 # What type checkers and editors see of __init__.py, which loads these names on first use; a test compares the two.
-from . import augment, layers, ops
+from . import augment, layers, ops, simulators
 from .engine.parameters import Parameter
 from .errors import ModelFileError, SimulatorError
 from .model import Model, load, test
 from .multiset import MultisetBatch
 from .network import Network
+from .simulation.fill import simulate
+from .simulation.folder import Simulations
 from .simulation.source import simulate_example
 from .trainer import Trainer
 from .training import train
@@ -15,13 +17,16 @@ __all__ = [
     "MultisetBatch",
     "Network",
     "Parameter",
+    "Simulations",
     "SimulatorError",
     "Trainer",
     "augment",
     "layers",
     "load",
     "ops",
+    "simulate",
     "simulate_example",
+    "simulators",
     "test",
     "train",
 ]

@@ -6,6 +6,10 @@ The numbers are those of the original defiNETti's example.
 import msprime
 import numpy as np
 
+from definetti_np.simulators import small_blocks
+
+small_blocks()  # msprime is faster for short regions, and simulates the same
+
 HAPLOTYPES = 198  # the size of the 1000 Genomes CEU sample
 SNPS = 24
 INPUT_SHAPE = (HAPLOTYPES, SNPS, 2)
