@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import as_integer, as_positive_number, name_of, qualified_name
+from .checks import as_bool, as_integer, as_positive_number, name_of, qualified_name
 from .files.checkpoint import Checkpoints
-from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
+from .files.paths import as_path, check_distinct_paths, check_parent, check_text_file, model_path
 from .losses import check_accuracy, check_loss
 from .seeds import check_seed
 from .simulation.source import ExampleSource, takes_generator
@@ -110,11 +110,11 @@ class TrainSettings:
         if training_threads is not None:
             training_threads = as_integer(training_threads, "training_threads", minimum=1)
         learning_rate = as_positive_number(learning_rate, "learning_rate")
-        if on_simulator_error not in ON_SIMULATOR_ERROR:
+        if not isinstance(on_simulator_error, str) or on_simulator_error not in ON_SIMULATOR_ERROR:
             choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
             raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from {choices}")
         if logfile not in (None, "."):
-            logfile = Path(logfile).expanduser()
+            logfile = as_path(logfile, "logfile")
             check_text_file(logfile, "logfile")
         settings = cls(
             spec=spec,
@@ -177,8 +177,7 @@ class TrainSettings:
 def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str, Any]:
     if checkpoint_every is not None:
         checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", minimum=1)
-    if not isinstance(resume, bool):
-        raise TypeError(f"resume must be True or False, got {resume!r}")
+    resume = as_bool(resume, "resume")
     if save_path is not None:
         save_path = model_path(save_path, "save_path")
         check_parent(save_path, "save_path")
@@ -199,6 +198,6 @@ def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str
 def _check_summary(training_summary: Any) -> Path | None:
     if training_summary is None:
         return None
-    training_summary = Path(training_summary).expanduser().absolute()
+    training_summary = as_path(training_summary, "training_summary").absolute()
     check_text_file(training_summary, "training_summary", is_replaced=True)
     return training_summary
