@@ -7,6 +7,8 @@ Numba. Type checkers and editors read __init__.pyi instead.
 import importlib
 
 _MODULE_OF = {
+    "GenomeFileError": "errors",
+    "Haplotypes": "genomes.haplotypes",
     "Model": "model",
     "ModelFileError": "errors",
     "MultisetBatch": "multiset",
@@ -15,6 +17,7 @@ _MODULE_OF = {
     "SimulatorError": "errors",
     "Trainer": "trainer",
     "load": "model",
+    "read_haplotypes": "genomes.reader",
     "simulate_example": "simulation.source",
     "test": "model",
     "train": "training",

@@ -1,7 +1,9 @@
 # What type checkers and editors see of __init__.py, which loads these names on first use; a test compares the two.
 from . import layers, ops
 from .engine.parameters import Parameter
-from .errors import ModelFileError, SimulatorError
+from .errors import GenomeFileError, ModelFileError, SimulatorError
+from .genomes.haplotypes import Haplotypes
+from .genomes.reader import read_haplotypes
 from .model import Model, load, test
 from .multiset import MultisetBatch
 from .network import Network
@@ -10,6 +12,8 @@ from .trainer import Trainer
 from .training import train
 
 __all__ = [
+    "GenomeFileError",
+    "Haplotypes",
     "Model",
     "ModelFileError",
     "MultisetBatch",
@@ -20,6 +24,7 @@ __all__ = [
     "layers",
     "load",
     "ops",
+    "read_haplotypes",
     "simulate_example",
     "test",
     "train",

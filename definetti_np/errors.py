@@ -26,3 +26,10 @@ class NotSavedError(OSError):
 
     model = None
     place = None
+
+
+class GenomeFileError(ValueError):
+    """A VCF, BCF, BED or tree sequence file that cannot be read, or does not hold what is asked for.
+
+    The message names the file, and the line where there is one.
+    """

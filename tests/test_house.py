@@ -26,12 +26,24 @@ FLOORS = [
     "settings model trainer",
     "invariance network layers",
     "ops simulation",
-    "engine files logs",
+    "engine files genomes logs",
     "kernels losses seeds summary",
     "specs multiset interruption cores process numba_threads checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
-WITHOUT_NUMBA = {"simulation", "files", "specs", "multiset", "losses", "seeds", "logs", "training", "settings", "run"}
+WITHOUT_NUMBA = {
+    "simulation",
+    "files",
+    "genomes",
+    "specs",
+    "multiset",
+    "losses",
+    "seeds",
+    "logs",
+    "training",
+    "settings",
+    "run",
+}
 
 
 def room_of(path):
