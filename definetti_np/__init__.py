@@ -8,6 +8,7 @@ import importlib
 
 _MODULE_OF = {
     "GenomeFileError": "errors",
+    "HaplotypeEncoder": "genomes.encoder",
     "Haplotypes": "genomes.haplotypes",
     "Model": "model",
     "ModelFileError": "errors",

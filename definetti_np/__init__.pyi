@@ -2,6 +2,7 @@
 from . import layers, ops
 from .engine.parameters import Parameter
 from .errors import GenomeFileError, ModelFileError, SimulatorError
+from .genomes.encoder import HaplotypeEncoder
 from .genomes.haplotypes import Haplotypes
 from .genomes.reader import read_haplotypes
 from .model import Model, load, test
@@ -13,6 +14,7 @@ from .training import train
 
 __all__ = [
     "GenomeFileError",
+    "HaplotypeEncoder",
     "Haplotypes",
     "Model",
     "ModelFileError",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ from .intervals import as_intervals, clip, complement, contains, intersection, l
 
 if TYPE_CHECKING:
     import tskit
-
-logger = logging.getLogger("definetti_np")
 
 SITES_AT_ONCE = 4096  # whose alleles are counted together
 MISSING = -1
@@ -179,11 +176,15 @@ class Haplotypes:
     def _parts(self) -> list[np.ndarray]:
         return [self.alleles[i : i + SITES_AT_ONCE] for i in range(0, self.num_sites, SITES_AT_ONCE)]
 
-    def allele_counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """How many haplotypes have allele 1 at each site, and how many have a known allele: (S,) int64 each."""
+    def allele_counts(self, columns: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """How many haplotypes, of all or of some columns, have allele 1 at each site, and how many a known allele.
+
+        Two arrays (S,) int64.
+        """
         ones, known = np.empty(self.num_sites, np.int64), np.empty(self.num_sites, np.int64)
         for i, part in enumerate(self._parts()):
             sites = slice(i * SITES_AT_ONCE, i * SITES_AT_ONCE + len(part))
+            part = part if columns is None else part[:, columns]
             ones[sites] = np.count_nonzero(part == 1, axis=1)
             known[sites] = np.count_nonzero(part >= 0, axis=1)
         return ones, known
@@ -273,7 +274,7 @@ class Haplotypes:
         return filtered.with_report("", left_out)
 
     def with_report(self, source: str, left_out: dict[str, int], notes: dict[str, int] | None = None) -> Haplotypes:
-        """The same with what was read, left out and done added to its report; what was read is logged too."""
+        """The same with what was read, left out and done added to its report."""
         what = (
             f"read {self.num_sites:,} sites of {self.num_haplotypes:,} haplotypes on {self.contig} from {source}"
             if source
@@ -283,8 +284,6 @@ class Haplotypes:
         parts = [self.report, what, f"left out {without}" if without else ""]
         parts += [f"{number:,} {note}" for note, number in (notes or {}).items() if number]
         report = "; ".join(filter(None, parts))
-        if source:
-            logger.info("%s", report)
         return dataclasses.replace(self, report=report)
 
 

@@ -101,17 +101,22 @@ def read_haplotypes(
         raise ValueError("accessible and inaccessible: give only one of them")
     kind = _kind(path)
     if kind in ("trees", "tsz"):
-        return _from_trees(path, kind, checked, samples, accessible, inaccessible)
+        return _log(_from_trees(path, kind, checked, samples, accessible, inaccessible))
     job = _Job(path, checked, samples, accessible, inaccessible, on_unphased, phase_seed, ancestral)
     sieve = RecordSieve(ancestral=ancestral, only_pass=only_pass)
     if _takes_cyvcf2(path, kind, checked, reader):
         vcf = open_with_cyvcf2(path)
         try:
-            return job.collect(list(vcf.samples), contigs_of(vcf), blocks(vcf, path, checked, sieve), sieve)
+            return _log(job.collect(list(vcf.samples), contigs_of(vcf), blocks(vcf, path, checked, sieve), sieve))
         finally:
             vcf.close()
     with VcfStream(path) as stream:
-        return job.collect(stream.samples, stream.contigs, stream.blocks(checked, sieve), sieve)
+        return _log(job.collect(stream.samples, stream.contigs, stream.blocks(checked, sieve), sieve))
+
+
+def _log(haplotypes: Haplotypes) -> Haplotypes:
+    logger.info("%s", haplotypes.report)
+    return haplotypes
 
 
 @dataclass(frozen=True)
