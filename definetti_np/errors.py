@@ -14,6 +14,10 @@ class NotFiniteError(ValueError):
     """An array holds NaN or infinite values."""
 
 
+class NoDatasetError(ValueError):
+    """A simulation has too few SNPs around its centre for the encoder."""
+
+
 class ModelFileError(ValueError):
     """A file is not a model that this version can read, or cannot be read at all."""
 

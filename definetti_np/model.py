@@ -1,7 +1,7 @@
 """Trained models: predict with them, save them, load them."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from .engine.workspace import Workspace
 from .errors import ModelFileError
 from .files.archive import MODEL, StoredFile, open_file, refuse_on_error, write_model
 from .files.paths import check_parent, model_path
+from .genomes.encoder import HaplotypeEncoder, check_classes, check_encoder
 from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
 from .multiset import MultisetBatch
@@ -36,13 +37,29 @@ class Model:
         The seed of its training run.
     batches_trained
         How many batches it was trained on.
+    encoder
+        The `HaplotypeEncoder` that it was trained with, or None.
+    classes
+        The names of what it predicts, or None.
     """
 
-    def __init__(self, network: Network, *, loss: str | Callable, seed: int, batches_trained: int):
+    def __init__(
+        self,
+        network: Network,
+        *,
+        loss: str | Callable,
+        seed: int,
+        batches_trained: int,
+        encoder: HaplotypeEncoder | None = None,
+        classes: Sequence[str] | None = None,
+    ):
         self.network = network
         self.loss = loss
         self.seed = seed
         self.batches_trained = batches_trained
+        check_encoder(encoder, network.spec.input_shape)
+        self.encoder = encoder
+        self.classes = check_classes(classes, network.prediction_shape)
 
     def __repr__(self) -> str:
         training = f"loss={describe_choice(self.loss)}, seed={self.seed}, batches_trained={self.batches_trained}"
@@ -105,6 +122,10 @@ class Model:
             "seed": self.seed,
             "batches_trained": self.batches_trained,
         }
+        if self.encoder is not None:
+            description["encoder"] = self.encoder.as_dict()
+        if self.classes is not None:
+            description["classes"] = list(self.classes)
         write_model(path, description, dict(self.network.parameters))
 
 
@@ -147,6 +168,8 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
                 loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
                 seed=seed,
                 batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
+                encoder=None if header.get("encoder") is None else HaplotypeEncoder.from_dict(header["encoder"]),
+                classes=header.get("classes"),
             )
         for name, array in network.parameters.items():
             stored.read(name, out=array)

@@ -11,6 +11,7 @@ from typing import Any
 from .checks import as_integer, as_positive_number, name_of, qualified_name
 from .files.checkpoint import Checkpoints
 from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
+from .genomes.encoder import check_classes, check_encoder
 from .losses import check_accuracy, check_loss
 from .seeds import check_seed
 from .simulation.source import ExampleSource, takes_generator
@@ -55,6 +56,8 @@ class TrainSettings:
     resume: bool
     training_summary: Path | None
     logfile: str | Path | None
+    encoder: Any = None
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def checked(
@@ -81,6 +84,8 @@ class TrainSettings:
         checkpoint_every: Any,
         resume: Any,
         on_simulator_error: Any,
+        encoder: Any = None,
+        classes: Any = None,
         **stream_arguments: Any,
     ) -> TrainSettings:
         """Check the arguments of `train`; those that are not named here are `StreamSettings.checked`'s.
@@ -96,6 +101,7 @@ class TrainSettings:
         else:
             spec = function_spec(input_shape, output_shape, network_function)
         takes_generator(simulator)
+        check_encoder(encoder, spec.input_shape)
         check_loss(loss, spec)
         check_accuracy(accuracy)
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
@@ -134,6 +140,8 @@ class TrainSettings:
             **_check_files(save_path, checkpoint_every, resume),
             training_summary=_check_summary(training_summary),
             logfile=logfile,
+            encoder=encoder,
+            classes=check_classes(classes, spec.output_shape),
         )
         check_distinct_paths(settings.files())
         return settings
@@ -153,11 +161,14 @@ class TrainSettings:
             "seed": self.seed,
             "simulator": qualified_name(self.simulator),
             "on_simulator_error": self.on_simulator_error,
+            **({} if self.encoder is None else {"encoder": self.encoder.as_dict() | {"data": self.encoder.digest()}}),
         }
 
     def source(self) -> ExampleSource:
         """What simulates an example."""
-        return ExampleSource(self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error)
+        return ExampleSource(
+            self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error, self.encoder
+        )
 
     def checkpoints(self) -> Checkpoints | None:
         """The checkpoints beside the model; None without a save_path."""

@@ -18,6 +18,8 @@ from .settings import TrainSettings
 from .simulation.stream import open_stream
 
 if TYPE_CHECKING:
+    from .genomes.encoder import HaplotypeEncoder
+    from .genomes.likeness import LikeData
     from .model import Model
     from .trainer import Trainer
 
@@ -56,6 +58,8 @@ def train(
     worker_max_examples: int | None = None,
     start_method: str | None = None,
     executor: Executor | None = None,
+    encoder: HaplotypeEncoder | LikeData | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -74,7 +78,7 @@ def train(
     output_shape
         Shape of the label, ``(N,)``.
     simulator
-        Function that returns a tuple (data, label) of NumPy arrays. With an argument it receives a
+        Function that returns a tuple (data, label) of NumPy arrays, or what `encoder` says. With an argument it receives a
         `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded. Either way
         example i is a function of (seed, i).
     phi_net
@@ -143,6 +147,12 @@ def train(
         An executor of `concurrent.futures`, or one with the same futures such as that of a Dask client's
         ``get_executor()``, to simulate with instead of processes of our own. It stays open, and what it raises ends
         training.
+    encoder
+        What encodes real data for this network, a `HaplotypeEncoder` of this `input_shape`; it is stored in the model,
+        for `Model.scan`. The simulator may then return a tree sequence or `Haplotypes` in place of an array: the SNPs
+        around its middle are encoded. With ``encoder.like(haplotypes)`` they are masked as these data are before.
+    classes
+        The names of the numbers of a label, such as ``("flat", "hotspot")``; they are stored in the model.
 
     Returns
     -------
@@ -183,7 +193,14 @@ def train(
 
             trainer = _make_trainer(settings)
             Run(settings, trainer, stream, checkpoints, start).train(interruption)
-        model = Model(trainer.network, loss=loss, seed=settings.seed, batches_trained=settings.num_batches)
+        model = Model(
+            trainer.network,
+            loss=loss,
+            seed=settings.seed,
+            batches_trained=settings.num_batches,
+            encoder=None if encoder is None else encoder.plain(),
+            classes=settings.classes,
+        )
         if settings.save_path is not None and checkpoints is not None:
             save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(settings.num_batches))
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,14 @@ class HaplotypeEncoder:
         if set(values) != names:
             raise ValueError(f"encoder: {sorted(values)} where {sorted(names)} are needed")
         return cls(**values)
+
+    def digest(self) -> str:
+        """What tells data apart that simulations are to look like: there are none."""
+        return ""
+
+    def plain(self) -> HaplotypeEncoder:
+        """The encoder itself."""
+        return self
 
     def like(self, haplotypes: Haplotypes) -> LikeData:
         """An encoder that makes simulations look like these data first: masked, with missing alleles, rounded.
@@ -389,3 +398,31 @@ def choose_columns(encoder: HaplotypeEncoder, haplotypes: Haplotypes, choice: in
         )
     rng = np.random.default_rng([encoder.choice_seed, choice])
     return columns[np.sort(rng.choice(len(columns), rows, replace=False))]
+
+
+def check_encoder(encoder: Any, input_shape: Sequence[int | None]) -> None:
+    """Raise an error if something is no encoder, or one of datasets that a network does not take; None is good."""
+    if encoder is None:
+        return
+    if not (hasattr(encoder, "plain") and isinstance(encoder.plain(), HaplotypeEncoder)):
+        raise TypeError(f"encoder must be a HaplotypeEncoder, or what its like() makes, got {encoder!r}")
+    if tuple(encoder.shape) != tuple(input_shape):
+        raise ValueError(f"encoder makes datasets of shape {encoder.shape}, input_shape is {tuple(input_shape)}")
+
+
+def check_classes(classes: Any, output_shape: Sequence[int]) -> tuple[str, ...] | None:
+    """Return the names of what a network predicts as a tuple, or raise an error; None is good."""
+    if classes is None:
+        return None
+    is_text = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
+    if (
+        not is_text
+        or not all(re.fullmatch(r"\w[\w.+-]*", name) for name in classes)
+        or len(set(classes)) < len(classes)
+    ):
+        raise ValueError(
+            f'classes must be different names of letters, digits and ._+-, such as ("flat", "hotspot"), got {classes!r}'
+        )
+    if (len(classes),) != tuple(output_shape):
+        raise ValueError(f"classes has {len(classes)} names, output_shape is {tuple(output_shape)}")
+    return tuple(classes)

@@ -52,6 +52,10 @@ class LikeData:
         """The shape of a dataset."""
         return self.encoder.shape
 
+    def plain(self) -> HaplotypeEncoder:
+        """The encoder alone."""
+        return self.encoder
+
     def as_dict(self) -> dict[str, Any]:
         """What describes the encoder, as `HaplotypeEncoder.as_dict`; the data are not part of it."""
         return self.encoder.as_dict()
