@@ -10,7 +10,16 @@ from ._jit import Kernel, blocks_of
 PARAMETERS_PER_BLOCK = 8192  # parameters in a block
 
 
-def adam_update(weights, gradients, first_moments, second_moments, rate, beta1, beta2, epsilon):
+def adam_update(
+    weights: np.ndarray,
+    gradients: np.ndarray,
+    first_moments: np.ndarray,
+    second_moments: np.ndarray,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+) -> None:
     """Update ``weights`` and both moments in place; the gradients are left as they are.
 
     All arrays (N,). ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g**2``, ``w -= rate * m / (sqrt(v) + eps)``;

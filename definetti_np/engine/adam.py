@@ -13,7 +13,16 @@ class Adam:
     ``lr_t = lr * sqrt(1 - b2**t) / (1 - b1**t)`` and ``w -= lr_t * m / (sqrt(v) + eps)``.
     """
 
-    def __init__(self, weights, gradients, *, learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    def __init__(
+        self,
+        weights: np.ndarray,
+        gradients: np.ndarray,
+        *,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ):
         self.weights = weights
         self.gradients = gradients
         self.learning_rate = learning_rate
