@@ -15,6 +15,7 @@ _MODULE_OF = {
     "MultisetBatch": "multiset",
     "Network": "network",
     "Parameter": "engine.parameters",
+    "Scan": "genomes.scan",
     "SimulatorError": "errors",
     "Trainer": "trainer",
     "load": "model",

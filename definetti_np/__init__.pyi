@@ -5,6 +5,7 @@ from .errors import GenomeFileError, ModelFileError, SimulatorError
 from .genomes.encoder import HaplotypeEncoder
 from .genomes.haplotypes import Haplotypes
 from .genomes.reader import read_haplotypes
+from .genomes.scan import Scan
 from .model import Model, load, test
 from .multiset import MultisetBatch
 from .network import Network
@@ -21,6 +22,7 @@ __all__ = [
     "MultisetBatch",
     "Network",
     "Parameter",
+    "Scan",
     "SimulatorError",
     "Trainer",
     "layers",

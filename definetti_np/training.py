@@ -79,9 +79,9 @@ def train(
     output_shape
         Shape of the label, ``(N,)``.
     simulator
-        Function that returns a tuple (data, label) of NumPy arrays, or what `encoder` says. With an argument it receives a
-        `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded. Either way
-        example i is a function of (seed, i).
+        Function that returns a tuple (data, label) of NumPy arrays; with an `encoder` data may be a tree sequence. With
+        an argument it receives a `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded.
+        Either way example i is a function of (seed, i).
     phi_net
         Layers for each row, ``("conv", width, channels)`` and ``("fc", nodes)``, each with ReLU.
     g

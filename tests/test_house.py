@@ -23,6 +23,7 @@ FLOORS = [
     "training",
     "run",
     "settings model trainer",
+    "scanner",
     "invariance network layers",
     "ops simulation",
     "engine files genomes logs",
