@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .checks import as_integer, name_of, shorten
+from .context import Context
 from .cores import available_cores
 from .engine.workspace import Workspace
 from .errors import ModelFileError
@@ -31,7 +32,7 @@ from .losses import check_loss
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
 from .scanner import predict_centers
-from .specs import function_spec, network_spec
+from .specs import context_of_rows, function_spec, network_spec
 from .summary import describe_choice, layer_table
 
 # How much is predicted at once; a prediction does not depend on the datasets beside it.
@@ -277,7 +278,9 @@ def _parts(sizes, rows_at_once: int):
         yield start, len(sizes)
 
 
-def load(path: str | os.PathLike, *, network_function: Callable | None = None) -> Model:
+def load(
+    path: str | os.PathLike, *, network_function: Callable | None = None, context: Sequence | None = None
+) -> Model:
     """Read a model that `Model.save` or `train` wrote; ``.npz`` is added where it is missing.
 
     Parameters
@@ -286,19 +289,21 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
         The file.
     network_function
         The function that was given to `train`, for a model of one: a file holds numbers, and no code.
+    context
+        The context that was given to `train`, for a model whose context has functions; else the file's is enough.
 
     Raises
     ------
     ModelFileError
-        If the file is missing, damaged, or not a model; or if the function is missing, or has other parameters. The
-        message names file and reason.
+        If the file is missing, damaged, or not a model; or if a function is missing, or has other parameters, or the
+        context is not the model's. The message names file and reason.
     """
     path = model_path(path, "path")
     with open_file(path, MODEL) as stored:
         with refuse_on_error(path, "the header describes no network"):
             header = stored.header
             seed = as_integer(header["seed"], "seed", minimum=0)
-            network = _network(stored, path, network_function, seed)
+            network = _network(stored, path, network_function, context, seed)
             model = Model(
                 network,
                 loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
@@ -312,11 +317,12 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
     return model
 
 
-def _network(stored: StoredFile, path, network_function: Callable | None, seed: int) -> Network:
+def _network(stored: StoredFile, path, network_function: Callable | None, context, seed: int) -> Network:
     """The network that a file describes, with weights of zero, if its parameters have the shapes that are stored."""
     description = stored.header["network"]
     if not isinstance(description, dict):
         raise TypeError(f"network: {description!r}")
+    description = {**description, "context": _context(path, description, context)}
     name = description.get("network_function")
     if name is None:
         if network_function is not None:
@@ -325,16 +331,16 @@ def _network(stored: StoredFile, path, network_function: Callable | None, seed: 
         shapes = {name: shape for layer in lists.layers for name, shape in layer.parameter_shapes()}
         if stored.shapes != shapes:  # before it is built: a damaged description may be that of a huge one
             raise ValueError(f"the network has weights of other names or shapes: {shapes}")
-        return Network.without_weights(lists, seed=seed)
+        return Network.without_weights(lists, description["context"], seed=seed)
     if network_function is None:
         raise ModelFileError(
             f"{path}: a model of a network_function ({shorten(str(name), 100)}), which the file does not hold; give "
             "the function that it was trained with as network_function="
         )
-    shapes = {key: value for key, value in description.items() if key != "network_function"}
-    spec = function_spec(**shapes, network_function=network_function)
+    shapes = {key: description[key] for key in ("input_shape", "output_shape") if key in description}
+    spec = function_spec(**{**description, "network_function": network_function})
     with refuse_on_error(path, f"network_function fails on data of the model's shapes, {shapes}"):
-        network = Network.without_weights(spec, network_function, seed=seed)
+        network = Network.without_weights(spec, description["context"], network_function, seed=seed)
     held, needed = stored.shapes, {name: array.shape for name, array in network.parameters.items()}
     differ = sorted(name for name in held.keys() | needed.keys() if held.get(name) != needed.get(name))
     if differ:
@@ -342,6 +348,19 @@ def _network(stored: StoredFile, path, network_function: Callable | None, seed: 
         text = shorten(", ".join(shown), 1000)
         raise ModelFileError(f"{path}: network_function has other parameters than the model: {text}")
     return network
+
+
+def _context(path, description: dict, context: Sequence | None) -> Context:
+    """The context that a file describes, with the functions that the user gives again."""
+    stored = context_of_rows(description.get("context", ()), description["input_shape"])
+    given = stored if context is None else context_of_rows(context, description["input_shape"])
+    if given != stored:
+        raise ModelFileError(f"{path}: context={list(given.as_tuple())}, the model has {list(stored.as_tuple())}")
+    try:
+        given.check_functions()
+    except ValueError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+    return given
 
 
 def _is_function(loss) -> bool:
@@ -354,6 +373,7 @@ def test(
     threads: int | None = None,
     *,
     network_function: Callable | None = None,
+    context: Sequence | None = None,
 ) -> np.ndarray:
     """Predict the labels of datasets with a model that `train` saved: `load` and `Model.predict`.
 
@@ -367,6 +387,8 @@ def test(
         Number of threads, None for every core of this process.
     network_function
         The function that was given to `train`, for a model of one.
+    context
+        The context that was given to `train`, for a model whose context has functions.
 
     Returns
     -------
@@ -374,7 +396,7 @@ def test(
         Posterior probabilities of a softmax network, estimates of a matmul network; what a network function returns,
         (B, M).
     """
-    return load(model_path, network_function=network_function).predict(data, threads)
+    return load(model_path, network_function=network_function, context=context).predict(data, threads)
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it in a file that imports it

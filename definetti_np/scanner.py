@@ -77,7 +77,7 @@ def layers_to_share(network: Network, encoder: HaplotypeEncoder) -> LayerLists |
     of the window's distinct rows, or where windows may reach beyond the SNPs.
     """
     lists = network.network_function
-    if not isinstance(lists, LayerLists) or getattr(network.spec, "context", None) or encoder.pad:
+    if not isinstance(lists, LayerLists) or network.context or encoder.pad:
         return None
     if not lists.pools_exactly or lists.reach is None or lists.reach >= encoder.snps:
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import as_integer, as_positive_number, name_of, qualified_name
+from .context import Context
 from .files.checkpoint import Checkpoints
 from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
 from .genomes.encoder import check_classes, check_encoder
@@ -16,7 +17,7 @@ from .losses import check_accuracy, check_loss
 from .seeds import check_seed
 from .simulation.source import ExampleSource, takes_generator
 from .simulation.stream import StreamSettings
-from .specs import Spec, function_spec, network_spec
+from .specs import Spec, context_of_rows, function_spec, network_spec
 
 ON_SIMULATOR_ERROR = ("raise", "redraw")
 
@@ -28,7 +29,7 @@ class TrainSettings:
     Attributes
     ----------
     spec
-        The network that `input_shape`, `output_shape` and the layer lists or `network_function` describe.
+        The network that `input_shape`, `output_shape`, `context` and the layer lists or `network_function` describe.
     seed, has_own_seed
         The seed, and whether the user gave it; otherwise it is drawn here, and a resumed run takes the checkpoint's.
     save_path
@@ -39,6 +40,7 @@ class TrainSettings:
 
     spec: Spec
     network_function: Callable | None
+    context: Context
     simulator: Callable
     loss: str | Callable
     accuracy: str | Callable | None
@@ -70,6 +72,7 @@ class TrainSettings:
         g: Any,
         h_net: Any,
         network_function: Any,
+        context: Any,
         loss: Any,
         accuracy: Any,
         num_batches: Any,
@@ -96,10 +99,12 @@ class TrainSettings:
             If one of them is wrong, or does not go with another one.
         """
         spec: Spec
+        context = context_of_rows(context, input_shape)
+        context.check_functions()
         if network_function is None:
-            spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
+            spec = network_spec(input_shape, output_shape, phi_net, g, h_net, context)
         else:
-            spec = function_spec(input_shape, output_shape, network_function)
+            spec = function_spec(input_shape, output_shape, network_function, context)
         takes_generator(simulator)
         check_encoder(encoder, spec.input_shape)
         check_loss(loss, spec)
@@ -107,7 +112,7 @@ class TrainSettings:
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
         batch_size = as_integer(batch_size, "batch_size", minimum=1)
         streams = StreamSettings.checked(**stream_arguments)
-        if batch_size > streams.queue_capacity:
+        if streams.queue_capacity is not None and batch_size > streams.queue_capacity:
             raise ValueError(
                 f"batch_size must be at most queue_capacity, got batch_size={batch_size} and "
                 f"queue_capacity={streams.queue_capacity}; raise queue_capacity"
@@ -125,6 +130,7 @@ class TrainSettings:
         settings = cls(
             spec=spec,
             network_function=network_function,
+            context=context,
             simulator=simulator,
             loss=loss,
             accuracy=accuracy,

@@ -40,7 +40,7 @@ def train(
     accuracy: str | Callable | None = "classification",
     num_batches: int = 20000,
     batch_size: int = 50,
-    queue_capacity: int = 250,
+    queue_capacity: int | None = None,
     verbosity: int = 100,
     training_threads: int | None = None,
     sim_threads: int | None = None,
@@ -48,6 +48,7 @@ def train(
     training_summary: str | os.PathLike | None = None,
     logfile: str | os.PathLike | None = ".",
     *,
+    context: Sequence = (),
     seed: int | None = None,
     learning_rate: float = 0.001,
     checkpoint_every: int | None = None,
@@ -85,7 +86,8 @@ def train(
     phi_net
         Layers for each row, ``("conv", width, channels)`` and ``("fc", nodes)``, each with ReLU.
     g
-        Symmetric function of the rows: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
+        Symmetric function of the rows: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``;
+        or a list of several, whose results become channels one after another.
     h_net
         Layers after it, the last one ``("matmul",)`` or ``("softmax",)``.
     network_function
@@ -103,7 +105,8 @@ def train(
     batch_size
         Examples in a batch.
     queue_capacity
-        Examples that may be simulated ahead, at least `batch_size`.
+        Examples that may be simulated ahead, at least `batch_size`. None for 250, or with an executor for as many as
+        keep all its workers busy; the log says how many.
     verbosity
         Report every this many batches.
     training_threads
@@ -116,6 +119,11 @@ def train(
         Text file of lines ``<batch> <loss> <accuracy>``, one every `verbosity` batches. None writes none.
     logfile
         "." for stderr, a path, or None for silence.
+    context
+        Numbers of the whole dataset at each position, which every row gets as further channels: a list of
+        ``("distinct", w1, ...)``, ``("effective", w1, ...)``, ``("frequency",)``, ``("ld", a1, ...)``,
+        ``("four_gametes", a1, ...)``, ``("moments", m1, ...)``, and functions of a dataset's distinct rows,
+        ``(rows (U, W, C), counts (U,)) -> (W, k)``; see docs/context.md.
     seed
         Non-negative integer from which everything random follows: the same seed gives the same model, bit for bit,
         whatever the numbers of threads and processes. None draws one; it is in the log and in the model.
@@ -218,10 +226,14 @@ def _make_trainer(settings: TrainSettings) -> Trainer:
 
     spec = settings.spec
     if settings.network_function is None:
-        network = Network(**spec.as_dict(), seed=settings.seed)
+        network = Network(**{**spec.as_dict(), "context": settings.context}, seed=settings.seed)
     else:
         network = Network.from_function(
-            spec.input_shape, spec.output_shape, settings.network_function, seed=settings.seed
+            spec.input_shape,
+            spec.output_shape,
+            settings.network_function,
+            context=settings.context,
+            seed=settings.seed,
         )
         shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
         logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")

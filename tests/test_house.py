@@ -28,22 +28,12 @@ FLOORS = [
     "ops simulation",
     "engine files genomes logs",
     "kernels losses seeds summary",
-    "specs multiset interruption cores process numba_threads checks errors",
+    "specs context augment multiset interruption cores process numba_threads checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
-WITHOUT_NUMBA = {
-    "simulation",
-    "files",
-    "genomes",
-    "specs",
-    "multiset",
-    "losses",
-    "seeds",
-    "logs",
-    "training",
-    "settings",
-    "run",
-}
+WITHOUT_NUMBA = set(
+    "simulation files genomes specs context augment multiset losses seeds logs training settings run".split()
+)
 
 
 def room_of(path):

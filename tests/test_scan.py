@@ -221,6 +221,7 @@ def test_windows__shared_work_changes_no_bit(haplotypes, changes):
     [
         {"g": ("moments", 1)},
         {"phi_net": [("fc", 4)]},
+        {"context": [("distinct", 2, 4)]},
         {"phi_net": [("conv", 8, 4)]},
         {"encoder": dataclasses.replace(ENCODER, pad=True)},
     ],

@@ -245,7 +245,9 @@ class ExampleSource:
         check_k(self.spec.fewest_rows, len(data), f"data of {len(data)} rows")
         label = as_floats(label, "label")
         check_labels(label, self.loss, "label")
-        return *distinct_rows(as_rows(data, "data")), label
+        rows, counts = distinct_rows(as_rows(data, "data"))
+        self.spec.context.check_rows(rows, lambda u: "data")
+        return rows, counts, label
 
 
 def shorten(text: str) -> str:

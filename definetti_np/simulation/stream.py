@@ -19,6 +19,7 @@ from .randomness import MOST_TWICE, judge
 from .source import NO_REDRAWS, Example, ExampleSource, Redraws
 
 PATIENT = Waiting()
+DEFAULT_CAPACITY = 250  # examples
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class StreamSettings:
     """The arguments of `train` that say how to simulate; `checked` makes them of what a user gives."""
 
     sim_threads: int
-    queue_capacity: int = 250
+    queue_capacity: int | None = DEFAULT_CAPACITY
     simulator_timeout: float | None = None
     max_redraw_fraction: float = 0.1
     worker_max_examples: int | None = None
@@ -70,6 +71,10 @@ class StreamSettings:
                 if value is not None:
                     raise ValueError(f"{name} must be None with an executor, which has its own way, got {value!r}")
         sim_threads = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
+        if queue_capacity is not None:
+            queue_capacity = as_integer(queue_capacity, "queue_capacity", minimum=1)
+        elif executor is None:
+            queue_capacity = DEFAULT_CAPACITY
         if simulator_timeout is not None:
             simulator_timeout = as_positive_number(simulator_timeout, "simulator_timeout")
             if sim_threads == 0:
@@ -88,7 +93,7 @@ class StreamSettings:
             raise TypeError(f"check_randomness must be True or False, got {check_randomness!r}")
         return cls(
             sim_threads=sim_threads,
-            queue_capacity=as_integer(queue_capacity, "queue_capacity", minimum=1),
+            queue_capacity=queue_capacity,
             simulator_timeout=simulator_timeout,
             max_redraw_fraction=max_redraw_fraction,
             worker_max_examples=worker_max_examples,
@@ -147,7 +152,7 @@ class Stream(ABC):
         ValueError
             If the examples are more than the queue holds, more than are left, or the stream is closed.
         """
-        start, end, capacity = self._next, self._next + size, self._settings.queue_capacity
+        start, end, capacity = self._next, self._next + size, self._settings.queue_capacity or size
         if size > capacity or end > self._stop or self._closing:
             raise ValueError(
                 f"no examples {start} to {end - 1}: the queue holds {capacity}, the last example is "

@@ -23,7 +23,7 @@ from ..interruption import Waiting
 from .forking import imports_under_way
 from .messages import READY, decode, text_of
 from .source import NO_REDRAWS, Example, ExampleSource, reproducing_line
-from .stream import PATIENT, Stream, StreamSettings, without_error
+from .stream import DEFAULT_CAPACITY, PATIENT, Stream, StreamSettings, without_error
 from .worker import Worker, end_all
 from .worker_process import refuse_to_train_while_starting
 
@@ -70,7 +70,8 @@ class WorkerStream(Stream):
         refuse_to_train_while_starting()
         super().__init__(source, settings, examples, redraws)
         self._next_task = examples.start  # the next example that no worker was told to simulate
-        self._most_tasks = max(1, min(MOST_TASKS, settings.queue_capacity // (2 * settings.sim_threads)))
+        self._capacity = settings.queue_capacity or DEFAULT_CAPACITY
+        self._most_tasks = max(1, min(MOST_TASKS, self._capacity // (2 * settings.sim_threads)))
         self._messages: dict[int, bytes] = {}
         self._to_repeat = [*reversed(self._twice)]  # not by the worker that simulates them first, nor in this order
         self._first: Worker | None = None  # that worker
@@ -130,7 +131,7 @@ class WorkerStream(Stream):
 
     def _assign(self) -> None:
         """Hand out examples in turn, repeats first, while workers are short of them and the queue has room."""
-        limit = min(self._next + self._settings.queue_capacity, self._stop)
+        limit = min(self._next + self._capacity, self._stop)
         most_examples = self._settings.worker_max_examples or float("inf")
         given: dict[Worker, list[int]] = {}
         free = [worker for worker in self._workers if worker.ready and not worker.retired]
