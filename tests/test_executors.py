@@ -218,6 +218,7 @@ FAULTS = {
     "many lost": lambda indices, attempt: lost() if attempt == 0 and indices[0] % 3 == 0 else None,
     "first lost": lambda indices, attempt: lost() if attempt == 0 and 0 in indices else None,
     "silent": lambda indices, attempt: Future() if attempt == 0 and 60 in indices else None,
+    "silent twice": lambda indices, attempt: Future() if attempt < 2 and 60 in indices else None,
     "two silent": lambda indices, attempt: Future() if attempt == 0 and {60, 61} & set(indices) else None,
 }
 

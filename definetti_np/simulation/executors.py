@@ -29,8 +29,8 @@ TASK_SECONDS = 0.2  # that a task should take
 TASKS_PER_WORKER = 3  # that are on their way: one is being simulated while others are sent and come back
 UNKNOWN_WORKERS = 16  # where an executor does not say how many it has
 MOST_EXAMPLES = 20_000  # of all tasks on their way, because they are kept in memory
-MOST_ATTEMPTS = 3  # to have a task done by an executor that loses its workers
-LATE = 10  # times as long as tasks usually take, after which one is sent a second time
+MOST_LOSSES = 3  # of one task, before they end the run
+LATE = 10  # times as long as tasks usually take, after which one is sent again
 LEAST_LATE_SECONDS = 2.0
 JUDGED_TASKS = 5  # that have come back, before one is late
 LOOK_SECONDS = 10.0  # between two questions to an executor, how many workers it has
@@ -99,7 +99,7 @@ class ExecutorStream(Stream):
                 if self._is_late(task):
                     logger.warning(
                         "examples %d to %d have not come back from the executor after %.0f s, where tasks take %.1f s; "
-                        "they are sent a second time",
+                        "they are sent again",
                         task.first, task.last, time.monotonic() - task.sent, statistics.median(list(self._latencies)),
                     )  # fmt: skip
                     self._send(task)
@@ -111,14 +111,15 @@ class ExecutorStream(Stream):
             future.cancel()
 
     def _is_late(self, task: _Task) -> bool:
-        """Whether a task that was sent once takes much longer than those before it, which have come back."""
-        if task.attempts > 1 or len(self._latencies) < JUDGED_TASKS:
+        """Whether a task takes much longer than those that have come back; and each time twice as long."""
+        if len(self._latencies) < JUDGED_TASKS:
             return False
-        usual = statistics.median(list(self._latencies))
-        return time.monotonic() - task.sent > max(LATE * usual, LEAST_LATE_SECONDS)
+        patience = max(LATE * statistics.median(list(self._latencies)), LEAST_LATE_SECONDS)
+        return time.monotonic() - task.sent > patience * 2 ** (task.attempts - 1)
 
     def _send_again(self, task: _Task, error: BaseException) -> None:
-        if task.attempts >= MOST_ATTEMPTS:
+        task.losses += 1
+        if task.losses == MOST_LOSSES:
             raise self._failure(task, error) from error
         try:
             self._send(task)
@@ -201,7 +202,7 @@ class _Task:
         self.indices = indices
         self.first, self.last = min(indices), max(indices)
         self.futures: list[Future] = []
-        self.attempts = 0
+        self.attempts = self.losses = 0
         self.sent = 0.0  # when the last attempt was made
 
 
