@@ -1,5 +1,5 @@
 # What type checkers and editors see of __init__.py, which loads these names on first use; a test compares the two.
-from . import augment, layers, ops
+from . import augment, layers, ops, simulators
 from .engine.parameters import Parameter
 from .errors import GenomeFileError, ModelFileError, SimulatorError
 from .genomes.encoder import HaplotypeEncoder
@@ -9,6 +9,8 @@ from .genomes.scan import Scan
 from .model import Model, load, test
 from .multiset import MultisetBatch
 from .network import Network
+from .simulation.fill import simulate
+from .simulation.folder import Simulations
 from .simulation.source import simulate_example
 from .trainer import Trainer
 from .training import train
@@ -23,6 +25,7 @@ __all__ = [
     "Network",
     "Parameter",
     "Scan",
+    "Simulations",
     "SimulatorError",
     "Trainer",
     "augment",
@@ -30,7 +33,9 @@ __all__ = [
     "load",
     "ops",
     "read_haplotypes",
+    "simulate",
     "simulate_example",
+    "simulators",
     "test",
     "train",
 ]

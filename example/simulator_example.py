@@ -7,6 +7,9 @@ import msprime
 import numpy as np
 
 from definetti_np import HaplotypeEncoder
+from definetti_np.simulators import small_blocks
+
+small_blocks()  # msprime is faster for short regions, and simulates the same
 
 HAPLOTYPES = 198  # the size of the 1000 Genomes CEU sample
 SNPS = 24

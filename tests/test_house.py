@@ -29,12 +29,13 @@ FLOORS = [
     "ops simulation",
     "engine files genomes logs",
     "kernels losses seeds summary",
-    "specs context augment multiset interruption cores process numba_threads checks errors",
+    "specs context augment multiset interruption cores process numba_threads simulators checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = set(
     "simulation files genomes specs context augment multiset losses seeds logs training settings run".split()
 )
+WITHOUT_NUMBA |= {"simulators"}
 
 
 def room_of(path):

@@ -473,3 +473,18 @@ def test_import__of_genomes_loads_no_numba_and_no_cyvcf2():
     statement = "from definetti_np import read_haplotypes, HaplotypeEncoder, Scan, Haplotypes"
     assert not {"numba", "llvmlite", "cyvcf2", "tskit", "msprime", "matplotlib"} & modules_after(statement)
     assert definetti_np.Scan is Scan
+
+
+def test_store__simulations_are_those_of_one_encoder(tmp_path):
+    folder, other = tmp_path / "sims", dataclasses.replace(ENCODER, distance_scale=1e-3)
+    definetti_np.simulate(
+        labelled, ENCODER.shape, (2,), folder, seed=5, stop=12, sim_threads=0, logfile=None, encoder=ENCODER
+    )
+    stored = train_short(labelled, encoder=ENCODER, simulations=folder)
+    assert (
+        stored.network.flat.weights.tobytes() == train_short(labelled, encoder=ENCODER).network.flat.weights.tobytes()
+    )
+    read = train_short(None, encoder=ENCODER, simulations=folder)
+    assert read.network.flat.weights.tobytes() == stored.network.flat.weights.tobytes()
+    with pytest.raises(ValueError, match="with encoder"):
+        train_short(labelled, encoder=other, simulations=folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -426,3 +428,11 @@ def check_classes(classes: Any, output_shape: Sequence[int]) -> tuple[str, ...] 
     if (len(classes),) != tuple(output_shape):
         raise ValueError(f"classes has {len(classes)} names, output_shape is {tuple(output_shape)}")
     return tuple(classes)
+
+
+def name_with_encoder(simulator: str, encoder: HaplotypeEncoder | LikeData | None) -> str:
+    """The name of a simulator for a store of simulations: with another encoder it gives other data."""
+    if encoder is None:
+        return simulator
+    description = json.dumps(encoder.as_dict() | {"data": encoder.digest()}, sort_keys=True)
+    return f"{simulator} with encoder {hashlib.sha256(description.encode()).hexdigest()[:16]}"

@@ -13,7 +13,7 @@ import multiprocessing
 import random
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -32,8 +32,9 @@ from ..interruption import Interrupted
 from ..losses import check_labels
 from ..multiset import as_floats, as_rows, distinct_rows
 from ..seeds import encoder_rng, example_seed
-from ..specs import Spec, shape_fits
+from ..specs import DataSpec, Spec, shape_fits
 
+ON_SIMULATOR_ERROR = ("raise", "redraw")
 MOST_DRAWS = 100  # of one example, before it counts as impossible
 JUDGED_DRAWS = 200  # so many draws, before the fraction that failed is judged
 MOST_REASONS = 50  # that are counted apart, because a simulator may put numbers into its reasons
@@ -151,19 +152,20 @@ class ExampleSource:
     """Simulates the examples of a run and checks every one of them.
 
     `on_error` is "raise", or "redraw" to draw an example again, with its next seed, where the simulator raises or
-    returns NaN or infinite values, or where what it returns has too few SNPs for the `encoder`.
+    returns NaN or infinite values, or where what it returns has too few SNPs for the `encoder`. The simulator is None
+    where all examples are in a store.
     """
 
-    simulator: Callable
+    simulator: Callable | None
     seed: int
-    spec: Spec
+    spec: Spec | DataSpec
     loss: str | None
     on_error: str = "raise"
     encoder: Any = None
 
     @functools.cached_property
     def _generator(self) -> bool | str:
-        return takes_generator(self.simulator)
+        return self.simulator is not None and takes_generator(self.simulator)
 
     def example(self, index: int) -> Example:
         """Simulate example `index`.
@@ -185,6 +187,8 @@ class ExampleSource:
                     raise SimulatorError(f"{error}\nAll {MOST_DRAWS} draws of this example failed.") from None
 
     def _draw(self, index: int, redraws: list[str]) -> Example:
+        if self.simulator is None:
+            raise RuntimeError(f"there is no simulator for example {index}")
         attempt = len(redraws)
         seed = example_seed(self.seed, index, attempt)
         owner = process.owner()
@@ -250,6 +254,14 @@ class ExampleSource:
         return rows, counts, label
 
 
+def check_on_error(choice: str) -> str:
+    """Return what is to be done where a simulator fails, or raise an error that names the argument."""
+    if choice not in ON_SIMULATOR_ERROR:
+        choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
+        raise ValueError(f"on_simulator_error: unknown choice {choice!r}; choose from {choices}")
+    return choice
+
+
 def shorten(text: str) -> str:
     """Leave the middle of a very long text out: an error may hold all of somebody's data."""
     if len(text) <= MOST_CHARACTERS:
@@ -292,7 +304,11 @@ class Redraws:
         SimulatorError
             If they are too many now.
         """
-        for reason in (reason for example in examples for reason in example.redraws):
+        self.count_reasons((reason for example in examples for reason in example.redraws), total)
+
+    def count_reasons(self, reasons: Iterable[str], total: int) -> None:
+        """Count the reasons of draws that failed; see `count`."""
+        for reason in reasons:
             known = reason in self.counts or len(self.counts) < MOST_REASONS
             key = reason if known else OTHER_REASONS
             self.counts[key] = self.counts.get(key, 0) + 1
