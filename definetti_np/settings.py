@@ -12,6 +12,7 @@ from .checks import as_bool, as_integer, as_positive_number, name_of, qualified_
 from .context import Context
 from .files.checkpoint import Checkpoints
 from .files.paths import as_path, check_distinct_paths, check_parent, check_text_file, model_path
+from .genomes.encoder import check_classes, check_encoder, name_with_encoder
 from .losses import check_accuracy, check_loss
 from .seeds import check_seed
 from .simulation.source import ExampleSource, check_on_error, takes_generator
@@ -59,6 +60,8 @@ class TrainSettings:
     resume: bool
     training_summary: Path | None
     logfile: str | Path | None
+    encoder: Any = None
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def checked(
@@ -88,6 +91,8 @@ class TrainSettings:
         on_simulator_error: Any,
         simulations: Any,
         simulations_version: Any,
+        encoder: Any = None,
+        classes: Any = None,
         **stream_arguments: Any,
     ) -> TrainSettings:
         """Check the arguments of `train`; those that are not named here are `StreamSettings.checked`'s.
@@ -110,6 +115,7 @@ class TrainSettings:
         has_own_seed = seed is not None
         if store is not None and store.found is not None and seed is None:
             seed = store.found.seed
+        check_encoder(encoder, spec.input_shape)
         check_loss(loss, spec)
         check_accuracy(accuracy)
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
@@ -148,6 +154,8 @@ class TrainSettings:
             **_check_files(save_path, checkpoint_every, resume),
             training_summary=_check_summary(training_summary),
             logfile=logfile,
+            encoder=encoder,
+            classes=check_classes(classes, spec.output_shape),
         )
         check_distinct_paths(settings.files())
         return settings
@@ -167,6 +175,7 @@ class TrainSettings:
             "seed": self.seed,
             "simulator": self.simulator_name,
             "on_simulator_error": self.on_simulator_error,
+            **({} if self.encoder is None else {"encoder": self.encoder.as_dict() | {"data": self.encoder.digest()}}),
         }
 
     @property
@@ -174,7 +183,7 @@ class TrainSettings:
         """The name of the simulator, also of one that has made a store and is not there."""
         if self.simulator is None and self.store is not None and self.store.found is not None:
             return self.store.found.simulator
-        return qualified_name(self.simulator)
+        return name_with_encoder(qualified_name(self.simulator), self.encoder)
 
     def open_store(self) -> Store | None:
         """Open the store of simulations, if there is to be one."""
@@ -184,7 +193,9 @@ class TrainSettings:
 
     def source(self) -> ExampleSource:
         """What simulates an example."""
-        return ExampleSource(self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error)
+        return ExampleSource(
+            self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error, self.encoder
+        )
 
     def checkpoints(self) -> Checkpoints | None:
         """The checkpoints beside the model; None without a save_path."""
