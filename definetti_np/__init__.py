@@ -27,7 +27,7 @@ _MODULE_OF = {
     "train": "training",
 }
 
-_MODULES = ("augment", "layers", "ops", "simulators")
+_MODULES = ("diagnostics", "augment", "layers", "ops", "simulators")
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])
 __version__ = "0.1.0"

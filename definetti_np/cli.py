@@ -246,7 +246,8 @@ def _examples(path: str, number: int, seed: int) -> Iterator[Example]:
     shapes = value["input_shape"], value["output_shape"]
     spec: Spec
     if value["network_function"] is None:
-        spec = network_spec(*shapes, value["phi_net"], value["g"], value["h_net"])
+        named = {name: value[name] for name in ("label_range", "label_names")}
+        spec = network_spec(*shapes, value["phi_net"], value["g"], value["h_net"], **named)
     else:
         spec = function_spec(*shapes, value["network_function"])
     loss = check_loss(value["loss"], spec)

@@ -1,4 +1,4 @@
-"""Heads: last layers of h_net that describe a posterior of continuous labels; what they are called and how large they are.
+"""Heads: last layers of h_net that describe a posterior of continuous labels; their names and sizes.
 
 What they compute is in posteriors/, under the same names. Labels are scaled by the box of the prior, `label_range`, so
 that labels of any size are fine.
@@ -22,7 +22,7 @@ RANGE_TOLERANCE = 1e-6  # of the width of a box: how far outside of it a label m
 
 @dataclass(frozen=True)
 class HeadSpec(ABC):
-    """A head for N labels: what follows its name in the layer list, and how many numbers the dense layer before it makes.
+    """A head for N labels: its arguments in the layer list, and how many numbers the dense layer before it makes.
 
     Attributes
     ----------
@@ -57,6 +57,10 @@ class HeadSpec(ABC):
         """The shapes of the parameters of its own, which are the same for all datasets, by role."""
         return {}
 
+    def draw(self, role: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """The initial values of a parameter of its own."""
+        raise NotImplementedError(role)
+
 
 class QuantilesSpec(HeadSpec):
     """Quantiles of each label."""
@@ -71,8 +75,8 @@ class QuantilesSpec(HeadSpec):
         steps = np.diff([0.0, *map(float, arguments), 1.0]) if are_numbers else np.zeros(1)
         if not arguments or not (steps > 0).all() or len(arguments) > MOST_ARGUMENTS:
             raise ValueError(
-                f"{where}: quantiles must be ascending numbers between 0 and 1, such as ('quantiles', 0.05, 0.5, 0.95), "
-                f"got {arguments!r}"
+                f"{where}: quantiles must be ascending numbers between 0 and 1, such as "
+                f"('quantiles', 0.05, 0.5, 0.95), got {arguments!r}"
             )
         return tuple(map(float, arguments))
 
@@ -124,7 +128,7 @@ class SplineSpec(HeadSpec):
     kind = "spline"
     needs_range = True
     layers: ClassVar[int] = 2
-    nodes: ClassVar[int] = 64
+    nodes: ClassVar[int] = 48
 
     @classmethod
     def check_arguments(cls, arguments: tuple, where: str) -> tuple:
@@ -150,16 +154,25 @@ class SplineSpec(HeadSpec):
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.layers):
             shapes[f"labels.{layer}"] = (self.labels, self.labels * self.nodes)
+            shapes[f"start.{layer}"] = (self.labels * self.nodes,)
             shapes[f"weight.{layer}.0"] = (self.nodes, self.nodes)
             shapes[f"bias.{layer}.0"] = (self.nodes,)
             shapes[f"weight.{layer}.1"] = (self.nodes, 3 * self.bins + 1)
             shapes[f"bias.{layer}.1"] = (3 * self.bins + 1,)
         return shapes
 
+    def draw(self, role: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Nodes that bend at places all over the box, hidden ones as He et al. (2015), and nearly straight splines."""
+        name, _, number = role.partition(".")
+        if name == "start":
+            return rng.uniform(-1, 1, shape)
+        if name == "bias":
+            return np.zeros(shape)
+        deviation = {"labels": 1.0, "weight": (2 / shape[0]) ** 0.5}[name]
+        return rng.uniform(-1, 1, shape) * 3**0.5 * (0.1 if number.endswith(".1") else 1) * deviation
 
-HEADS: dict[str, type[HeadSpec]] = {
-    spec.kind: spec for spec in (QuantilesSpec, GaussianSpec, MixtureSpec, SplineSpec)
-}
+
+HEADS: dict[str, type[HeadSpec]] = {spec.kind: spec for spec in (QuantilesSpec, GaussianSpec, MixtureSpec, SplineSpec)}
 
 
 def _one_integer(kind: str, noun: str, arguments: tuple, where: str, *, minimum: int) -> tuple[int]:
@@ -183,6 +196,12 @@ class LabelBox:
         """Check the arguments of these names."""
         return cls(_check_names(label_names, labels), _check_ranges(label_range, labels))
 
+    def as_dict(self) -> dict:
+        """What a model file stores of it."""
+        has_names = self.names != _check_names(None, len(self.names))
+        stored = {"label_range": self.ranges, "label_names": self.names if has_names else None}
+        return {name: value for name, value in stored.items() if value is not None}
+
     @property
     def low(self) -> np.ndarray:
         """(N,); -1 where there is no range, so that labels stay as they are."""
@@ -202,9 +221,10 @@ class LabelBox:
         if len(outside):
             b, i = outside[0]
             where = f"{name}[{b}]" if np.ndim(labels) > 1 else name
+            value = float(np.atleast_2d(labels)[b, i])
             raise ValueError(
-                f"{where} is outside of label_range: {self.names[i]} is {float(np.atleast_2d(labels)[b, i]):g}, its range "
-                f"is {self.ranges[i]}; widen label_range, or correct the simulator"
+                f"{where} is outside of label_range: {self.names[i]} is {value:g}, its range is {self.ranges[i]}; "
+                "widen label_range, or correct the simulator"
             )
 
 

@@ -6,18 +6,32 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .checks import name_of
+from .heads import HEADS, LabelBox
 from .specs import Spec
 
 FINAL_LAYER_OF_LOSS = {"cross-ent": "softmax", "l2": "matmul"}  # of the layer lists, by loss
 LOSSES = tuple(FINAL_LAYER_OF_LOSS)
+DEFAULT_LOSS, DEFAULT_ACCURACY = "cross-ent", "classification"  # of `train`, in whose place a head puts its own
+LOSSES_OF_HEADS = tuple(sorted({head.loss for head in HEADS.values()}))
 ACCURACIES = ("classification", None)
 LABEL_SUM_TOLERANCE = 1e-4
 
 
 def check_loss(loss: str | Callable, spec: Spec) -> str | Callable:
-    """Return the loss if it is a function, or is known and fits the last layer of the network."""
+    """Return the loss if it is a function, or is known and fits the last layer of the network; a head has its own."""
+    if spec.head is not None:
+        if loss not in (DEFAULT_LOSS, spec.head.loss):
+            raise ValueError(
+                f"loss: an h_net that ends in {spec.head.kind!r} has its own loss, {spec.head.loss!r}; leave loss out, "
+                f"got {name_of(loss)!r}"
+            )
+        return spec.head.loss
     if callable(loss):
         return loss
+    if isinstance(loss, str) and loss in LOSSES_OF_HEADS:
+        kinds = ", ".join(repr(kind) for kind, head in HEADS.items() if head.loss == loss)
+        raise ValueError(f"loss {loss!r} needs an h_net that ends in one of {kinds}, got {spec.final_layer!r}")
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss: unknown loss {loss!r}; choose from {LOSSES}, or give a function")
     if spec.final_layer not in (None, FINAL_LAYER_OF_LOSS[loss]):
@@ -35,8 +49,15 @@ def check_accuracy(accuracy: str | Callable | None) -> str | Callable | None:
     return accuracy
 
 
-def check_labels(labels: np.ndarray, loss: str | Callable | None, name: str) -> None:
-    """Raise a ValueError if labels (..., N) are no distributions under "cross-ent"."""
+def accuracy_of(accuracy: str | Callable | None, spec: Spec) -> str | Callable | None:
+    """The accuracy, and in place of the default one that of a head: its loss."""
+    return None if spec.head is not None and accuracy == DEFAULT_ACCURACY else accuracy
+
+
+def check_labels(labels: np.ndarray, loss: str | Callable | None, name: str, box: LabelBox | None = None) -> None:
+    """Raise a ValueError if labels (..., N) are no distributions under "cross-ent", or outside of a box."""
+    if box is not None:
+        box.check(labels, name)
     if loss != "cross-ent":
         return
     if (labels < 0).any() or (abs(labels.sum(axis=-1, dtype=np.float64) - 1) > LABEL_SUM_TOLERANCE).any():

@@ -31,6 +31,8 @@ from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
+from .posteriors.classes import ClassPosterior
+from .posteriors.posterior import Posterior
 from .scanner import predict_centers
 from .specs import context_of_rows, function_spec, network_spec
 from .summary import describe_choice, layer_table
@@ -57,6 +59,8 @@ class Model:
         The `HaplotypeEncoder` that it was trained with, or None.
     classes
         The names of what it predicts, or None.
+    last_check
+        What `diagnostics.check` found when it last looked, in short, or None.
     """
 
     def __init__(
@@ -76,10 +80,19 @@ class Model:
         check_encoder(encoder, network.spec.input_shape)
         self.encoder = encoder
         self.classes = check_classes(classes, network.prediction_shape)
+        self.last_check: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         training = f"loss={describe_choice(self.loss)}, seed={self.seed}, batches_trained={self.batches_trained}"
-        return f"Model({training}) of\n{self.network}"
+        return f"Model({training}) of\n{self.network}{self._checked_when()}"
+
+    def _checked_when(self) -> str:
+        """What is known of its posteriors, where it has any that a check has looked at."""
+        if self.last_check is None:
+            return ""
+        result = "passed" if self.last_check["passed"] else "failed"
+        when, examples = self.last_check["date"], self.last_check["examples"]
+        return f"\n    posteriors checked on {when} on {examples} examples: {result}"
 
     def summary(self) -> str:
         """The table of its layers, with the shape that each makes of a dataset and its number of parameters.
@@ -111,8 +124,8 @@ class Model:
         Returns
         -------
         (B, N) float32
-            Posterior probabilities of a softmax network, estimates of a matmul network; what a network function
-            returns, (B, M). NaN for a centre with too few SNPs.
+            Posterior probabilities of a softmax network, estimates of a matmul network, the means of a head's
+            posteriors; what a network function returns, (B, M). NaN for a centre with too few SNPs.
 
         Raises
         ------
@@ -127,14 +140,54 @@ class Model:
                 return predict_centers(self.network, self._needed_encoder(), data, centers)
         if centers is not None:
             raise ValueError(f"centers are for Haplotypes, got data of {type(data).__name__}")
-        predictions = [np.empty((0, *self.network.prediction_shape), self.network.dtype)]
+        empty = np.empty((0, *self.network.prediction_shape), self.network.dtype)
+        return self._compute(data, threads, self.network.predict_batch, empty)
+
+    def posterior(
+        self, data: Iterable[np.ndarray] | MultisetBatch, threads: int | None = None
+    ) -> Posterior | ClassPosterior:
+        """The posterior of the label of each dataset.
+
+        Parameters
+        ----------
+        data
+            Array (B, n, W[, C]), sequence of B arrays (n, W[, C]), or MultisetBatch; as for `predict`.
+        threads
+            Number of threads, None for every core of this process; the result does not depend on it.
+
+        Returns
+        -------
+        Posterior or ClassPosterior
+            That of a head, whose `mean` is what `predict` returns; or the probabilities of a softmax network.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the data does not fit the network, or this has no posterior: it ends in matmul, or is a function.
+        """
+        threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
+        network = self.network
+        if network.head is not None:
+            empty = np.empty((0, network.head.spec.outputs), network.dtype)
+            return network.posterior_of(self._compute(data, threads, lambda b: network.compute(b).array, empty))
+        if not network.spec.ends_in_softmax:
+            raise ValueError(
+                "the model gives estimates, and no posterior; train an h_net that ends in ('softmax',), or for "
+                "continuous labels in a head such as ('spline', 10)"
+            )
+        names = self.classes or tuple(f"class {i}" for i in range(network.prediction_shape[0]))
+        return ClassPosterior(self.predict(data, threads), names)
+
+    def _compute(self, data: Any, threads: int, compute: Callable, empty: np.ndarray) -> np.ndarray:
+        """What a function computes of the batches that data is made of; `empty` is what it computes of none."""
+        parts = [empty]
         workspace = Workspace()
         with kernel_threads(threads):
             for first, part in self._parts_of(data):
                 with workspace.use():
                     batch = self.network.as_batch(part, first=first)
-                    predictions.append(self.network.predict_batch(batch).copy())
-        return np.concatenate(predictions)
+                    parts.append(compute(batch).copy())
+        return np.concatenate(parts)
 
     def scan(
         self,
@@ -263,6 +316,8 @@ class Model:
             description["encoder"] = self.encoder.as_dict()
         if self.classes is not None:
             description["classes"] = list(self.classes)
+        if self.last_check is not None:
+            description["last_check"] = self.last_check
         write_model(path, description, dict(self.network.parameters))
 
 
@@ -312,6 +367,7 @@ def load(
                 encoder=None if header.get("encoder") is None else HaplotypeEncoder.from_dict(header["encoder"]),
                 classes=header.get("classes"),
             )
+            model.last_check = _check_of(header)
         for name, array in network.parameters.items():
             stored.read(name, out=array)
     return model
@@ -361,6 +417,16 @@ def _context(path, description: dict, context: Sequence | None) -> Context:
     except ValueError as error:
         raise ModelFileError(f"{path}: {error}") from None
     return given
+
+
+def _check_of(header: dict) -> dict[str, Any] | None:
+    """What a file says of the last check: a dict of numbers, texts and the like."""
+    found = header.get("last_check")
+    if found is not None and not (
+        isinstance(found, dict) and not any(isinstance(v, (dict, list)) for v in found.values())
+    ):
+        raise TypeError("last_check is no dict of numbers")
+    return found
 
 
 def _is_function(loss) -> bool:

@@ -1,5 +1,6 @@
 """Permutation-invariant networks, from layer lists, h(g(Phi(x_1), ..., Phi(x_n))), or from a function."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,10 +15,12 @@ from .context import Context
 from .engine.assembly import assemble_datasets
 from .engine.context import compute_context
 from .engine.features import RowFeatures, contiguous
-from .engine.parameters import Binding, FlatParameters, Key, Tracer
+from .engine.parameters import Binding, FlatParameters, Key, Tracer, binding_of
 from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch, as_floats
+from .posteriors.heads import make_head
+from .posteriors.posterior import Posterior
 from .seeds import check_seed, weights_rng
 from .specs import LayerSpec, NetworkSpec, PoolingSpec, Spec, context_of_rows, function_spec, network_spec, shape_fits
 from .summary import describe_network
@@ -40,12 +43,19 @@ class Network:
         The symmetric function: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``; or a list
         of several, whose results become channels one after another.
     h_net
-        Layers applied to the pooled features, the last one ``("matmul",)`` or ``("softmax",)``.
+        Layers applied to the pooled features, the last one ``("matmul",)``, ``("softmax",)``, or a head that describes
+        a posterior of continuous labels: ``("quantiles", q1, ...)``, ``("gaussian",)``, ``("mixture", K)`` or
+        ``("spline", bins)``; see docs/posteriors.md.
     context
         Numbers of the whole dataset at each position, which every row gets as further channels: a list of
         ``("distinct", w1, ...)``, ``("effective", w1, ...)``, ``("frequency",)``, ``("ld", a1, ...)``,
         ``("four_gametes", a1, ...)``, ``("moments", m1, ...)``, and functions of a dataset's distinct rows,
         ``(rows (U, W, C), counts (U,)) -> (W, k)``; see docs/context.md.
+    label_range
+        The lowest and the highest value of each number of a label, ``[(low, high), ...]``, of a head: by it labels are
+        scaled, and a spline needs it.
+    label_names
+        The names of the numbers of a label, of a head.
     seed
         Seed of the initial weights; None draws one.
     dtype
@@ -66,11 +76,14 @@ class Network:
         h_net: Sequence[Sequence],
         *,
         context: Sequence | Context = (),
+        label_range: Sequence | None = None,
+        label_names: Sequence[str] | None = None,
         seed: int | None = None,
         dtype: DTypeLike = np.float32,
     ):
         checked_context = context_of_rows(context, input_shape)
-        spec = network_spec(input_shape, output_shape, phi_net, g, h_net, checked_context)
+        named = {"label_range": label_range, "label_names": label_names}
+        spec = network_spec(input_shape, output_shape, phi_net, g, h_net, checked_context, **named)
         self._build(spec, LayerLists(spec), checked_context, seed, dtype)
 
     @classmethod
@@ -137,6 +150,7 @@ class Network:
     ) -> None:
         context.check_functions()
         self.spec = spec
+        self.head = None if spec.head is None or spec.box is None else make_head(spec.head, spec.box)
         self.context = context
         self.network_function = function
         self.dtype = np.dtype(dtype)
@@ -197,7 +211,7 @@ class Network:
         return describe_network(self.spec, self.parameters, seed=self.seed, dtype=self.dtype)
 
     def __call__(self, data: Iterable[np.ndarray] | MultisetBatch) -> np.ndarray:
-        """Predict: posterior probabilities after softmax, estimates after matmul, (B, N).
+        """Predict: posterior probabilities after softmax, estimates after matmul, posterior means of a head, (B, N).
 
         A network made of a function predicts what the function returns, (B, M). `data` is an array (B, n, W[, C]), a
         sequence of arrays (n, W[, C]), or a MultisetBatch. All of it is computed at once; `Model.predict` bounds the
@@ -208,8 +222,26 @@ class Network:
     def predict_batch(self, batch: MultisetBatch) -> np.ndarray:
         """Predict from a batch that `as_batch` has made, (B, N)."""
         with np.errstate(all="ignore"):  # a probability of 0 is an underflow
-            prediction = self.compute(batch).array
-            return np.exp(prediction) if self.spec.ends_in_softmax else prediction
+            return self.predictions_of(self.compute(batch).array)
+
+    def predictions_of(self, outputs: np.ndarray) -> np.ndarray:
+        """What is predicted, (B, N), of what `compute` returns."""
+        if self.head is not None:
+            return self.posterior_of(outputs).mean().astype(self.dtype)
+        return np.exp(outputs) if self.spec.ends_in_softmax else outputs
+
+    def posterior_of(self, numbers: np.ndarray) -> Posterior:
+        """The posterior that a head makes of what `compute` returns, (B, M)."""
+        if self.head is None:
+            raise ValueError(f"a network that ends in {self.spec.final_layer!r} has no head")
+        return self.head.posterior(numbers, {role: tensor.array for role, tensor in self.head_parameters().items()})
+
+    def head_parameters(self) -> Mapping[str, Tensor]:
+        """The parameters of the head's own, by role."""
+        name = f"h.{len(cast(NetworkSpec, self.spec).h_net) - 1}"
+        return (
+            {role: self.flat.by_name[f"{name}.{role}"] for role in self.spec.head.parameters} if self.spec.head else {}
+        )
 
     def compute(self, batch: MultisetBatch, log: list | None = None, context: np.ndarray | None = None) -> Tensor:
         """The output (B, N) as a constant; operations write what they compute of whole datasets to the log.
@@ -225,7 +257,10 @@ class Network:
             return function(*arguments)
 
     def forward(self, batch: MultisetBatch) -> Tensor:
-        """The output (B, N) as a Tensor to differentiate: log-probabilities after softmax, else estimates."""
+        """The output (B, N) as a Tensor to differentiate: log-probabilities after softmax, else estimates.
+
+        That of a head, (B, M), is what describes its posterior.
+        """
         tensors: dict[Key, Tensor] = {key: self.flat.by_name[name] for key, name in self._names.items()}
         with Binding(tensors, training=True).active() as binding:
             out = self._call(batch)
@@ -332,6 +367,7 @@ class LayerLists:
         self._specs, self._poolings, self._ends_in_softmax = spec.layers, spec.poolings, spec.ends_in_softmax
         self.features_per_row = spec.features_per_row
         self._layers = [_layer(s) for s in spec.layers]
+        self._head = spec.head
         number = len(spec.phi_layers)
         self._phi, self._h = Sequential(self._layers[:number]), Sequential(self._layers[number:])
 
@@ -339,6 +375,14 @@ class LayerLists:
         """Use each parameter once, in order."""
         for layer, spec in zip(self._layers, self._specs, strict=True):
             layer.parameters(spec.weight_shape)
+        self._use_head()
+
+    def _use_head(self) -> None:
+        """Use the parameters of a head, which are those of the last layer too."""
+        if self._head is not None:
+            owner = self._layers[-1]
+            for role, shape in self._head.parameters.items():
+                binding_of(owner).tensor(owner, role, shape, functools.partial(self._head.draw, role))
 
     def __call__(self, x: RowFeatures) -> Tensor:
         """Log-probabilities or estimates (B, N)."""
@@ -365,6 +409,7 @@ class LayerLists:
     def finish(self, pooled: Tensor) -> Tensor:
         """h of what is pooled: log-probabilities or estimates (B, N)."""
         out = self._h(pooled)
+        self._use_head()
         return ops.log_softmax(out) if self._ends_in_softmax else out
 
 

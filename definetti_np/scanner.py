@@ -123,7 +123,7 @@ def _predict_shared(
         ends = _pool(network, lists, table, starts + snps - reach, reach, workspace, is_end=True)
         parts[:, -1] = ends[:, 0]
     predictions = network.apply(lists.finish, Tensor(parts), dtype=network.dtype).array
-    return np.exp(predictions) if network.spec.ends_in_softmax else predictions
+    return network.predictions_of(predictions)
 
 
 def _pool(

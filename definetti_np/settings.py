@@ -13,7 +13,7 @@ from .context import Context
 from .files.checkpoint import Checkpoints
 from .files.paths import as_path, check_distinct_paths, check_parent, check_text_file, model_path
 from .genomes.encoder import check_classes, check_encoder, name_with_encoder
-from .losses import check_accuracy, check_loss
+from .losses import accuracy_of, check_accuracy, check_loss
 from .seeds import check_seed
 from .simulation.source import ExampleSource, check_on_error, takes_generator
 from .simulation.store import Store, StoreSettings
@@ -93,6 +93,8 @@ class TrainSettings:
         simulations_version: Any,
         encoder: Any = None,
         classes: Any = None,
+        label_range: Any = None,
+        label_names: Any = None,
         **stream_arguments: Any,
     ) -> TrainSettings:
         """Check the arguments of `train`; those that are not named here are `StreamSettings.checked`'s.
@@ -106,8 +108,12 @@ class TrainSettings:
         context = context_of_rows(context, input_shape)
         context.check_functions()
         if network_function is None:
-            spec = network_spec(input_shape, output_shape, phi_net, g, h_net, context)
+            named = {"label_range": label_range, "label_names": label_names}
+            spec = network_spec(input_shape, output_shape, phi_net, g, h_net, context, **named)
         else:
+            for name, value in (("label_range", label_range), ("label_names", label_names)):
+                if value is not None:
+                    raise ValueError(f"{name} is for an h_net that ends in a head, got a network_function")
             spec = function_spec(input_shape, output_shape, network_function, context)
         store = StoreSettings.of_training(simulations, simulations_version, simulator)
         if store is None or simulator is not None:
@@ -116,8 +122,8 @@ class TrainSettings:
         if store is not None and store.found is not None and seed is None:
             seed = store.found.seed
         check_encoder(encoder, spec.input_shape)
-        check_loss(loss, spec)
-        check_accuracy(accuracy)
+        loss = check_loss(loss, spec)
+        accuracy = accuracy_of(check_accuracy(accuracy), spec)
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
         batch_size = as_integer(batch_size, "batch_size", minimum=1)
         streams = StreamSettings.checked(**stream_arguments)

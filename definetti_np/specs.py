@@ -16,9 +16,11 @@ from typing import ClassVar
 
 from .checks import as_integer, as_positive_number, check_k, check_width, name_of
 from .context import Context, check_context
+from .heads import HEADS, HeadSpec, LabelBox
 
 HIDDEN_LAYERS = {"conv": ("width", "channels"), "fc": ("nodes",)}
 FINAL_LAYERS = ("matmul", "softmax")
+LAST_LAYERS = (*FINAL_LAYERS, *HEADS)
 POOLINGS = ("max", "sort", "top_k", "moments")
 MOST_LAYERS = 1000  # of a list, and orders of moments, because a file may list a million of them in little space
 LARGEST_ROW = 2**24  # values; a network function is called on rows to find its layers, and a file may ask for larger
@@ -34,11 +36,14 @@ class LayerSpec:
     name: str
     kind: str
     weight_shape: tuple[int, ...]
+    own_parameters: tuple[tuple[str, tuple[int, ...]], ...] = ()  # of a head, by role
 
     def parameter_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Pairs of the name and the shape of its parameters."""
         yield f"{self.name}.weight", self.weight_shape
         yield f"{self.name}.bias", self.weight_shape[-1:]
+        for role, shape in self.own_parameters:
+            yield f"{self.name}.{role}", shape
 
     def output(self, positions: int) -> tuple[int, int]:
         """The positions and channels of its output for an input of so many positions."""
@@ -70,6 +75,8 @@ class Spec(ABC):
     input_shape: tuple
     output_shape: tuple[int]
     context: Context
+    head: HeadSpec | None = None
+    box: LabelBox | None = None
     _file_fields: ClassVar[tuple[str, ...]]
 
     @property
@@ -116,7 +123,9 @@ class Spec(ABC):
     def as_dict(self) -> dict:
         """What a model file stores of it; of a context only where there is one, as before there were any."""
         stored = {field: getattr(self, field) for field in self._file_fields}
-        return {**stored, "context": self.context.as_tuple()} if self.context else stored
+        if self.context:
+            stored["context"] = self.context.as_tuple()
+        return {**stored, **self.box.as_dict()} if self.box else stored
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,7 @@ class DataSpec:
 
     fewest_rows = 1
     context = Context()
+    box = None
 
     @property
     def row_shape(self) -> tuple[int, int]:
@@ -156,6 +166,8 @@ class NetworkSpec(Spec):
     poolings: tuple[PoolingSpec, ...]
     h_layers: tuple[LayerSpec, ...]
     context: Context = Context()
+    head: HeadSpec | None = None
+    box: LabelBox | None = None
 
     is_invariant = True
     _file_fields = ("input_shape", "output_shape", "phi_net", "g", "h_net")
@@ -174,7 +186,7 @@ class NetworkSpec(Spec):
 
     @property
     def final_layer(self) -> str:
-        """The kind of the last layer, "softmax" or "matmul"."""
+        """The kind of the last layer, "softmax", "matmul" or that of a head."""
         return self.h_layers[-1].kind
 
     @property
@@ -260,6 +272,9 @@ def network_spec(
     g: Sequence,
     h_net: Sequence,
     context: Sequence | Context = (),
+    *,
+    label_range: Sequence | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> NetworkSpec:
     """Check the description of a network and work out its dimensions.
 
@@ -270,11 +285,13 @@ def network_spec(
     output_shape
         ``(N,)``.
     phi_net, h_net
-        Layer lists before and after the pooling; `h_net` ends in ``("matmul",)`` or ``("softmax",)``.
+        Layer lists before and after the pooling; `h_net` ends in ``("matmul",)``, ``("softmax",)`` or a head.
     g
         ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``, or a list of several.
     context
         What the rows get as further channels: see `definetti_np.context`.
+    label_range, label_names
+        The box and the names of the labels of a head.
 
     Raises
     ------
@@ -284,17 +301,19 @@ def network_spec(
     input_shape = check_input_shape(input_shape)
     output_shape = check_output_shape(output_shape)
     phi_net = _check_list(phi_net, "phi_net", HIDDEN_LAYERS)
-    h_net = _check_list(h_net, "h_net", HIDDEN_LAYERS | {kind: () for kind in FINAL_LAYERS})
-    if not h_net or h_net[-1][0] not in FINAL_LAYERS:
+    h_net = _check_list(h_net, "h_net", HIDDEN_LAYERS | {kind: () for kind in LAST_LAYERS})
+    if not h_net or h_net[-1][0] not in LAST_LAYERS:
         last = repr(h_net[-1]) if h_net else "no layer"
-        raise ValueError(f"h_net must end in ('matmul',) or ('softmax',), got {last}")
+        raise ValueError(f"h_net must end in ('matmul',) or ('softmax',), got {last}; or in a head: ('gaussian',), ...")
+    head, box = _head(h_net[-1], output_shape[0], label_range, label_names)
     positions, channels = row_shape(input_shape)
     checked = check_context(context, positions, channels)
     phi_layers, dimensions = _hidden_layers("phi", phi_net, (positions, channels + checked.channels))
     poolings = _poolings(g, input_shape[0])
     dimensions = (dimensions[0], dimensions[1] * _values_per_feature(poolings))
     h_layers, dimensions = _hidden_layers("h", h_net[:-1], dimensions)
-    final = LayerSpec(f"h.{len(h_net) - 1}", h_net[-1][0], (math.prod(dimensions), output_shape[0]))
+    outputs, own = (output_shape[0], ()) if head is None else (head.outputs, tuple(head.parameters.items()))
+    final = LayerSpec(f"h.{len(h_net) - 1}", h_net[-1][0], (math.prod(dimensions), outputs), own)
     written = poolings[0].as_tuple() if len(poolings) == 1 else tuple(pooling.as_tuple() for pooling in poolings)
     return NetworkSpec(
         input_shape=input_shape,
@@ -306,7 +325,28 @@ def network_spec(
         poolings=poolings,
         h_layers=(*h_layers, final),
         context=checked.without_functions(),
+        head=head,
+        box=box,
     )
+
+
+def _head(layer: tuple, labels: int, label_range, label_names) -> tuple[HeadSpec | None, LabelBox | None]:
+    """The head that a last layer is, and the box of its labels."""
+    kind, *arguments = layer
+    if kind not in HEADS:
+        for name, value in (("label_range", label_range), ("label_names", label_names)):
+            if value is not None:
+                raise ValueError(
+                    f"{name} is for an h_net that ends in one of {', '.join(map(repr, HEADS))}, got {layer}"
+                )
+        return None, None
+    box = LabelBox.checked(label_range, label_names, labels)
+    if HEADS[kind].needs_range and box.ranges is None:
+        raise ValueError(
+            f"h_net: {layer} needs label_range=[(low, high), ...], the box of the prior, with a pair for each of the "
+            f"{labels} numbers of a label"
+        )
+    return HEADS[kind](tuple(arguments), labels), box
 
 
 def check_input_shape(input_shape: Sequence) -> tuple:
@@ -354,7 +394,7 @@ def _check_list(layers, name: str, allowed: dict[str, tuple[str, ...]]) -> tuple
         raise ValueError(f"{name} must have at most {MOST_LAYERS} layers, got {len(layers)}")
     checked = tuple(_checked_layer(layer, f"{name}[{i}]", allowed) for i, layer in enumerate(layers))
     for i, (kind, *_) in enumerate(checked):
-        if kind in FINAL_LAYERS and i < len(checked) - 1:
+        if kind in LAST_LAYERS and i < len(checked) - 1:
             raise ValueError(f"{name}[{i}]: {kind!r} can only be the last layer of h_net")
     return checked
 
@@ -362,10 +402,12 @@ def _check_list(layers, name: str, allowed: dict[str, tuple[str, ...]]) -> tuple
 def _checked_layer(layer, where: str, allowed: dict[str, tuple[str, ...]]) -> tuple:
     layer = _as_tuple(layer, where)
     kind = layer[0] if layer else None
-    if kind in FINAL_LAYERS and kind not in allowed:
+    if isinstance(kind, str) and kind in LAST_LAYERS and kind not in allowed:
         raise ValueError(f"{where}: {kind!r} can only be the last layer of h_net")
     if not isinstance(kind, str) or kind not in allowed:
         raise ValueError(f"{where}: unknown layer {kind!r}; choose from {', '.join(map(repr, allowed))}")
+    if kind in HEADS:
+        return (kind, *HEADS[kind].check_arguments(layer[1:], where))
     names = allowed[kind]
     if len(layer) != 1 + len(names):
         raise ValueError(f"{where}: {layer!r} must be ({', '.join([repr(kind), *names])}{',' * (not names)})")

@@ -13,7 +13,7 @@ from .engine.tensor import Tensor, backpropagate
 from .engine.workspace import Workspace
 from .invariance import check_context_functions, check_invariance
 from .kernels._jit import threads as kernel_threads
-from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
+from .losses import accuracy_of, check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import MultisetBatch, as_floats
 from .network import Network
 from .summary import describe_choice
@@ -32,7 +32,8 @@ class Trainer:
     network
         The network; its parameters are changed in place.
     loss
-        "cross-ent" for networks that end in softmax, "l2" for those that end in matmul; or a function
+        "cross-ent" for networks that end in softmax, "l2" for those that end in matmul, a head's own in place of
+        "cross-ent"; or a function
         ``loss(prediction, label)`` of a Tensor (B, M) and an array (B, N) that returns a Tensor with one number. The
         prediction is what the network computes: log-probabilities after softmax.
     accuracy
@@ -55,7 +56,7 @@ class Trainer:
     ):
         self.network = network
         self.loss = check_loss(loss, network.spec)
-        self.accuracy = check_accuracy(accuracy)
+        self.accuracy = accuracy_of(check_accuracy(accuracy), network.spec)
         shape, wanted = network.prediction_shape, network.spec.output_shape
         for argument, choice in (("loss", self.loss), ("accuracy", self.accuracy)):
             if isinstance(choice, str) and shape != wanted:
@@ -131,10 +132,15 @@ class Trainer:
         if self.accuracy is None:
             return loss
         if callable(self.accuracy):
-            return _as_number(self.accuracy(prediction.array.copy(), labels))
+            outputs = prediction.array.copy()
+            return _as_number(
+                self.accuracy(self.network.posterior_of(outputs).mean() if self.network.head else outputs, labels)
+            )
         return classification_accuracy(prediction.array, labels)
 
     def _loss_of(self, prediction: Tensor, labels: np.ndarray) -> Tensor:
+        if self.network.head is not None:
+            return self.network.head.loss(prediction, labels, self.network.head_parameters())
         if isinstance(self.loss, str):
             return LOSS_OPERATIONS[self.loss](prediction, labels)
         loss = self.loss(prediction, labels)
@@ -178,7 +184,7 @@ class Trainer:
         wanted = (datasets, *self.network.spec.output_shape)
         if labels.shape != wanted:
             raise ValueError(f"labels has shape {labels.shape}, expected {wanted}")
-        check_labels(labels, self.loss, "labels")
+        check_labels(labels, self.loss, "labels", self.network.spec.box)
         return labels
 
 

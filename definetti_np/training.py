@@ -64,6 +64,8 @@ def train(
     simulations_version: str | int | None = None,
     encoder: HaplotypeEncoder | LikeData | None = None,
     classes: Sequence[str] | None = None,
+    label_range: Sequence[tuple[float, float]] | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -91,13 +93,16 @@ def train(
         Symmetric function of the rows: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``;
         or a list of several, whose results become channels one after another.
     h_net
-        Layers after it, the last one ``("matmul",)`` or ``("softmax",)``.
+        Layers after it, the last one ``("matmul",)`` or ``("softmax",)``, or a head, which describes a posterior of
+        continuous labels: ``("quantiles", q1, q2, ...)``, ``("gaussian",)``, ``("mixture", K)`` or
+        ``("spline", bins)``; see docs/posteriors.md.
     network_function
         A network of your own: a function of features, written with `definetti_np.ops` and `definetti_np.layers`, that
         returns a Tensor (B, M); the documentation has examples. Then phi_net, g and h_net are ignored, and
         predictions are what it returns.
     loss
-        "cross-ent" with softmax (a network function ends in `ops.log_softmax`), "l2" with matmul; or a function
+        "cross-ent" with softmax (a network function ends in `ops.log_softmax`), "l2" with matmul; a head has its own,
+        "nll" or "pinball", which takes the place of "cross-ent"; or a function
         ``loss(prediction, label)`` of a Tensor (B, M) and an array (B, N) that returns a Tensor with one number.
     accuracy
         "classification" (largest prediction at the largest label), None for the loss, or a function
@@ -176,6 +181,11 @@ def train(
         around its middle are encoded. With ``encoder.like(haplotypes)`` they are masked as these data are before.
     classes
         The names of the numbers of a label, such as ``("flat", "hotspot")``; they are stored in the model.
+    label_range
+        The lowest and the highest value of each number of a label, ``[(low, high), ...]``, where h_net ends in a head:
+        the box of the prior. Labels are scaled by it, and a label outside of it ends training. A spline needs it.
+    label_names
+        The names of the numbers of a label, where h_net ends in a head, such as ``("log10 Ne", "growth")``.
 
     Returns
     -------
@@ -220,7 +230,7 @@ def train(
             Run(settings, trainer, stream, checkpoints, start).train(interruption)
         model = Model(
             trainer.network,
-            loss=loss,
+            loss=settings.loss,
             seed=settings.seed,
             batches_trained=settings.num_batches,
             encoder=None if encoder is None else encoder.plain(),

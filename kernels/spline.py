@@ -1,4 +1,4 @@
-"""Monotone rational-quadratic splines of the unit interval (Durkan et al. 2019, section 3.1), forward, backward and inverse.
+"""Monotone rational-quadratic splines of the unit interval (Durkan et al. 2019), forward, backward and inverse.
 
 R    numbers, each with a spline of its own
 K    bins of a spline
@@ -30,7 +30,7 @@ def spline_inverse(y: np.ndarray, parameters: np.ndarray, out: np.ndarray) -> No
 def spline_backward(
     gradient: np.ndarray, x: np.ndarray, parameters: np.ndarray, to_x: np.ndarray, to_parameters: np.ndarray
 ) -> None:
-    """Write the gradients of what `spline_forward` computes. gradient (R, 2), to_x as x, to_parameters as parameters."""
+    """Write the gradients of what `spline_forward` computes. gradient (R, 2), to_x (R,), to_parameters (R, P)."""
     _spline_backward(blocks_of(len(x), NUMBERS_PER_BLOCK), gradient, x, parameters, to_x, to_parameters)
 
 

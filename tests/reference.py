@@ -309,3 +309,53 @@ def gather_cells(rows, context, offsets, cells):
         b = next(b for b in range(len(context)) if offsets[b] <= u < offsets[b + 1])
         out.append([*rows[u, p], *context[b, p]])
     return np.array(out)
+
+
+def _spline_knots(parameters):
+    """Where the bins of one spline begin and end, in x and in y, and the slopes there."""
+    bins = (len(parameters) - 1) // 3
+    knots = []
+    for raw in (parameters[:bins], parameters[bins : 2 * bins]):
+        shares = np.exp(raw - raw.max()) / np.exp(raw - raw.max()).sum()
+        knots.append(np.concatenate([[0.0], np.cumsum(1e-3 + (1 - 1e-3 * bins) * shares)]))
+    slopes = 1e-3 + np.logaddexp(0, parameters[2 * bins :] + math.log(math.expm1(1 - 1e-3)))
+    return *knots, slopes
+
+
+def _spline(x, parameters):
+    across, up, slopes = _spline_knots(parameters)
+    k = min(max(int(np.searchsorted(across, x, side="right")) - 1, 0), len(across) - 2)
+    width, height = across[k + 1] - across[k], up[k + 1] - up[k]
+    s, z = height / width, (x - across[k]) / width
+    below = s + (slopes[k + 1] + slopes[k] - 2 * s) * z * (1 - z)
+    value = up[k] + height * (s * z * z + slopes[k] * z * (1 - z)) / below
+    rise = slopes[k + 1] * z * z + 2 * s * z * (1 - z) + slopes[k] * (1 - z) ** 2
+    return value, math.log(s * s * rise / below**2)
+
+
+def spline_forward(x, parameters):
+    return np.array([_spline(*pair) for pair in zip(x.astype(float), parameters.astype(float), strict=True)])
+
+
+def spline_inverse(y, parameters):
+    found = []
+    for value, row in zip(y.astype(float), parameters.astype(float), strict=True):
+        low, high = 0.0, 1.0
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if _spline(middle, row)[0] < value else (low, middle)
+        found.append((low + high) / 2)
+    return np.array(found)
+
+
+def spline_backward(gradient, x, parameters):
+    """By differences, so it is exact to about 1e-7."""
+    x, parameters, step = x.astype(float), parameters.astype(float), 1e-6
+    to_x = (spline_forward(x + step, parameters) - spline_forward(x - step, parameters)) / (2 * step)
+    to_parameters = np.zeros_like(parameters)
+    for j in range(parameters.shape[1]):
+        shift = np.zeros_like(parameters)
+        shift[:, j] = step
+        difference = spline_forward(x, parameters + shift) - spline_forward(x, parameters - shift)
+        to_parameters[:, j] = (gradient * difference).sum(axis=1) / (2 * step)
+    return (gradient * to_x).sum(axis=1), to_parameters

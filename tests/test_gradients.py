@@ -10,6 +10,7 @@ from definetti_np import MultisetBatch, Network, Trainer, ops
 from definetti_np.engine.features import RowFeatures
 from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
 from definetti_np.ops.dense_conv import LINEAR, RELU, conv_layer, dense_layer
+from definetti_np.ops.densities import mixture_size
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -221,3 +222,26 @@ def test_step__gradients_are_those_of_the_last_batch_alone():
     trainer.step(MultisetBatch.from_datasets(data), labels)
     np.testing.assert_array_equal(network.flat.gradients, first)
     assert first.any()
+
+
+@given(SEEDS, st.integers(2, 6), st.integers(1, 8))
+def test_rational_quadratic__gradient(seed, bins, number):
+    rng = np.random.default_rng(seed)
+    # At 0.37 no bin of small parameters ends within the step of the check.
+    parameters = 0.1 * rng.standard_normal((number, 3 * bins + 1))
+    check_gradient(ops.rational_quadratic, [rng.choice([0.37, 0.63], number), parameters], rng)
+
+
+@given(SEEDS, st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
+def test_mixture_log_density__gradient(seed, components, labels, datasets):
+    rng = np.random.default_rng(seed)
+    truth, size = rng.standard_normal((datasets, labels)), mixture_size(components, labels)
+    x = 0.5 * rng.standard_normal((datasets, size))
+    check_gradient(lambda t: ops.mixture_log_density(t, truth, components), [x], rng)
+
+
+@given(SEEDS, st.integers(1, 3), st.integers(1, 4))
+def test_pinball__gradient(seed, labels, datasets):
+    rng = np.random.default_rng(seed)
+    truth, x = rng.integers(0, 9, (datasets, labels)), rng.integers(0, 9, (datasets, 3 * labels)) + 0.5
+    check_gradient(lambda t: ops.pinball(t, truth, (0.1, 0.5, 0.8)), [x], rng)

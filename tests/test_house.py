@@ -23,17 +23,19 @@ FLOORS = [
     "__main__ cli",
     "training",
     "run",
+    "diagnostics",
     "settings model trainer",
     "scanner",
     "invariance network layers",
+    "posteriors",
     "ops simulation",
     "engine files genomes logs",
     "kernels losses seeds summary",
-    "specs context augment multiset interruption cores process numba_threads simulators checks errors",
+    "specs context heads augment multiset interruption cores process numba_threads simulators checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = set(
-    "simulation files genomes specs context augment multiset losses seeds logs training settings run".split()
+    "simulation files genomes specs context heads augment multiset losses seeds logs training settings run".split()
 )
 WITHOUT_NUMBA |= {"simulators"}
 
@@ -117,7 +119,7 @@ def test_kernels__jitted_functions_go_through_the_compile_policy(path):
 def test_kernels__have_a_legend_a_contract_and_a_twin(path):
     assert re.search(r"^[A-Z]    ", ast.get_docstring(TREES[path]), re.MULTILINE), "an axis legend"
     tests = (ROOT / "tests" / "test_kernels.py").read_text("utf-8")
-    rooms = ("dense_conv", "window_products", "pooling", "losses")
+    rooms = ("dense_conv", "window_products", "pooling", "losses", "densities")
     gradients = "".join(ast.unparse(TREES[ROOT / "definetti_np" / "ops" / f"{room}.py"]) for room in rooms)
     for node in TREES[path].body:
         name = getattr(node, "name", "_")

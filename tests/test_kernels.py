@@ -8,7 +8,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from definetti_np.kernels import adam, context, conv, loss, pool
+from definetti_np.kernels import adam, context, conv, loss, pool, spline
 from definetti_np.kernels import rows as row_kernels
 from definetti_np.kernels import windows as window_kernels
 from definetti_np.kernels import winners as winner_kernels
@@ -552,3 +552,58 @@ def test_conv__bits_do_not_depend_on_threads(number):
             conv.conv_backward_weight(panels_of(gradient), np.arange(3000), values, windows, out)
         results.append(out.tobytes())
     assert results[0] == results[1]
+
+
+@st.composite
+def splines(draw):
+    """Numbers x (R,) that lie inside of bins, and the parameters (R, P) of a spline for each, float64."""
+    rng = np.random.default_rng(draw(SEEDS))
+    bins, number = draw(st.integers(2, 9)), draw(st.integers(1, 70))
+    parameters = draw(st.sampled_from([0.0, 0.5, 2.0])) * rng.standard_normal((number, 3 * bins + 1))
+    x = rng.random(number)
+    for r in range(number):
+        knots = reference._spline_knots(parameters[r])[0]
+        if abs(knots - x[r]).min() < 1e-4:  # differences would go across
+            x[r] = (knots[0] + knots[1]) / 2
+    return x, parameters, rng.standard_normal((number, 2))
+
+
+@given(splines(), DTYPES)
+def test_spline_forward__matches_reference(drawn, dtype):
+    x, parameters = (array.astype(dtype) for array in drawn[:2])
+    out = np.empty((len(x), 2), dtype)
+    spline.spline_forward(x, parameters, out)
+    close = {"rtol": 2e-3, "atol": 2e-3} if dtype == np.float32 else {"rtol": 1e-9, "atol": 1e-9}
+    np.testing.assert_allclose(out, reference.spline_forward(x, parameters), **close)
+
+
+@given(splines(), DTYPES)
+def test_spline_inverse__matches_reference_and_is_the_inverse(drawn, dtype):
+    x, parameters = (array.astype(dtype) for array in drawn[:2])
+    out, back = np.empty((len(x), 2), dtype), np.empty(len(x), dtype)
+    spline.spline_forward(x, parameters, out)
+    spline.spline_inverse(np.ascontiguousarray(out[:, 0]), parameters, back)
+    if dtype == np.float64:
+        np.testing.assert_allclose(back, reference.spline_inverse(out[:, 0], parameters), atol=1e-9)
+    # An error of one rounding in y is as many times larger in x as the spline is flat.
+    flat = np.exp(-out[:, 1].astype(float))
+    assert (abs(back - x) <= 40 * np.finfo(dtype).eps * (1 + flat)).all()
+
+
+@given(splines())
+def test_spline_backward__matches_reference(drawn):
+    x, parameters, gradient = drawn
+    to_x, to_parameters = np.empty_like(x), np.empty_like(parameters)
+    spline.spline_backward(gradient, x, parameters, to_x, to_parameters)
+    expected_x, expected_parameters = reference.spline_backward(gradient, x, parameters)
+    np.testing.assert_allclose(to_x, expected_x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(to_parameters, expected_parameters, rtol=1e-4, atol=1e-4)
+
+
+def test_spline__ends_and_the_identity():
+    ends, parameters = np.array([0.0, 1.0, 0.25]), np.zeros((3, 13))
+    out, back = np.empty((3, 2)), np.empty(3)
+    spline.spline_forward(ends, parameters, out)
+    np.testing.assert_allclose(out, [[0, 0], [1, 0], [0.25, 0]], atol=1e-12)
+    spline.spline_inverse(ends, 100 * np.sign(np.random.default_rng(1).standard_normal((3, 13))), back)
+    np.testing.assert_allclose(back[:2], [0, 1], atol=1e-12)

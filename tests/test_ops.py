@@ -644,3 +644,21 @@ def test_operations__their_signatures_say_what_callers_may_give():
         assert parameters["x"].annotation is Any, f"{name} takes features, Parameters, arrays and numbers too"
     axis = inspect.signature(ops.sum).parameters["axis"]
     assert (axis.default, axis.annotation) == (None, int | tuple[int, ...] | None)
+
+
+def test_densities__values_and_what_does_not_fit():
+    standard = Tensor(np.zeros((1, 5)))  # two labels: means, and the factor with the logarithm of its diagonal
+    log_density = ops.mixture_log_density(standard, np.array([[1.0, -2.0]]), 1).array
+    np.testing.assert_allclose(log_density, -np.log(2 * np.pi) - 2.5)
+    x = Tensor(np.array([[1.0, 4.0]]))
+    np.testing.assert_allclose(ops.pinball(x, np.array([[3.0]]), (0.1, 0.8)).array, 0.1 * 2 + 0.2 * 1)
+    splines = ops.rational_quadratic(np.array([0.2, 0.9]), np.zeros((2, 13))).array
+    np.testing.assert_allclose(splines, [[0.2, 0], [0.9, 0]], atol=1e-12)
+    with pytest.raises(ValueError, match=r"2 Gaussians of labels \(1, 2\) take a Tensor \(1, 12\), got \(1, 5\)"):
+        ops.mixture_log_density(standard, np.array([[1.0, -2.0]]), 2)
+    with pytest.raises(ValueError, match="pinball: takes a prediction"):
+        ops.pinball(x, np.array([[3.0]]), (0.1, 0.5, 0.8))
+    with pytest.raises(ValueError, match=r"parameters \(R, 3 K \+ 1\), got \(2,\) and \(2, 12\)"):
+        ops.rational_quadratic(np.array([0.2, 0.9]), np.zeros((2, 12)))
+    with pytest.raises(ValueError, match="x must be between 0 and 1, got 0.2 to 1.5"):
+        ops.rational_quadratic(np.array([0.2, 1.5]), np.zeros((2, 13)))

@@ -36,7 +36,8 @@ class Mixtures:
         self.triangle = np.tril_indices(labels)
         self.diagonal = np.arange(labels)
         self.factors = np.zeros((datasets, components, labels, labels), dtype)
-        self.factors[:, :, *self.triangle] = numbers[:, self.first_factor :].reshape(datasets, components, -1)
+        each = len(self.triangle[0])
+        self.factors[:, :, *self.triangle] = numbers[:, self.first_factor :].reshape(datasets, components, each)
         raw = self.factors[..., self.diagonal, self.diagonal]
         self.logs = np.clip(raw, -LARGEST_LOG_SCALE, LARGEST_LOG_SCALE)
         self.is_free = raw == self.logs  # where no limit holds, so that a gradient goes back

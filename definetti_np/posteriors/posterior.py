@@ -12,7 +12,7 @@ import numpy as np
 from ..checks import as_integer
 from ..heads import LabelBox
 
-POINTS = 2048  # of a fixed sequence, of which means and quantiles are computed that have no formula
+POINTS = 512  # of a fixed sequence, of which means and quantiles are computed that have no formula
 
 
 class Posterior(ABC):

@@ -37,7 +37,7 @@ class QuantilesHead(Head[QuantilesSpec]):
 
 
 class QuantilesPosterior(Posterior):
-    """Quantiles of the posterior of each label; between them it goes in straight lines, and outside nothing is known."""
+    """Quantiles of the posterior of each label, with straight lines between them; outside nothing is known."""
 
     def __init__(self, quantiles: np.ndarray, head: QuantilesHead):
         super().__init__(quantiles, head.box)
@@ -55,8 +55,8 @@ class QuantilesPosterior(Posterior):
         outside = levels[(levels < known[0] - 1e-12) | (levels > known[-1] + 1e-12)]
         if len(outside):
             raise ValueError(
-                f"q must be from {known[0]:g} to {known[-1]:g}, the outermost quantiles of the head, got {outside[0]:g}; "
-                "train with more quantiles, or with another head"
+                f"q must be from {known[0]:g} to {known[-1]:g}, the outermost quantiles of the head, got "
+                f"{outside[0]:g}; train with more quantiles, or with another head"
             )
         right = np.clip(np.searchsorted(known, levels), 1, max(len(known) - 1, 1))
         if len(known) == 1:

@@ -1,14 +1,15 @@
 """An autoregressive flow of splines on the box of the prior (Durkan et al. 2019): loss, posterior, samples.
 
-A layer of the flow maps the unit cube onto itself: label i goes through a spline whose parameters a conditioner computes of
-the dataset and of labels 0, ..., i - 1. The next layer takes the labels in the reverse order. What comes out of the last
-layer is uniform under the posterior, so that the product of the slopes is the density.
+A layer of the flow maps the unit cube onto itself: label i goes through a spline whose parameters a conditioner
+computes of the dataset and of labels 0, ..., i - 1. The next layer takes the labels in the reverse order. What comes
+out of the last layer is uniform under the posterior, so that the product of the slopes is the density.
 
 A conditioner has three dense layers. What the dataset adds to the first nodes is the network's output; all labels share
 the second and the third layer.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,20 +43,19 @@ class SplineHead(Head[SplineSpec]):
         x (R, M) describes the posterior of each of them.
         """
         number, nodes = self.spec.labels, self.spec.nodes
-        logs = None
+        logs: Any = None
         for layer in range(self.spec.layers):
             weight = parameters[f"labels.{layer}"] * self._mask()
-            first = x[:, layer * number * nodes : (layer + 1) * number * nodes]
+            first = x[:, layer * number * nodes : (layer + 1) * number * nodes] + parameters[f"start.{layer}"]
             first = ops.relu(first + ops.matmul(2 * labels - 1, weight))
             rows = ops.reshape(first, (-1, nodes))  # of each label of each dataset
             splines = self._rest(rows, layer, parameters)
             both = ops.rational_quadratic(ops.reshape(labels, (-1,)), splines)
             both = ops.reshape(both, (-1, number, 2))
             slopes = ops.sum(both[:, :, 1], axis=1)
-            logs = slopes if logs is None else logs + slopes
+            logs = slopes if logs is None else logs + slopes  # of all layers
             labels = ops.clip(both[:, ::-1, 0], 0, 1)
-        assert_logs: Tensor = logs  # type: ignore[assignment]
-        return labels, assert_logs
+        return labels, logs
 
     def from_uniform(self, x: np.ndarray, uniform: np.ndarray, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
         """The inverse of `to_uniform`, label by label: labels (R, N) of the unit cube, all of one dataset's x (M,)."""
@@ -66,7 +66,8 @@ class SplineHead(Head[SplineSpec]):
         for layer in reversed(range(self.spec.layers)):
             values = values[:, ::-1]
             found = np.zeros(values.shape, dtype)
-            starts = x[layer * number * nodes : (layer + 1) * number * nodes].reshape(number, nodes)
+            starts = x[layer * number * nodes : (layer + 1) * number * nodes] + parameters[f"start.{layer}"]
+            starts = starts.reshape(number, nodes)
             weight = parameters[f"labels.{layer}"].reshape(number, number, nodes)
             for i in range(number):
                 first = np.tile(starts[i], (len(values), 1))

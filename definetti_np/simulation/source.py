@@ -248,7 +248,7 @@ class ExampleSource:
                 raise ValueError(f"{name} of shape {array.shape}, {kind} is {wanted}")
         check_k(self.spec.fewest_rows, len(data), f"data of {len(data)} rows")
         label = as_floats(label, "label")
-        check_labels(label, self.loss, "label")
+        check_labels(label, self.loss, "label", self.spec.box)
         rows, counts = distinct_rows(as_rows(data, "data"))
         self.spec.context.check_rows(rows, lambda u: "data")
         return rows, counts, label

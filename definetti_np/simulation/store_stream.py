@@ -230,7 +230,7 @@ class StoreStream(Stream):
                 f"{sizes[place]} rows, input_shape is {spec.input_shape}, and the network takes {spec.fewest_rows} "
                 "rows at least; choose another folder or input_shape"
             )
-        check_labels(shard.labels, self._source.loss, f"{self._store.argument}: a label")
+        check_labels(shard.labels, self._source.loss, f"{self._store.argument}: a label", spec.box)
         self._checked = shard
 
     def _name_of_row(self, row: int) -> str:
