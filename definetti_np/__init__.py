@@ -7,6 +7,7 @@ Numba. Type checkers and editors read __init__.pyi instead.
 import importlib
 
 _MODULE_OF = {
+    "ClassPosterior": "posteriors.classes",
     "GenomeFileError": "errors",
     "HaplotypeEncoder": "genomes.encoder",
     "Haplotypes": "genomes.haplotypes",
@@ -15,6 +16,7 @@ _MODULE_OF = {
     "MultisetBatch": "multiset",
     "Network": "network",
     "Parameter": "engine.parameters",
+    "Posterior": "posteriors.posterior",
     "Scan": "genomes.scan",
     "Simulations": "simulation.folder",
     "SimulatorError": "errors",
@@ -27,7 +29,7 @@ _MODULE_OF = {
     "train": "training",
 }
 
-_MODULES = ("diagnostics", "augment", "layers", "ops", "simulators")
+_MODULES = ("augment", "diagnostics", "layers", "ops", "simulators")
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])
 __version__ = "0.1.0"

@@ -1,5 +1,5 @@
 # What type checkers and editors see of __init__.py, which loads these names on first use; a test compares the two.
-from . import augment, layers, ops, simulators
+from . import augment, diagnostics, layers, ops, simulators
 from .engine.parameters import Parameter
 from .errors import GenomeFileError, ModelFileError, SimulatorError
 from .genomes.encoder import HaplotypeEncoder
@@ -9,6 +9,8 @@ from .genomes.scan import Scan
 from .model import Model, load, test
 from .multiset import MultisetBatch
 from .network import Network
+from .posteriors.classes import ClassPosterior
+from .posteriors.posterior import Posterior
 from .simulation.fill import simulate
 from .simulation.folder import Simulations
 from .simulation.source import simulate_example
@@ -16,6 +18,7 @@ from .trainer import Trainer
 from .training import train
 
 __all__ = [
+    "ClassPosterior",
     "GenomeFileError",
     "HaplotypeEncoder",
     "Haplotypes",
@@ -24,11 +27,13 @@ __all__ = [
     "MultisetBatch",
     "Network",
     "Parameter",
+    "Posterior",
     "Scan",
     "Simulations",
     "SimulatorError",
     "Trainer",
     "augment",
+    "diagnostics",
     "layers",
     "load",
     "ops",
