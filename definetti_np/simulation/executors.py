@@ -181,9 +181,10 @@ class ExecutorStream(Stream):
             self._latencies.append(time.monotonic() - sent)
 
     def _failure(self, task: _Task, error: BaseException) -> SimulatorError:
+        what = leave_out_middle(f"{type(error).__name__}: {error}")
         return SimulatorError(
             f"examples {task.first} to {task.last} of seed {self._source.seed}, or others that the executor was at: "
-            f"the executor failed: {leave_out_middle(f'{type(error).__name__}: {error}')}\nTo try them in this process:\n"
+            f"the executor failed: {what}\nTo try them in this process:\n"
             f"    {reproducing_line(self._source.seed, task.first)}"
         )
 
