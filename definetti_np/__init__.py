@@ -7,15 +7,20 @@ Numba. Type checkers and editors read __init__.pyi instead.
 import importlib
 
 _MODULE_OF = {
+    "GenomeFileError": "errors",
+    "HaplotypeEncoder": "genomes.encoder",
+    "Haplotypes": "genomes.haplotypes",
     "Model": "model",
     "ModelFileError": "errors",
     "MultisetBatch": "multiset",
     "Network": "network",
     "Parameter": "engine.parameters",
+    "Scan": "genomes.scan",
     "Simulations": "simulation.folder",
     "SimulatorError": "errors",
     "Trainer": "trainer",
     "load": "model",
+    "read_haplotypes": "genomes.reader",
     "simulate": "simulation.fill",
     "simulate_example": "simulation.source",
     "test": "model",

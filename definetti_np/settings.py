@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import as_integer, as_positive_number, name_of, qualified_name
+from .checks import as_bool, as_integer, as_positive_number, name_of, qualified_name
 from .context import Context
 from .files.checkpoint import Checkpoints
-from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
+from .files.paths import as_path, check_distinct_paths, check_parent, check_text_file, model_path
+from .genomes.encoder import check_classes, check_encoder, name_with_encoder
 from .losses import check_accuracy, check_loss
 from .seeds import check_seed
 from .simulation.source import ExampleSource, check_on_error, takes_generator
@@ -59,6 +60,8 @@ class TrainSettings:
     resume: bool
     training_summary: Path | None
     logfile: str | Path | None
+    encoder: Any = None
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def checked(
@@ -88,6 +91,8 @@ class TrainSettings:
         on_simulator_error: Any,
         simulations: Any,
         simulations_version: Any,
+        encoder: Any = None,
+        classes: Any = None,
         **stream_arguments: Any,
     ) -> TrainSettings:
         """Check the arguments of `train`; those that are not named here are `StreamSettings.checked`'s.
@@ -110,6 +115,7 @@ class TrainSettings:
         has_own_seed = seed is not None
         if store is not None and store.found is not None and seed is None:
             seed = store.found.seed
+        check_encoder(encoder, spec.input_shape)
         check_loss(loss, spec)
         check_accuracy(accuracy)
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
@@ -126,7 +132,7 @@ class TrainSettings:
         learning_rate = as_positive_number(learning_rate, "learning_rate")
         check_on_error(on_simulator_error)
         if logfile not in (None, "."):
-            logfile = Path(logfile).expanduser()
+            logfile = as_path(logfile, "logfile")
             check_text_file(logfile, "logfile")
         settings = cls(
             spec=spec,
@@ -148,6 +154,8 @@ class TrainSettings:
             **_check_files(save_path, checkpoint_every, resume),
             training_summary=_check_summary(training_summary),
             logfile=logfile,
+            encoder=encoder,
+            classes=check_classes(classes, spec.output_shape),
         )
         check_distinct_paths(settings.files())
         return settings
@@ -167,6 +175,7 @@ class TrainSettings:
             "seed": self.seed,
             "simulator": self.simulator_name,
             "on_simulator_error": self.on_simulator_error,
+            **({} if self.encoder is None else {"encoder": self.encoder.as_dict() | {"data": self.encoder.digest()}}),
         }
 
     @property
@@ -174,7 +183,7 @@ class TrainSettings:
         """The name of the simulator, also of one that has made a store and is not there."""
         if self.simulator is None and self.store is not None and self.store.found is not None:
             return self.store.found.simulator
-        return qualified_name(self.simulator)
+        return name_with_encoder(qualified_name(self.simulator), self.encoder)
 
     def open_store(self) -> Store | None:
         """Open the store of simulations, if there is to be one."""
@@ -184,7 +193,9 @@ class TrainSettings:
 
     def source(self) -> ExampleSource:
         """What simulates an example."""
-        return ExampleSource(self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error)
+        return ExampleSource(
+            self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error, self.encoder
+        )
 
     def checkpoints(self) -> Checkpoints | None:
         """The checkpoints beside the model; None without a save_path."""
@@ -204,8 +215,7 @@ class TrainSettings:
 def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str, Any]:
     if checkpoint_every is not None:
         checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", minimum=1)
-    if not isinstance(resume, bool):
-        raise TypeError(f"resume must be True or False, got {resume!r}")
+    resume = as_bool(resume, "resume")
     if save_path is not None:
         save_path = model_path(save_path, "save_path")
         check_parent(save_path, "save_path")
@@ -226,6 +236,6 @@ def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str
 def _check_summary(training_summary: Any) -> Path | None:
     if training_summary is None:
         return None
-    training_summary = Path(training_summary).expanduser().absolute()
+    training_summary = as_path(training_summary, "training_summary").absolute()
     check_text_file(training_summary, "training_summary", is_replaced=True)
     return training_summary

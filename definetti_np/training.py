@@ -18,6 +18,8 @@ from .settings import TrainSettings
 from .simulation.stream import open_stream
 
 if TYPE_CHECKING:
+    from .genomes.encoder import HaplotypeEncoder
+    from .genomes.likeness import LikeData
     from .model import Model
     from .trainer import Trainer
 
@@ -60,6 +62,8 @@ def train(
     check_randomness: bool = True,
     simulations: str | os.PathLike | None = None,
     simulations_version: str | int | None = None,
+    encoder: HaplotypeEncoder | LikeData | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -78,9 +82,9 @@ def train(
     output_shape
         Shape of the label, ``(N,)``.
     simulator
-        Function that returns a tuple (data, label) of NumPy arrays. With an argument it receives a
-        `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded. Either way
-        example i is a function of (seed, i). None trains on what is in `simulations`.
+        Function that returns a tuple (data, label) of NumPy arrays; with an `encoder` data may be a tree sequence. With
+        an argument it receives a `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded.
+        Either way example i is a function of (seed, i). None trains on what is in `simulations`.
     phi_net
         Layers for each row, ``("conv", width, channels)`` and ``("fc", nodes)``, each with ReLU.
     g
@@ -166,6 +170,12 @@ def train(
     simulations_version
         Text or integer that says which version of the simulator this is, for a store; change it when the simulator
         draws other data under the same name.
+    encoder
+        What encodes real data for this network, a `HaplotypeEncoder` of this `input_shape`; it is stored in the model,
+        for `Model.scan`. The simulator may then return a tree sequence or `Haplotypes` in place of an array: the SNPs
+        around its middle are encoded. With ``encoder.like(haplotypes)`` they are masked as these data are before.
+    classes
+        The names of the numbers of a label, such as ``("flat", "hotspot")``; they are stored in the model.
 
     Returns
     -------
@@ -208,7 +218,14 @@ def train(
 
             trainer = _make_trainer(settings)
             Run(settings, trainer, stream, checkpoints, start).train(interruption)
-        model = Model(trainer.network, loss=loss, seed=settings.seed, batches_trained=settings.num_batches)
+        model = Model(
+            trainer.network,
+            loss=loss,
+            seed=settings.seed,
+            batches_trained=settings.num_batches,
+            encoder=None if encoder is None else encoder.plain(),
+            classes=settings.classes,
+        )
         if settings.save_path is not None and checkpoints is not None:
             save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(settings.num_batches))
     return model

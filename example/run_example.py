@@ -54,6 +54,8 @@ def main():
         training_summary=options.output / "summary.txt",
         seed=options.seed,
         resume=options.resume,
+        encoder=simulator_example.ENCODER,
+        classes=simulator_example.CLASSES,
     )
 
     print(f"Predicting {TESTED} fresh simulations ...")

@@ -6,6 +6,7 @@ The numbers are those of the original defiNETti's example.
 import msprime
 import numpy as np
 
+from definetti_np import HaplotypeEncoder
 from definetti_np.simulators import small_blocks
 
 small_blocks()  # msprime is faster for short regions, and simulates the same
@@ -20,6 +21,9 @@ MEAN_RECOMBINATION_RATE = 1.25e-8
 REGION = 52_000  # bp, long enough to hold 24 SNPs almost always
 HOTSPOT = 2_000  # bp, in the middle of the region
 HEAT = (10, 100)  # range of the hotspot's rate over the background
+# What `haplotypes_around_the_middle` computes, for real data.
+ENCODER = HaplotypeEncoder(snps=SNPS, haplotypes=HAPLOTYPES, alleles="minor", distance_scale=4 * NE * MUTATION_RATE)
+CLASSES = ("flat", "hotspot")
 
 
 def read_rates(path):

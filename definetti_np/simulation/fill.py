@@ -12,6 +12,8 @@ from pathlib import Path
 from ..checks import as_integer, qualified_name
 from ..files.paths import check_text_file
 from ..files.whole import remove_old_temporaries
+from ..genomes.encoder import HaplotypeEncoder, check_encoder, name_with_encoder
+from ..genomes.likeness import LikeData
 from ..interruption import Interruption, Waiting
 from ..logs import ExampleProgress, log_to, progress_of_examples
 from ..specs import data_spec
@@ -47,6 +49,7 @@ def simulate(
     check_randomness: bool = True,
     simulations_version: str | int | None = None,
     logfile: str | os.PathLike | None = ".",
+    encoder: HaplotypeEncoder | LikeData | None = None,
 ) -> Simulations:
     """Simulate the examples `start` to ``stop - 1`` of a seed into a folder; those that are there are left alone.
 
@@ -66,7 +69,7 @@ def simulate(
         The index of the first example, and that behind the last.
     sim_threads, queue_capacity, simulator_timeout, on_simulator_error, max_redraw_fraction, worker_max_examples
         As of `train`.
-    start_method, executor, check_randomness, simulations_version, logfile
+    start_method, executor, check_randomness, simulations_version, logfile, encoder
         As of `train`.
 
     Returns
@@ -85,6 +88,7 @@ def simulate(
     """
     spec = data_spec(input_shape, output_shape)
     takes_generator(simulator)
+    check_encoder(encoder, spec.input_shape)
     seed = as_integer(seed, "seed", minimum=0)
     start = as_integer(start, "start", minimum=0)
     stop = as_integer(stop, "stop", minimum=start + 1)
@@ -98,9 +102,10 @@ def simulate(
         executor=executor,
         check_randomness=check_randomness,
     )
-    source = ExampleSource(simulator, seed, spec, None, check_on_error(on_simulator_error))
+    source = ExampleSource(simulator, seed, spec, None, check_on_error(on_simulator_error), encoder)
     settings_of_store = StoreSettings.checked(folder, simulations_version, simulator, "folder")
-    store = settings_of_store.open(qualified_name(simulator), seed, spec.row_shape, spec.output_shape)
+    name = name_with_encoder(qualified_name(simulator), encoder)
+    store = settings_of_store.open(name, seed, spec.row_shape, spec.output_shape)
     if logfile not in (None, "."):
         logfile = Path(logfile).expanduser()
         check_text_file(logfile, "logfile")
