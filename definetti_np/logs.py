@@ -23,6 +23,7 @@ from .process import after_fork, is_ours, owner
 logger = logging.getLogger("definetti_np")
 
 LOG_LEVEL = logging.INFO
+SECONDS_BETWEEN_LINES = 10.0  # about the progress of simulations without training
 
 
 @contextlib.contextmanager
@@ -323,6 +324,51 @@ class _Bar:
                 text = f"{_numbers(loss, accuracy)}, {self._clock.look()}"
                 self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._bar.close()
+
+
+def progress_of_examples(total: int, *, to_terminal: bool) -> "ExampleProgress":
+    """The progress of simulations alone, as a bar where tqdm works and stderr is a terminal, otherwise as log lines."""
+    if to_terminal and Stderr().isatty():
+        with contextlib.suppress(Exception):
+            return _ExampleBar(total)
+    return ExampleProgress(total)
+
+
+class ExampleProgress:
+    """A log line every ten seconds that says how many examples have been simulated, and one at the end."""
+
+    def __init__(self, total: int):
+        self._total, self._done = total, 0
+        self._start = self._said = time.monotonic()
+
+    def update(self, number: int) -> None:
+        """Count so many more examples."""
+        self._done += number
+        if time.monotonic() - self._said > SECONDS_BETWEEN_LINES or self._done == self._total:
+            self._said = time.monotonic()
+            rate = self._done / max(self._said - self._start, 1e-9)
+            logger.info("%d of %d examples simulated, %.0f examples/s", self._done, self._total, rate)
+
+    def close(self) -> None:
+        """Say no more."""
+
+
+class _ExampleBar(ExampleProgress):
+    """A tqdm bar."""
+
+    def __init__(self, total: int):
+        super().__init__(total)
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, unit="example", dynamic_ncols=True, file=Stderr())
+
+    def update(self, number: int) -> None:
+        with contextlib.suppress(Exception):
+            self._bar.update(number)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

@@ -1,7 +1,9 @@
 """Trained models: predict with them, save them, load them."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +14,24 @@ from .engine.workspace import Workspace
 from .errors import ModelFileError
 from .files.archive import MODEL, StoredFile, open_file, refuse_on_error, write_model
 from .files.paths import check_parent, model_path
+from .genomes.encoder import HaplotypeEncoder, Sites, check_classes, check_encoder
+from .genomes.haplotypes import Haplotypes
+from .genomes.scan import (
+    OK,
+    TOO_FEW_SNPS,
+    Places,
+    Scan,
+    check_prior,
+    describe_prior,
+    one_line,
+    value_names,
+    with_prior,
+)
 from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
+from .scanner import predict_centers
 from .specs import context_of_rows, function_spec, network_spec
 from .summary import describe_choice, layer_table
 
@@ -37,13 +53,29 @@ class Model:
         The seed of its training run.
     batches_trained
         How many batches it was trained on.
+    encoder
+        The `HaplotypeEncoder` that it was trained with, or None.
+    classes
+        The names of what it predicts, or None.
     """
 
-    def __init__(self, network: Network, *, loss: str | Callable, seed: int, batches_trained: int):
+    def __init__(
+        self,
+        network: Network,
+        *,
+        loss: str | Callable,
+        seed: int,
+        batches_trained: int,
+        encoder: HaplotypeEncoder | None = None,
+        classes: Sequence[str] | None = None,
+    ):
         self.network = network
         self.loss = loss
         self.seed = seed
         self.batches_trained = batches_trained
+        check_encoder(encoder, network.spec.input_shape)
+        self.encoder = encoder
+        self.classes = check_classes(classes, network.prediction_shape)
 
     def __repr__(self) -> str:
         training = f"loss={describe_choice(self.loss)}, seed={self.seed}, batches_trained={self.batches_trained}"
@@ -56,43 +88,164 @@ class Model:
         """
         return layer_table(self.network.spec, self.network.parameters)
 
-    def predict(self, data: Iterable[np.ndarray] | MultisetBatch, threads: int | None = None) -> np.ndarray:
+    def predict(
+        self,
+        data: Iterable[np.ndarray] | MultisetBatch | Haplotypes,
+        threads: int | None = None,
+        *,
+        centers: Sequence[float] | np.ndarray | None = None,
+    ) -> np.ndarray:
         """Predict the label of each dataset.
 
         Parameters
         ----------
         data
-            Array (B, n, W[, C]), sequence of B arrays (n, W[, C]), or MultisetBatch; B may be 0.
+            Array (B, n, W[, C]), sequence of B arrays (n, W[, C]), or MultisetBatch; B may be 0. A generator of arrays
+            is predicted part by part, so that its arrays need not be in memory together. Or `Haplotypes`, which the
+            model's encoder encodes around `centers`.
         threads
             Number of threads, None for every core of this process; the result does not depend on it.
+        centers
+            (B,) positions in bp, of Haplotypes.
 
         Returns
         -------
         (B, N) float32
             Posterior probabilities of a softmax network, estimates of a matmul network; what a network function
-            returns, (B, M).
+            returns, (B, M). NaN for a centre with too few SNPs.
 
         Raises
         ------
         ValueError, TypeError
-            If the data does not fit the network.
+            If the data does not fit the network, or the model has no encoder for Haplotypes.
         """
         threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
-        spec = self.network.spec
-        if isinstance(data, MultisetBatch):
-            sizes: Sequence[int] | np.ndarray = np.diff(data.offsets)
-        else:
-            data = check_datasets(data, spec.input_shape)  # all of it, before the first is computed
-            sizes = [len(dataset) for dataset in data]
+        if isinstance(data, Haplotypes):
+            if centers is None:
+                raise ValueError("centers are needed for Haplotypes: positions in bp to predict at")
+            with kernel_threads(threads):
+                return predict_centers(self.network, self._needed_encoder(), data, centers)
+        if centers is not None:
+            raise ValueError(f"centers are for Haplotypes, got data of {type(data).__name__}")
         predictions = [np.empty((0, *self.network.prediction_shape), self.network.dtype)]
         workspace = Workspace()
         with kernel_threads(threads):
-            for start, stop in _parts(sizes, FEATURES_AT_ONCE // self.network.features_per_row):
-                part = data.slice(start, stop) if isinstance(data, MultisetBatch) else data[start:stop]
+            for first, part in self._parts_of(data):
                 with workspace.use():
-                    batch = self.network.as_batch(part, first=start)
+                    batch = self.network.as_batch(part, first=first)
                     predictions.append(self.network.predict_batch(batch).copy())
         return np.concatenate(predictions)
+
+    def scan(
+        self,
+        haplotypes: Haplotypes,
+        *,
+        step: float = 500,
+        at: str | None = None,
+        start: float | None = None,
+        stop: float | None = None,
+        prior: Sequence[float] | None = None,
+        training_prior: Sequence[float] | None = None,
+        threads: int | None = None,
+    ) -> Scan:
+        """Predict along a contig.
+
+        Each distinct window is computed once, and what overlapping windows share once where that is exact; the memory
+        does not grow with the number of places, but for the table itself.
+
+        Parameters
+        ----------
+        haplotypes
+            What `read_haplotypes` reads.
+        step
+            The distance of the centres in bp; each stands in the middle of an interval of so many bp.
+        at
+            "snps" for a centre between each two neighbouring SNPs, so that each distinct window comes once.
+        start, stop
+            The stretch to scan, 0-based and half open; None for all of the haplotypes' stretch.
+        prior
+            The probabilities of the classes in the genome, which take the place of those in the training by Bayes'
+            rule. None leaves the posterior as it is.
+        training_prior
+            The probabilities of the classes in the training's simulations, None for the same for each.
+        threads
+            Number of threads, None for every core of this process; the result does not depend on it.
+
+        Returns
+        -------
+        Scan
+            A row for each place; one that has too few SNPs or is not accessible says so.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is wrong, the model has no encoder, or the haplotypes are not what it takes.
+        """
+        threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
+        encoder, network = self._needed_encoder(), self.network
+        number = network.prediction_shape[0]
+        is_posterior = network.spec.ends_in_softmax
+        names = value_names(self.classes, number, is_posterior=is_posterior)
+        notes = {"haplotypes": one_line(haplotypes.report), "model": one_line(f"seed {self.seed}")}
+        priors = None
+        if prior is not None:
+            if not is_posterior:
+                raise ValueError("prior is for a network that ends in softmax, which gives probabilities of classes")
+            before = check_prior(
+                [1 / number] * number if training_prior is None else training_prior, number, "training_prior"
+            )
+            priors = check_prior(prior, number, "prior"), before
+            notes["prior"] = describe_prior(names, priors[0])
+            notes["training_prior"] = describe_prior(names, before)
+        elif training_prior is not None:
+            raise ValueError("training_prior is for a prior that takes its place; give prior too")
+        elif is_posterior:
+            notes["prior"] = "that of the training"
+        sites = Sites.of(encoder, haplotypes)
+        places = Places.of(sites, step=step, at=at, start=start, stop=stop)
+        snps, status = places.status(sites)
+        values = np.full((len(status), number), np.nan, np.float32)
+        is_ok = status == OK
+        with kernel_threads(threads):
+            predicted = predict_centers(network, encoder, haplotypes, places.center[is_ok])
+        values[is_ok] = predicted if priors is None else with_prior(predicted, *priors)
+        status[is_ok & np.isnan(values).any(axis=1)] = TOO_FEW_SNPS  # with another choice of rows
+        return Scan(
+            contig=haplotypes.contig,
+            start=places.start,
+            end=places.end,
+            center=places.center,
+            snps=snps,
+            values=values,
+            status=status.astype(str),
+            names=names,
+            notes=notes,
+        )
+
+    def _needed_encoder(self) -> HaplotypeEncoder:
+        if self.encoder is None:
+            raise ValueError(
+                "the model has no encoder, so Haplotypes cannot become its data; train with encoder=, or set "
+                "model.encoder to a HaplotypeEncoder that does what the simulator did"
+            )
+        return self.encoder
+
+    def _parts_of(self, data: Any) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the first dataset, datasets) to predict at once."""
+        rows_at_once = FEATURES_AT_ONCE // self.network.features_per_row
+        input_shape = self.network.spec.input_shape
+        if isinstance(data, MultisetBatch):
+            for start, stop in _parts(np.diff(data.offsets), rows_at_once):
+                yield start, data.slice(start, stop)
+            return
+        first = 0
+        # All of a sequence is looked at before the first is computed; a generator may be longer than memory.
+        pieces = iter(lambda: list(itertools.islice(data, DATASETS_AT_ONCE)), [])
+        for piece in pieces if isinstance(data, Iterator) else [data]:
+            datasets = check_datasets(piece, input_shape, first=first)
+            for start, stop in _parts([len(dataset) for dataset in datasets], rows_at_once):
+                yield first + start, datasets[start:stop]
+            first += len(datasets)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to `path`, with ``.npz`` added where it is missing, whole or not at all."""
@@ -100,12 +253,16 @@ class Model:
         check_parent(path, "path")
         if self.network.dtype != np.float32 or not np.isfinite(self.network.flat.weights).all():
             raise ValueError("only float32 networks with finite weights can be saved")
-        description = {
+        description: dict[str, Any] = {
             "network": self.network.spec.as_dict(),
             "loss": name_of(self.loss),
             "seed": self.seed,
             "batches_trained": self.batches_trained,
         }
+        if self.encoder is not None:
+            description["encoder"] = self.encoder.as_dict()
+        if self.classes is not None:
+            description["classes"] = list(self.classes)
         write_model(path, description, dict(self.network.parameters))
 
 
@@ -152,6 +309,8 @@ def load(
                 loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
                 seed=seed,
                 batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
+                encoder=None if header.get("encoder") is None else HaplotypeEncoder.from_dict(header["encoder"]),
+                classes=header.get("classes"),
             )
         for name, array in network.parameters.items():
             stored.read(name, out=array)

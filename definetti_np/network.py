@@ -216,10 +216,13 @@ class Network:
 
         context (B, W, K) is the context of the batch where it is known.
         """
-        dtype = batch.rows.dtype
+        return self.apply(self._call, batch, context, dtype=batch.rows.dtype, log=log)
+
+    def apply(self, function: Callable, *arguments: Any, dtype: DTypeLike, log: list | None = None) -> Tensor:
+        """Call a function of this network's layers, such as `LayerLists.pool`, with its weights as constants."""
         constants = {key: Tensor(np.asarray(self.flat.by_name[name].array, dtype)) for key, name in self._names.items()}
         with Binding(constants, log=log).active():
-            return self._call(batch, context)
+            return function(*arguments)
 
     def forward(self, batch: MultisetBatch) -> Tensor:
         """The output (B, N) as a Tensor to differentiate: log-probabilities after softmax, else estimates."""
@@ -339,9 +342,29 @@ class LayerLists:
 
     def __call__(self, x: RowFeatures) -> Tensor:
         """Log-probabilities or estimates (B, N)."""
+        return self.finish(self.pool(x))
+
+    @property
+    def reach(self) -> int | None:
+        """Over how many positions of a row a pooled position looks; None if it looks at all of them."""
+        if not all(isinstance(layer, Conv) for layer in self._phi.layers):
+            return None
+        return 1 + sum(layer.width - 1 for layer in self._phi.layers if isinstance(layer, Conv))
+
+    @property
+    def pools_exactly(self) -> bool:
+        """Whether pooling chooses values, so that it rounds nothing."""
+        return all(pooling.k is not None for pooling in self._poolings)
+
+    def pool(self, x: RowFeatures) -> Tensor:
+        """g of Phi: what is pooled of the rows at each position, (B, P, C) or (B, N)."""
         features = self._phi(x)
         pooled = [_pool(features, pooling) for pooling in self._poolings]
-        out = self._h(pooled[0] if len(pooled) == 1 else ops.concatenate(pooled, axis=-1))
+        return pooled[0] if len(pooled) == 1 else ops.concatenate(pooled, axis=-1)
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """h of what is pooled: log-probabilities or estimates (B, N)."""
+        out = self._h(pooled)
         return ops.log_softmax(out) if self._ends_in_softmax else out
 
 

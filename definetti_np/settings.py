@@ -12,13 +12,13 @@ from .checks import as_bool, as_integer, as_positive_number, name_of, qualified_
 from .context import Context
 from .files.checkpoint import Checkpoints
 from .files.paths import as_path, check_distinct_paths, check_parent, check_text_file, model_path
+from .genomes.encoder import check_classes, check_encoder, name_with_encoder
 from .losses import check_accuracy, check_loss
 from .seeds import check_seed
-from .simulation.source import ExampleSource, takes_generator
+from .simulation.source import ExampleSource, check_on_error, takes_generator
+from .simulation.store import Store, StoreSettings
 from .simulation.stream import StreamSettings
 from .specs import Spec, context_of_rows, function_spec, network_spec
-
-ON_SIMULATOR_ERROR = ("raise", "redraw")
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class TrainSettings:
         The model file.
     streams
         How to simulate.
+    store
+        Where simulations are kept; then the simulator may be None.
     """
 
     spec: Spec
     network_function: Callable | None
     context: Context
-    simulator: Callable
+    simulator: Callable | None
     loss: str | Callable
     accuracy: str | Callable | None
     num_batches: int
@@ -52,11 +54,14 @@ class TrainSettings:
     has_own_seed: bool
     on_simulator_error: str
     streams: StreamSettings
+    store: StoreSettings | None
     save_path: Path | None
     checkpoint_every: int | None
     resume: bool
     training_summary: Path | None
     logfile: str | Path | None
+    encoder: Any = None
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def checked(
@@ -84,6 +89,10 @@ class TrainSettings:
         checkpoint_every: Any,
         resume: Any,
         on_simulator_error: Any,
+        simulations: Any,
+        simulations_version: Any,
+        encoder: Any = None,
+        classes: Any = None,
         **stream_arguments: Any,
     ) -> TrainSettings:
         """Check the arguments of `train`; those that are not named here are `StreamSettings.checked`'s.
@@ -100,7 +109,13 @@ class TrainSettings:
             spec = network_spec(input_shape, output_shape, phi_net, g, h_net, context)
         else:
             spec = function_spec(input_shape, output_shape, network_function, context)
-        takes_generator(simulator)
+        store = StoreSettings.of_training(simulations, simulations_version, simulator)
+        if store is None or simulator is not None:
+            takes_generator(simulator)
+        has_own_seed = seed is not None
+        if store is not None and store.found is not None and seed is None:
+            seed = store.found.seed
+        check_encoder(encoder, spec.input_shape)
         check_loss(loss, spec)
         check_accuracy(accuracy)
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
@@ -115,9 +130,7 @@ class TrainSettings:
         if training_threads is not None:
             training_threads = as_integer(training_threads, "training_threads", minimum=1)
         learning_rate = as_positive_number(learning_rate, "learning_rate")
-        if not isinstance(on_simulator_error, str) or on_simulator_error not in ON_SIMULATOR_ERROR:
-            choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
-            raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from {choices}")
+        check_on_error(on_simulator_error)
         if logfile not in (None, "."):
             logfile = as_path(logfile, "logfile")
             check_text_file(logfile, "logfile")
@@ -134,12 +147,15 @@ class TrainSettings:
             training_threads=training_threads,
             learning_rate=learning_rate,
             seed=check_seed(seed),
-            has_own_seed=seed is not None,
+            has_own_seed=has_own_seed,
             on_simulator_error=on_simulator_error,
             streams=streams,
+            store=store,
             **_check_files(save_path, checkpoint_every, resume),
             training_summary=_check_summary(training_summary),
             logfile=logfile,
+            encoder=encoder,
+            classes=check_classes(classes, spec.output_shape),
         )
         check_distinct_paths(settings.files())
         return settings
@@ -157,13 +173,29 @@ class TrainSettings:
             "learning_rate": self.learning_rate,
             "batch_size": self.batch_size,
             "seed": self.seed,
-            "simulator": qualified_name(self.simulator),
+            "simulator": self.simulator_name,
             "on_simulator_error": self.on_simulator_error,
+            **({} if self.encoder is None else {"encoder": self.encoder.as_dict() | {"data": self.encoder.digest()}}),
         }
+
+    @property
+    def simulator_name(self) -> str:
+        """The name of the simulator, also of one that has made a store and is not there."""
+        if self.simulator is None and self.store is not None and self.store.found is not None:
+            return self.store.found.simulator
+        return name_with_encoder(qualified_name(self.simulator), self.encoder)
+
+    def open_store(self) -> Store | None:
+        """Open the store of simulations, if there is to be one."""
+        if self.store is None:
+            return None
+        return self.store.open(self.simulator_name, self.seed, self.spec.row_shape, self.spec.output_shape)
 
     def source(self) -> ExampleSource:
         """What simulates an example."""
-        return ExampleSource(self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error)
+        return ExampleSource(
+            self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error, self.encoder
+        )
 
     def checkpoints(self) -> Checkpoints | None:
         """The checkpoints beside the model; None without a save_path."""

@@ -120,6 +120,27 @@ class Spec(ABC):
 
 
 @dataclass(frozen=True)
+class DataSpec:
+    """The shapes of simulations that no network is known for yet. Build it with `data_spec`."""
+
+    input_shape: tuple
+    output_shape: tuple[int]
+
+    fewest_rows = 1
+    context = Context()
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Positions W and channels C of a row of the data."""
+        return row_shape(self.input_shape)
+
+
+def data_spec(input_shape: Sequence, output_shape: Sequence) -> DataSpec:
+    """Check the shapes of data and labels."""
+    return DataSpec(check_input_shape(input_shape), check_output_shape(output_shape))
+
+
+@dataclass(frozen=True)
 class NetworkSpec(Spec):
     """A checked network: the lists as the user gave them, and the layers with their dimensions.
 

@@ -19,6 +19,8 @@ from .simulation.stream import open_stream
 from .simulation.worker_process import refuse_to_train_while_starting
 
 if TYPE_CHECKING:
+    from .genomes.encoder import HaplotypeEncoder
+    from .genomes.likeness import LikeData
     from .model import Model
     from .trainer import Trainer
 
@@ -30,7 +32,7 @@ logger = logging.getLogger("definetti_np")
 def train(
     input_shape: Sequence[int | None],
     output_shape: Sequence[int],
-    simulator: Callable,
+    simulator: Callable | None,
     phi_net: Sequence[Sequence] = (("fc", 1024), ("fc", 1024)),
     g: Sequence = ("max",),
     h_net: Sequence[Sequence] = (("fc", 512), ("softmax",)),
@@ -59,6 +61,10 @@ def train(
     start_method: str | None = None,
     executor: Executor | None = None,
     check_randomness: bool = True,
+    simulations: str | os.PathLike | None = None,
+    simulations_version: str | int | None = None,
+    encoder: HaplotypeEncoder | LikeData | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -77,9 +83,9 @@ def train(
     output_shape
         Shape of the label, ``(N,)``.
     simulator
-        Function that returns a tuple (data, label) of NumPy arrays. With an argument it receives a
-        `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded. Either way
-        example i is a function of (seed, i).
+        Function that returns a tuple (data, label) of NumPy arrays; with an `encoder` data may be a tree sequence. With
+        an argument it receives a `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded.
+        Either way example i is a function of (seed, i). None trains on what is in `simulations`.
     phi_net
         Layers for each row, ``("conv", width, channels)`` and ``("fc", nodes)``, each with ReLU.
     g
@@ -156,6 +162,21 @@ def train(
     check_randomness
         Whether to simulate the first two examples twice before training, in two processes if there are, and to warn if
         they differ: then the simulator has randomness that is not the seed's.
+    simulations
+        Folder of a store: what is simulated is written there, and what is there is read instead of simulated, to the
+        same bits; see docs/simulations_store.md. It is made if it does not exist. The folder is of one simulator (by
+        its name), `simulations_version`, seed and shape of data and labels. With ``simulator=None`` all examples have
+        to be there. Then, and for ``seed=None``, the seed is that of the store. A disk that fails does not end
+        training: the simulations wait in memory, and the log says which of them were not written in the end.
+    simulations_version
+        Text or integer that says which version of the simulator this is, for a store; change it when the simulator
+        draws other data under the same name.
+    encoder
+        What encodes real data for this network, a `HaplotypeEncoder` of this `input_shape`; it is stored in the model,
+        for `Model.scan`. The simulator may then return a tree sequence or `Haplotypes` in place of an array: the SNPs
+        around its middle are encoded. With ``encoder.like(haplotypes)`` they are masked as these data are before.
+    classes
+        The names of the numbers of a label, such as ``("flat", "hotspot")``; they are stored in the model.
 
     Returns
     -------
@@ -193,13 +214,21 @@ def train(
         batches, redraws = (0, {}) if start is None else (start.batches, start.redraws)
         examples = range(batches * settings.batch_size, settings.num_batches * settings.batch_size)
         waiting = interruption.waiting(lambda: None)  # there is nothing to save yet
-        with open_stream(settings.source(), settings.streams, examples, redraws, waiting) as stream:
+        store = settings.open_store()
+        with open_stream(settings.source(), settings.streams, examples, redraws, waiting, store) as stream:
             # Only now, because workers are forked from a process that has neither Numba nor its threads.
             from .model import Model
 
             trainer = _make_trainer(settings)
             Run(settings, trainer, stream, checkpoints, start).train(interruption)
-        model = Model(trainer.network, loss=loss, seed=settings.seed, batches_trained=settings.num_batches)
+        model = Model(
+            trainer.network,
+            loss=loss,
+            seed=settings.seed,
+            batches_trained=settings.num_batches,
+            encoder=None if encoder is None else encoder.plain(),
+            classes=settings.classes,
+        )
         if settings.save_path is not None and checkpoints is not None:
             save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(settings.num_batches))
     return model

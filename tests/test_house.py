@@ -20,17 +20,22 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in [*LIBRARY, *KERNEL
 
 # Imports go from a floor to floors below it, or stay on it; a folder is one room of its floor.
 FLOORS = [
+    "__main__ cli",
     "training",
     "run",
     "settings model trainer",
+    "scanner",
     "invariance network layers",
     "ops simulation",
-    "engine files logs",
+    "engine files genomes logs",
     "kernels losses seeds summary",
-    "specs context augment multiset interruption cores process numba_threads checks errors",
+    "specs context augment multiset interruption cores process numba_threads simulators checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
-WITHOUT_NUMBA = set("simulation files specs context augment multiset losses seeds logs training settings run".split())
+WITHOUT_NUMBA = set(
+    "simulation files genomes specs context augment multiset losses seeds logs training settings run".split()
+)
+WITHOUT_NUMBA |= {"simulators"}
 
 
 def room_of(path):

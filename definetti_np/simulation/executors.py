@@ -13,7 +13,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from typing import Any
 
@@ -47,11 +47,11 @@ class ExecutorStream(Stream):
         self,
         source: ExampleSource,
         settings: StreamSettings,
-        examples: range,
+        examples: Sequence[int],
         redraws: Mapping[str, int] = NO_REDRAWS,
     ):
         super().__init__(source, settings, examples, redraws)
-        self._next_task = examples.start  # the example that the next task begins with
+        self._next_task = 0  # the place in `_examples` of the one that the next task begins with
         self._tasks: deque[_Task] = deque()  # in the order of their examples
         self._messages: deque[bytes] = deque()  # those that have arrived, of examples from `_next` on
         self._seconds: float | None = None  # that an example takes, about
@@ -62,7 +62,7 @@ class ExecutorStream(Stream):
         self._again: _Task | None = None
         self._assign()
 
-    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
+    def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
         self._wanted = len(indices)
         self._assign()
         while len(self._messages) < len(indices):
@@ -71,11 +71,11 @@ class ExecutorStream(Stream):
             self._messages += messages
             self._assign()
         examples = [decode(self._messages.popleft(), self._source) for _ in indices]
-        self._next, self._wanted = indices.stop, 0
+        self._next, self._wanted = self._next + len(indices), 0
         self._assign()
         return examples
 
-    def _take_again(self, indices: range, while_waiting: Waiting) -> list[Example | None]:
+    def _take_again(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example | None]:
         messages = self._result(self._again, while_waiting) if self._again else []
         examples = [without_error(decode, message, self._source) for message in messages]
         examples += [None] * (len(self._twice) - len(examples))
@@ -143,22 +143,22 @@ class ExecutorStream(Stream):
             most = self._settings.queue_capacity
         in_task = min(in_task, max(1, most // (TASKS_PER_WORKER * workers)))
         if self._seconds is None:  # the first tasks are small, because nobody knows how long they take
-            most = min(most, max(TASKS_PER_WORKER * workers, self._twice.stop - self._twice.start))
+            most = min(most, max(TASKS_PER_WORKER * workers, len(self._twice)))
         elif in_task > 2 * self._reported:
             self._reported = in_task
             logger.info(
                 "the executor has %d workers; tasks of %d examples, %d examples at most ahead", workers, in_task, most
             )
-        limit = min(self._next + max(most, self._wanted), self._stop)
+        limit = min(self._next + max(most, self._wanted), len(self._examples))
         while self._next_task < limit:
-            indices = range(self._next_task, min(self._next_task + in_task, limit))
+            indices = self._examples[self._next_task : min(self._next_task + in_task, limit)]
             self._tasks.append(self._new_task(indices))
-            self._next_task = indices.stop
+            self._next_task += len(indices)
             if self._twice and self._again is None:
                 # The other way round, because processes may draw the same numbers, one after another.
                 self._again = self._new_task(self._twice[::-1])
 
-    def _new_task(self, indices: range) -> _Task:
+    def _new_task(self, indices: Sequence[int]) -> _Task:
         task = _Task(indices)
         self._send(task)
         return task
@@ -198,7 +198,7 @@ class ExecutorStream(Stream):
 class _Task:
     """Examples that one call of the executor simulates, and the futures of that call and of its repetitions."""
 
-    def __init__(self, indices: range):
+    def __init__(self, indices: Sequence[int]):
         self.indices = indices
         self.first, self.last = min(indices), max(indices)
         self.futures: list[Future] = []
@@ -221,7 +221,7 @@ def number_of_workers(executor: Any) -> int | None:
     return None
 
 
-def simulate(source: ExampleSource, indices: range, attempt: int = 0) -> tuple[float, list[bytes]]:
+def simulate(source: ExampleSource, indices: Sequence[int], attempt: int = 0) -> tuple[float, list[bytes]]:
     """Simulate examples; return the seconds that it took, and a message of each, the last one of a failure if any."""
     start = time.perf_counter()
     messages = []

@@ -18,7 +18,9 @@ REASONS = (
 SILENCE = "check_randomness=False does not look"
 
 
-def judge(source: ExampleSource, indices: range, examples: Sequence[Example], again: Sequence[Example | None]) -> None:
+def judge(
+    source: ExampleSource, indices: Sequence[int], examples: Sequence[Example], again: Sequence[Example | None]
+) -> None:
     """Compare the first batch of a run with what its first examples were when they were simulated again.
 
     Parameters
@@ -58,7 +60,7 @@ def judge(source: ExampleSource, indices: range, examples: Sequence[Example], ag
             "of the randomness it is given. Perhaps it makes a generator of its own with a fixed seed, such as "
             f"numpy.random.default_rng(1). Take every random number from rng; {SILENCE}"
         )
-        if takes_generator(source.simulator):
+        if source.simulator is not None and takes_generator(source.simulator):
             raise SimulatorError(text)
         warnings.warn(text, stacklevel=2)  # it may be a constant, to try something out
     if differing:
