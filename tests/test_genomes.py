@@ -474,6 +474,15 @@ def test_bcf__is_read_with_cyvcf2(indexed):
         read_haplotypes(indexed["bcf"], region="chr1")
 
 
+def test_bcf__that_is_cut_short(indexed):
+    for name in ("bcf", "vcf.gz"):
+        content = indexed[name].read_bytes()
+        for size in (len(content) - len(END_OF_BGZIP), len(content) // 2, 40):
+            indexed[name].write_bytes(content[:size])
+            with pytest.raises(GenomeFileError, match="cut short"):
+                read_haplotypes(indexed[name], reader="cyvcf2")
+
+
 def test_contigs__several_without_a_region_and_one_that_is_not_there(indexed, write):
     with pytest.raises(GenomeFileError, match=r"plain\.vcf, line 174: contig 'chr2' after 'chr1'.*of chr1, chr2"):
         read_haplotypes(indexed["plain"])
