@@ -5,9 +5,11 @@ None of these ends a run, or changes its exit code: what cannot be written is lo
 
 import contextlib
 import contextvars
+import errno
 import io
 import logging
 import os
+import stat
 import sys
 import threading
 import time
@@ -209,7 +211,8 @@ class _LogFile:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            self._descriptor = os.open(self._path, _flags_not_to_wait(self._path, flags), 0o666)
         return self._descriptor
 
     def write(self, line: str) -> None:
@@ -237,6 +240,14 @@ class _LogFile:
             descriptor, self._descriptor = self._descriptor, None
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+
+def _flags_not_to_wait(path: str | os.PathLike, flags: int) -> int:
+    """Add to the flags for `os.open` that a pipe is not waited for: neither for its reader, nor until that reads on."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            flags |= os.O_NONBLOCK
+    return flags
 
 
 _routes = _Routes()
@@ -398,7 +409,10 @@ class Summary:
             if self._file is None:
                 self._file = self._start(self._path)
             while self._pending:
-                self._pending = self._pending[self._file.write(self._pending) :]
+                written = self._file.write(self._pending)
+                if written is None:
+                    raise BlockingIOError(errno.EAGAIN, "the reader of the pipe does not read on", str(self._path))
+                self._pending = self._pending[written:]
         except OSError as error:
             if not self._fails:
                 logger.warning("the training summary cannot be written now: %s; training goes on", error)
@@ -414,7 +428,7 @@ class Summary:
                 file = open(path, "ab", buffering=0)
                 self._pending = b""
                 return file
-        return open(path, "wb", buffering=0)
+        return open(path, "wb", buffering=0, opener=lambda name, flags: os.open(name, _flags_not_to_wait(name, flags)))
 
     def _text(self) -> bytes:
         return "".join(f"{line}\n" for line in self.lines).encode("ascii")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import as_integer, as_positive_number, name_of, qualified_name
+from .checks import as_bool, as_integer, as_positive_number, name_of, qualified_name
 from .context import Context
 from .files.checkpoint import Checkpoints
-from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
+from .files.paths import as_path, check_distinct_paths, check_parent, check_text_file, model_path
 from .genomes.encoder import check_classes, check_encoder, name_with_encoder
 from .losses import check_accuracy, check_loss
 from .seeds import check_seed
@@ -132,7 +132,7 @@ class TrainSettings:
         learning_rate = as_positive_number(learning_rate, "learning_rate")
         check_on_error(on_simulator_error)
         if logfile not in (None, "."):
-            logfile = Path(logfile).expanduser()
+            logfile = as_path(logfile, "logfile")
             check_text_file(logfile, "logfile")
         settings = cls(
             spec=spec,
@@ -215,8 +215,7 @@ class TrainSettings:
 def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str, Any]:
     if checkpoint_every is not None:
         checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", minimum=1)
-    if not isinstance(resume, bool):
-        raise TypeError(f"resume must be True or False, got {resume!r}")
+    resume = as_bool(resume, "resume")
     if save_path is not None:
         save_path = model_path(save_path, "save_path")
         check_parent(save_path, "save_path")
@@ -237,6 +236,6 @@ def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str
 def _check_summary(training_summary: Any) -> Path | None:
     if training_summary is None:
         return None
-    training_summary = Path(training_summary).expanduser().absolute()
+    training_summary = as_path(training_summary, "training_summary").absolute()
     check_text_file(training_summary, "training_summary", is_replaced=True)
     return training_summary

@@ -45,9 +45,8 @@ def simulate_data(rates, probabilities, rng):
     label : (2,)
         One-hot: no hotspot, hotspot.
     """
-    hotspot = rng.integers(2)
-    background = rng.choice(rates, p=probabilities)
-    heat = rng.uniform(*HEAT) * max(MEAN_RECOMBINATION_RATE / background, 1)
+    hotspot, background, heat = draw_parameters(rates, probabilities, rng)
+    heat *= max(MEAN_RECOMBINATION_RATE / background, 1)
     start, stop = (REGION - HOTSPOT) / 2, (REGION + HOTSPOT) / 2
     recombination_map = msprime.RateMap(
         position=[0, start, stop, REGION], rate=[background, background * heat if hotspot else background, background]
@@ -56,6 +55,11 @@ def simulate_data(rates, probabilities, rng):
     while data is None:
         data = haplotypes_around_the_middle(simulate_haplotypes(recombination_map, rng))
     return data, np.eye(2)[hotspot]
+
+
+def draw_parameters(rates, probabilities, rng):
+    """Draw whether there is a hotspot, the background rate, and how much higher the hotspot's rate is."""
+    return rng.integers(2), rng.choice(rates, p=probabilities), rng.uniform(*HEAT)
 
 
 def simulate_haplotypes(recombination_map, rng):

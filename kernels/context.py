@@ -18,6 +18,7 @@ import numpy as np
 from ._jit import Kernel, jit
 
 MOST_CELLS = 16  # of a position, that others are compared with
+ALL_FOUR = 2**32  # counts pairs with four gametes in the upper half of the sum that counts pairs in its lower half
 
 
 def count_windows(
@@ -111,13 +112,14 @@ def _sort_by_bit(bits, end, order, begins, new_order, new_begins):
     zeros_begin, ones_begin = end, end  # from where on it agrees with the last one of its kind
     for i in range(len(order)):  # no branch inside, because alleles cannot be foreseen
         row, begin = order[np.uintp(i)], begins[np.uintp(i)]
-        bit = bits[np.uintp(row)] != 0
+        bit = np.int64(bits[np.uintp(row)])
+        if_one = -bit  # all bits of it, or none
         zeros_begin, ones_begin = max(zeros_begin, begin), max(ones_begin, begin)
-        place = ones if bit else zeros
+        place = zeros ^ ((zeros ^ ones) & if_one)
         new_order[np.uintp(place)] = row
-        new_begins[np.uintp(place)] = ones_begin if bit else zeros_begin
-        zeros_begin, ones_begin = zeros_begin if bit else 0, 0 if bit else ones_begin
-        zeros, ones = zeros + (not bit), ones + bit
+        new_begins[np.uintp(place)] = zeros_begin ^ ((zeros_begin ^ ones_begin) & if_one)
+        zeros_begin, ones_begin = zeros_begin & if_one, ones_begin & ~if_one
+        zeros, ones = zeros + 1 - bit, ones + bit
 
 
 @jit
@@ -200,6 +202,18 @@ def _count_pairs(rows, channel, counts, both):
                 both[np.uintp(p), np.uintp(ones[np.uintp(j)] - p)] += counts[u]
 
 
+@jit
+def _compare(ones_i, ones_j, ones_both, number):
+    """The squared correlation of two positions, and 1 if both vary, with `ALL_FOUR` added if all gametes occur."""
+    spread_i, spread_j = ones_i * (number - ones_i), ones_j * (number - ones_j)
+    if spread_i == 0 or spread_j == 0:
+        return 0.0, 0
+    excess = number * ones_both - ones_i * ones_j
+    zeros_both = number - ones_i - ones_j + ones_both
+    all_four = (0 < ones_both) & (ones_both < min(ones_i, ones_j)) & (zeros_both > 0)
+    return (excess / spread_i) * (excess / spread_j), 1 + ALL_FOUR * all_four
+
+
 @Kernel
 def _linkage(b, arguments):
     rows, channel, counts, offsets, reaches, r2, four_gametes = arguments[0]
@@ -211,19 +225,19 @@ def _linkage(b, arguments):
         reach = max(reach, reaches[k])
     both = np.empty((positions, min(2 * reach, positions)), np.int64)
     _count_pairs(rows[start:stop], channel, counts[start:stop], both)
+    # Each pair is looked at once, because many positions and reaches share it.
+    correlations, kinds = np.empty(both.shape), np.empty(both.shape, np.int64)
+    for i in range(positions):
+        for j in range(i + 1, min(i + both.shape[1], positions)):
+            correlations[i, j - i], kinds[i, j - i] = _compare(both[i, 0], both[j, 0], both[i, j - i], number)
     for p in range(positions):
         for k in range(len(reaches)):
-            pairs, squares, gametes = 0, 0.0, 0
+            squares, kind = 0.0, 0
             for i in range(max(0, p - reaches[k]), p):
                 for j in range(p, min(p + reaches[k], positions)):
-                    ones_i, ones_j, ones_both = both[i, 0], both[j, 0], both[i, j - i]
-                    spread_i, spread_j = ones_i * (number - ones_i), ones_j * (number - ones_j)
-                    if spread_i > 0 and spread_j > 0:
-                        excess = number * ones_both - ones_i * ones_j
-                        squares += (excess / spread_i) * (excess / spread_j)
-                        zeros_both = number - ones_i - ones_j + ones_both
-                        gametes += (0 < ones_both) & (ones_both < min(ones_i, ones_j)) & (zeros_both > 0)
-                        pairs += 1
+                    squares += correlations[np.uintp(i), np.uintp(j - i)]
+                    kind += kinds[np.uintp(i), np.uintp(j - i)]
+            pairs, gametes = kind & (ALL_FOUR - 1), kind // ALL_FOUR
             r2[b, p, k] = squares / max(pairs, 1)
             four_gametes[b, p, k] = gametes / max(pairs, 1)
 

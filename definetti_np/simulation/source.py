@@ -256,7 +256,7 @@ class ExampleSource:
 
 def check_on_error(choice: str) -> str:
     """Return what is to be done where a simulator fails, or raise an error that names the argument."""
-    if choice not in ON_SIMULATOR_ERROR:
+    if not isinstance(choice, str) or choice not in ON_SIMULATOR_ERROR:
         choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
         raise ValueError(f"on_simulator_error: unknown choice {choice!r}; choose from {choices}")
     return choice

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import as_integer, as_positive_number
+from ..checks import as_bool, as_integer, as_positive_number
 from ..cores import available_cores
 from ..errors import SimulatorError
 from ..interruption import Waiting
@@ -92,8 +92,7 @@ class StreamSettings:
         if start_method not in (None, *multiprocessing.get_all_start_methods()):
             choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
             raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
-        if not isinstance(check_randomness, bool):
-            raise TypeError(f"check_randomness must be True or False, got {check_randomness!r}")
+        check_randomness = as_bool(check_randomness, "check_randomness")
         return cls(
             sim_threads=sim_threads,
             queue_capacity=queue_capacity,
