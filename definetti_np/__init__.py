@@ -20,7 +20,7 @@ _MODULE_OF = {
     "train": "training",
 }
 
-_MODULES = ("layers", "ops")
+_MODULES = ("augment", "layers", "ops")
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])
 __version__ = "0.1.0"

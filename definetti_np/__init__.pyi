@@ -1,5 +1,5 @@
 # What type checkers and editors see of __init__.py, which loads these names on first use; a test compares the two.
-from . import layers, ops
+from . import augment, layers, ops
 from .engine.parameters import Parameter
 from .errors import ModelFileError, SimulatorError
 from .model import Model, load, test
@@ -17,6 +17,7 @@ __all__ = [
     "Parameter",
     "SimulatorError",
     "Trainer",
+    "augment",
     "layers",
     "load",
     "ops",

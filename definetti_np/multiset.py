@@ -149,9 +149,23 @@ def _as_int64(array, name: str) -> np.ndarray:
 
 def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct rows of an array (n, W, C) in canonical order, (U, W, C), and their counts (U,) int64."""
-    size = rows[0].nbytes
-    data = rows.tobytes()
-    counter = Counter([data[i : i + size] for i in range(0, len(data), size)])
+    return _of_counter(Counter(_bytes_of(rows)), rows)
+
+
+def merge_rows(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct rows of rows (n, W, C) that occur counts (n,) times, as `distinct_rows` does."""
+    rows, counter = rows + 0.0, Counter[bytes]()
+    for row, count in zip(_bytes_of(rows), counts.tolist(), strict=True):
+        counter[row] += count
+    return _of_counter(counter, rows)
+
+
+def _bytes_of(rows: np.ndarray) -> list[bytes]:
+    size, data = rows[0].nbytes, rows.tobytes()
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+def _of_counter(counter: Counter, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     distinct = sorted(counter)
     counts = np.array([counter[row] for row in distinct], np.int64)
     return np.frombuffer(b"".join(distinct), rows.dtype).reshape(-1, *rows.shape[1:]), counts

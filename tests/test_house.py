@@ -28,10 +28,10 @@ FLOORS = [
     "ops simulation",
     "engine files logs",
     "kernels losses seeds summary",
-    "specs multiset interruption cores process numba_threads checks errors",
+    "specs augment multiset interruption cores process numba_threads checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
-WITHOUT_NUMBA = {"simulation", "files", "specs", "multiset", "losses", "seeds", "logs", "training", "settings", "run"}
+WITHOUT_NUMBA = set("simulation files specs augment multiset losses seeds logs training settings run".split())
 
 
 def room_of(path):
