@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .checks import as_integer
+from .checks import as_integer, name_of
 from .multiset import merge_rows
 
 __all__ = ["compose", "genotype_errors", "mirror", "subsample", "switch_errors"]
@@ -81,6 +81,11 @@ def compose(*augmentations: Callable) -> Callable:
         if not callable(augmentation):
             raise TypeError(f"compose: argument {i} must be a function (rows, counts, rng), got {augmentation!r}")
     return _Composition(augmentations)
+
+
+def describe_augmentation(augmentation: Callable) -> str:
+    """How an augmentation was made, in words that are the same in every process; of other functions the name."""
+    return repr(augmentation) if isinstance(augmentation, _Augmentation) else str(name_of(augmentation))
 
 
 def augment_rows(augmentation: Callable, rows: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> Rows:
@@ -202,7 +207,7 @@ class _Composition(_Augmentation):
         return rows, counts
 
     def __repr__(self) -> str:
-        return f"compose({', '.join(map(repr, self.augmentations))})"
+        return f"compose({', '.join(map(describe_augmentation, self.augmentations))})"
 
 
 def _draw_cells(number: int, rate: float, rng: np.random.Generator) -> np.ndarray:

@@ -15,9 +15,10 @@ from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
 from .interruption import Interrupted, Interruption, Waiting
 from .logs import Summary, progress
 from .multiset import MultisetBatch
+from .reuse import Memory, augment_batch
 from .settings import TrainSettings
 from .simulation.source import describe_redraws
-from .simulation.stream import Stream
+from .simulation.stream import Stream, take_batches
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -53,6 +54,19 @@ def find_start(checkpoints: Checkpoints | None, settings: TrainSettings) -> Chec
     return start
 
 
+def remember(settings: TrainSettings, start: Checkpoint | None, while_waiting: Waiting) -> Memory | None:
+    """Return what holds the examples that reuse draws from, or None; a checkpoint's are simulated again."""
+    if start is None:
+        return settings.memory(0)
+    memory = settings.memory(start.state.get("held_from", 0))
+    if memory is not None and start.batches:
+        past = range(memory.held.start, start.next_example)
+        logger.info("simulating examples %d to %d again, because reuse draws from them", past.start, past.stop - 1)
+        for batch in take_batches(settings.source(), settings.streams, past, settings.batch_size, while_waiting):
+            memory.add(*batch)
+    return memory
+
+
 class Run:
     """Takes batches from a stream, trains on them, reports, and writes checkpoints.
 
@@ -64,6 +78,8 @@ class Run:
         What takes the steps.
     stream
         The batches that are left.
+    memory
+        The examples that reuse draws from, or None.
     checkpoints
         Where to write the state of the run, or None.
     start
@@ -80,12 +96,14 @@ class Run:
         settings: TrainSettings,
         trainer: Trainer,
         stream: Stream,
+        memory: Memory | None,
         checkpoints: Checkpoints | None,
         start: Checkpoint | None,
     ):
         self._settings = settings
         self._trainer = trainer
         self._stream = stream
+        self._memory = memory
         self._checkpoints = checkpoints
         shapes = {name: list(array.shape) for name, array in trainer.network.parameters.items()}
         self._description = settings.describe_run() | {"parameters": shapes}
@@ -132,35 +150,59 @@ class Run:
             logger.warning(describe_redraws(self._redraws, self._batches * self._settings.batch_size))
 
     def _take_batch(self, waiting: Waiting) -> None:
-        batch, size = self._batches, self._settings.batch_size
+        size = self._settings.batch_size
         start = time.monotonic()
         data, labels = self._stream.next_batch(size, waiting)
         waited = time.monotonic() - start
+        if self._memory is not None:
+            self._memory.add(data, labels)
+        loss, accuracy = self._train_on(data, labels)
+        self._summary.update(self._batches, loss, accuracy)
+        self._report.update(self._batches, loss, accuracy, waited)
+        self._batches += 1
+        self._redraws = dict(self._stream.redraws)
+
+    def _train_on(self, data: MultisetBatch, labels: np.ndarray) -> tuple[float, float]:
+        """Take the steps that come with a batch of new examples; return its loss and accuracy before the first one."""
+        batch, size = self._batches, self._settings.batch_size
         examples = f"examples {batch * size} to {(batch + 1) * size - 1} of seed {self._settings.seed}"
+        first = batch * self._settings.steps_per_batch
+        step = first
         try:
-            loss, accuracy = self._step(data, labels)
-            if batch + 1 == self._settings.num_batches:
+            data = self._augmented(data, step)
+            result = self._step(data, labels, step)
+            for step in range(first + 1, first + self._settings.steps_per_batch):
+                data, labels = self._drawn(step)
+                self._step(data, labels, step)
+            if step + 1 == self._settings.num_steps:
                 self._trainer.check_last_step(data, labels)
         except FloatingPointError as error:
             raise FloatingPointError(f"batch {batch} ({examples}): {error}{self._what_is_kept()}") from None
         except Exception as error:  # a function of the user's failed; the network is as it was before
-            self._checkpoint(last=True)
+            if step == first:
+                self._checkpoint(last=True)
             error.add_note(f"This was batch {batch} ({examples}){self._what_is_kept()}")
             raise
-        self._summary.update(batch, loss, accuracy)
-        self._report.update(batch, loss, accuracy, waited)
-        self._batches += 1
-        self._redraws = dict(self._stream.redraws)
-
-    def _step(self, data: MultisetBatch, labels: np.ndarray) -> tuple[float, float]:
-        owner = process.owner()
-        try:
-            result = self._trainer.step(data, labels)
-        except BaseException as error:
-            process.end_fork(owner, error)  # a loss or an accuracy may fork, as a simulator may
-            raise
-        process.end_fork(owner)
         return result
+
+    def _drawn(self, step: int) -> tuple[MultisetBatch, np.ndarray]:
+        """The batch of earlier examples that a step trains on."""
+        if self._memory is None:
+            raise RuntimeError("a run without reuse draws nothing")
+        data, labels = self._memory.draw(step)
+        return self._augmented(data, step), labels
+
+    def _augmented(self, data: MultisetBatch, step: int) -> MultisetBatch:
+        augment = self._settings.reuse.augment
+        if augment is None:
+            return data
+        with process.ending_forks():
+            return augment_batch(augment, data, seed=self._settings.seed, step=step)
+
+    def _step(self, data: MultisetBatch, labels: np.ndarray, step: int) -> tuple[float, float]:
+        self._trainer.optimizer.learning_rate = self._settings.steps.rate_at(step, self._settings.num_steps)
+        with process.ending_forks():  # a loss or an accuracy may fork, as a simulator may
+            return self._trainer.step(data, labels)
 
     def _checkpoint(self, *, last: bool = False) -> None:
         if self._checkpoints is not None and self._batches:
@@ -170,6 +212,7 @@ class Run:
                 batches=self._batches,
                 summary=self._summary.lines,
                 redraws=self._redraws,
+                state={} if self._memory is None else {"held_from": self._memory.first},
             )
             self._checkpoints.write(state, last=last)
 

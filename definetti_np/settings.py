@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import as_integer, as_positive_number, name_of, qualified_name
+from .checks import as_integer, name_of, qualified_name
 from .files.checkpoint import Checkpoints
 from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
 from .losses import check_accuracy, check_loss
+from .reuse import Memory, ReuseSettings
+from .schedules import StepSettings
 from .seeds import check_seed
 from .simulation.source import ExampleSource, takes_generator
 from .simulation.stream import StreamSettings
@@ -32,8 +34,8 @@ class TrainSettings:
         The seed, and whether the user gave it; otherwise it is drawn here, and a resumed run takes the checkpoint's.
     save_path
         The model file.
-    streams
-        How to simulate.
+    steps, reuse, streams
+        How steps are taken, how often examples are used, how they are simulated.
     """
 
     spec: Spec
@@ -45,7 +47,8 @@ class TrainSettings:
     batch_size: int
     verbosity: int
     training_threads: int | None
-    learning_rate: float
+    steps: StepSettings
+    reuse: ReuseSettings
     seed: int
     has_own_seed: bool
     on_simulator_error: str
@@ -78,6 +81,10 @@ class TrainSettings:
         logfile: Any,
         seed: Any,
         learning_rate: Any,
+        schedule: Any,
+        reuse: Any,
+        reuse_capacity: Any,
+        augment: Any,
         checkpoint_every: Any,
         resume: Any,
         on_simulator_error: Any,
@@ -109,7 +116,7 @@ class TrainSettings:
         verbosity = as_integer(verbosity, "verbosity", minimum=1)
         if training_threads is not None:
             training_threads = as_integer(training_threads, "training_threads", minimum=1)
-        learning_rate = as_positive_number(learning_rate, "learning_rate")
+        steps = StepSettings.checked(learning_rate=learning_rate, schedule=schedule)
         if on_simulator_error not in ON_SIMULATOR_ERROR:
             choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
             raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from {choices}")
@@ -126,7 +133,10 @@ class TrainSettings:
             batch_size=batch_size,
             verbosity=verbosity,
             training_threads=training_threads,
-            learning_rate=learning_rate,
+            steps=steps,
+            reuse=ReuseSettings.checked(
+                reuse=reuse, reuse_capacity=reuse_capacity, augment=augment, batch_size=batch_size
+            ),
             seed=check_seed(seed),
             has_own_seed=seed is not None,
             on_simulator_error=on_simulator_error,
@@ -148,12 +158,29 @@ class TrainSettings:
             "network": self.spec.as_dict(),
             "loss": name_of(self.loss),
             "accuracy": name_of(self.accuracy),
-            "learning_rate": self.learning_rate,
             "batch_size": self.batch_size,
             "seed": self.seed,
             "simulator": qualified_name(self.simulator),
             "on_simulator_error": self.on_simulator_error,
+            **self.steps.describe(self.num_batches),
+            **self.reuse.describe(),
         }
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps are taken if the run goes to its end."""
+        return self.num_batches * self.steps_per_batch
+
+    @property
+    def steps_per_batch(self) -> int:
+        """How many steps come with each batch of new examples."""
+        return 1 + self.reuse.reuse
+
+    def memory(self, first: int) -> Memory | None:
+        """What remembers examples from `first` on; None without reuse."""
+        if not self.reuse.reuse:
+            return None
+        return Memory(self.seed, self.batch_size, self.reuse.reuse_capacity, first)
 
     def source(self) -> ExampleSource:
         """What simulates an example."""

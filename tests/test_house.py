@@ -23,7 +23,7 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in [*LIBRARY, *KERNEL
 FLOORS = [
     "training",
     "run",
-    "settings model trainer",
+    "settings reuse schedules model trainer",
     "invariance network layers",
     "ops simulation",
     "engine files logs",
@@ -31,7 +31,9 @@ FLOORS = [
     "specs augment multiset interruption cores process numba_threads checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
-WITHOUT_NUMBA = set("simulation files specs augment multiset losses seeds logs training settings run".split())
+WITHOUT_NUMBA = set(
+    "simulation files specs augment multiset losses seeds logs training settings reuse schedules run".split()
+)
 
 
 def room_of(path):

@@ -1,6 +1,7 @@
 """Checkpoints: all that a run needs to go on after its process has ended, and to end in the same bits."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -41,6 +42,9 @@ class Checkpoint:
         How many examples were drawn again, by reason.
     weights, first_moments, second_moments
         Of the network and of Adam, (N,) each.
+    state
+        What else there is to know, under some arguments: ``held_from``, the index of the first example that reuse may
+        draw.
     """
 
     run: dict
@@ -52,9 +56,12 @@ class Checkpoint:
     weights: np.ndarray
     first_moments: np.ndarray
     second_moments: np.ndarray
+    state: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, trainer, run: Mapping, *, batches: int, summary: list[str], redraws: Mapping):
+    def of(
+        cls, trainer, run: Mapping, *, batches: int, summary: list[str], redraws: Mapping, state: Mapping | None = None
+    ):
         """The state of a trainer, whose arrays are not copied."""
         optimizer = trainer.optimizer
         return cls(
@@ -67,6 +74,7 @@ class Checkpoint:
             weights=optimizer.weights,
             first_moments=optimizer.first_moments,
             second_moments=optimizer.second_moments,
+            state=dict(state or {}),
         )
 
     def restore(self, trainer) -> None:
@@ -87,6 +95,8 @@ _PARTS = {"run": dict, "summary": list, "redraws": dict}
 def write_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path) -> None:
     """Write a checkpoint to `path`; what is there becomes `previous`."""
     description = {name: getattr(checkpoint, name) for name in (*_PARTS, *_COUNTS)}
+    if checkpoint.state:
+        description["state"] = checkpoint.state
     arrays = {name: getattr(checkpoint, name) for name in _ARRAYS}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
@@ -117,8 +127,14 @@ def _described_run(stored: StoredFile) -> dict:
     as_integer(run["seed"], "run: seed", minimum=0)
     if next_example != batches * batch_size:
         raise ValueError(f"next_example is {next_example} after {batches} batches of {batch_size}")
-    if adam_steps != batches:
-        raise ValueError(f"adam_steps is {adam_steps} after {batches} batches")
+    reuse = as_integer(run.get("reuse", 0), "run: reuse", minimum=0)
+    if adam_steps != batches * (1 + reuse):
+        raise ValueError(f"adam_steps is {adam_steps} after {batches} batches{f' and reuse={reuse}' * bool(reuse)}")
+    state = _typed(header.get("state", {}), dict, "state")
+    if reuse:
+        held_from = as_integer(state.get("held_from"), "state: held_from", minimum=0)
+        if held_from % batch_size or held_from > next_example:
+            raise ValueError(f"state: held_from is {held_from} after {next_example} examples, {batch_size} a batch")
     if summary and int(summary[-1].split()[0]) >= batches:  # archive.py has checked their form and order
         raise ValueError(f"summary: its last line is {summary[-1]!r} after {batches} batches")
     for reason, number in redraws.items():
@@ -134,7 +150,7 @@ def _described_run(stored: StoredFile) -> dict:
     parameters = _typed(run.get("parameters", {"all": [size]}), dict, "run: parameters")
     if sum(math.prod(shape) for shape in parameters.values()) != size:
         raise ValueError(f"run: parameters: {parameters} are not {size} weights")
-    return {name: header[name] for name in (*_PARTS, *_COUNTS)}
+    return {**{name: header[name] for name in (*_PARTS, *_COUNTS)}, "state": state}
 
 
 def _typed(value, kind: type, name: str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,6 +191,15 @@ def open_stream(
     if settings.executor is not None:
         return ExecutorStream(source, settings, examples, redraws)
     return WorkerStream(source, settings, examples, redraws, while_waiting)
+
+
+def take_batches(
+    source: ExampleSource, settings: StreamSettings, examples: range, size: int, while_waiting: Waiting
+) -> Iterator[tuple[MultisetBatch, np.ndarray]]:
+    """Yield the examples of a range, in batches of `size` and the rest; the draws that fail are not counted on."""
+    with open_stream(source, settings, examples, NO_REDRAWS, while_waiting) as stream:
+        for start in range(examples.start, examples.stop, size):
+            yield stream.next_batch(min(size, examples.stop - start), while_waiting)
 
 
 def assemble(examples: Sequence[Example]) -> tuple[MultisetBatch, np.ndarray]:
