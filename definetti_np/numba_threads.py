@@ -14,6 +14,7 @@ import ctypes
 import multiprocessing
 import sys
 import threading
+from typing import Any
 
 from .process import after_fork, pause_for_fork
 
@@ -59,17 +60,19 @@ def _may_be_a_fork() -> bool:
 _held = threading.local()  # the lock that this thread holds while it forks
 
 
-def _wait_for_compiler() -> None:
+def compiler_lock() -> Any:
+    """The lock that a thread holds while it compiles; one that nobody holds where Numba has not been imported."""
     module = sys.modules.get("numba.core.compiler_lock")
-    _held.lock = getattr(module, "global_compiler_lock", None)
-    if _held.lock is not None:
-        _held.lock.acquire()
+    return getattr(module, "global_compiler_lock", None) or threading.RLock()
+
+
+def _wait_for_compiler() -> None:
+    _held.lock = compiler_lock()
+    _held.lock.acquire()
 
 
 def _leave_compiler() -> None:
-    if _held.lock is not None:
-        _held.lock.release()
-        _held.lock = None
+    _held.lock.release()
 
 
 pause_for_fork(_wait_for_compiler, _leave_compiler)

@@ -149,7 +149,8 @@ import numpy as np
 from definetti_np import train
 
 def simulate(rng):
-    time.sleep(0.05)
+    while rng.bit_generator.seed_seq.spawn_key[0] >= 8 and not os.path.exists("imports"):
+        time.sleep(0.01)
     if os.path.exists("imports"):  # the trainer is at it now
         try:
             os.close(os.open("killed", os.O_CREAT | os.O_EXCL))
@@ -168,9 +169,18 @@ train((6, 4), (2,), simulate, [("fc", 4)], ("max",), [("softmax",)], accuracy=ac
 print("done")
 """
 TRAINING = "import importing\n"
+COMPILING = IMPORTING.replace(
+    "    import slow\n    return slow.value",
+    """    from numba.core.compiler_lock import global_compiler_lock
+    with global_compiler_lock:  # as Numba does, which imports while it compiles
+        open("imports", "a").close()
+        time.sleep(0.5)
+        import slow
+    return slow.value""",
+)
 
 
-@pytest.mark.parametrize("program", [IMPORTING, TRAINING], ids=["script", "import"])
+@pytest.mark.parametrize("program", [IMPORTING, TRAINING, COMPILING], ids=["script", "import", "compile"])
 def test_train__a_worker_is_replaced_while_a_function_of_the_users_imports(tmp_path, monkeypatch, program):
     """Its locks would be those of a thread that is not there. A module may train while it is imported itself."""
     monkeypatch.chdir(tmp_path)

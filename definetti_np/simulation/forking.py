@@ -11,8 +11,11 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from ..numba_threads import compiler_lock
+
 IMPORT_SECONDS = 60.0  # that the end of imports is waited for
 _bootstrap: Any = importlib._bootstrap
+_compiler: Any = None  # the lock that `no_import_meanwhile` holds
 
 
 @contextlib.contextmanager
@@ -37,31 +40,38 @@ def imports_under_way() -> set[str]:
 
 @contextlib.contextmanager
 def no_import_meanwhile(ignore: Collection[str]) -> Iterator[None]:
-    """Wait until no other thread is in the middle of an import, and let none begin one inside the block.
+    """Wait until no other thread imports or compiles, and let none begin inside the block.
 
-    A process that is forked meanwhile has the locks of the modules that were being imported, and nobody releases them
-    there. Modules to `ignore` are not waited for, because they import for as long as they train.
+    A process that is forked meanwhile has the locks of those threads, and nobody releases them there. Modules to
+    `ignore` are not waited for, because they import for as long as they train.
     """
+    global _compiler
     deadline = time.monotonic() + IMPORT_SECONDS
     me = threading.get_ident()
+    compiler = compiler_lock()
     while True:
+        compiler.acquire()  # first, because who compiles may import
         _imp.acquire_lock()  # a thread needs it to begin an import, not to go on with one
-        if not any(lock.owner != me and lock.name not in ignore for lock in _locks_of_imports()):
-            break
-        if time.monotonic() > deadline:
+        others = any(lock.owner != me and lock.name not in ignore for lock in _locks_of_imports())
+        if not others or time.monotonic() > deadline:
             break
         _imp.release_lock()
+        compiler.release()  # because who imports may compile
         time.sleep(0.005)
+    _compiler = compiler
     try:
         yield
     finally:
         _imp.release_lock()
+        compiler.release()
 
 
 def forget_imports_of_other_threads() -> None:
     """In a forked process: release what `no_import_meanwhile` holds, and let nothing wait for threads of the parent."""
     while _imp.lock_held():
         _imp.release_lock()
+    if _compiler is not None:
+        _compiler.release()
     _bootstrap._module_locks.clear()
 
 
