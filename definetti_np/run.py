@@ -128,6 +128,7 @@ class Run:
         with contextlib.closing(self._summary), contextlib.closing(self._report):
             try:
                 self._train(interruption)
+                self._trainer.use_average()
             except Interrupted as stop:
                 self._checkpoint(last=True)
                 self._say_how_to_resume(stop)

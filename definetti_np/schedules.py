@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import as_positive_number, name_of
+from .checks import as_nonnegative_number, as_positive_number, name_of
 
 WARM_UP = 0.05  # of the run
 
@@ -28,9 +29,20 @@ class StepSettings:
 
     learning_rate: float = 0.001
     schedule: str | Callable = "constant"
+    averaging: float | None = None
+    weight_decay: float = 0.0
+    max_gradient_norm: float | None = None
 
     @classmethod
-    def checked(cls, *, learning_rate: Any, schedule: Any) -> StepSettings:
+    def checked(
+        cls,
+        *,
+        learning_rate: Any,
+        schedule: Any = "constant",
+        averaging: Any,
+        weight_decay: Any,
+        max_gradient_norm: Any,
+    ) -> StepSettings:
         """Check the arguments.
 
         Raises
@@ -38,7 +50,25 @@ class StepSettings:
         ValueError, TypeError
             If one of them is wrong.
         """
-        return cls(as_positive_number(learning_rate, "learning_rate"), check_schedule(schedule))
+        learning_rate = as_positive_number(learning_rate, "learning_rate")
+        if averaging is not None and not (averaging := as_positive_number(averaging, "averaging")) < 1:
+            raise ValueError(
+                f"averaging must be None, or a decay between 0 and 1 such as 0.999, which averages the last 1,000 "
+                f"steps; got {averaging}"
+            )
+        weight_decay = as_nonnegative_number(weight_decay, "weight_decay")
+        if learning_rate * weight_decay >= 1:
+            raise ValueError(
+                f"weight_decay must be below 1 / learning_rate = {1 / learning_rate:g}, because so much of the weights "
+                f"is taken away at each step; got {weight_decay}"
+            )
+        if max_gradient_norm is not None:
+            max_gradient_norm = as_positive_number(max_gradient_norm, "max_gradient_norm")
+        return cls(learning_rate, check_schedule(schedule), averaging, weight_decay, max_gradient_norm)
+
+    def for_trainer(self) -> dict[str, Any]:
+        """The arguments of a `Trainer`, which knows of no schedule."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "schedule"}
 
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate of a step of a run of so many; the fraction done is that in the middle of the step."""
@@ -52,7 +82,12 @@ class StepSettings:
         described: dict[str, Any] = {"learning_rate": self.learning_rate}
         if self.schedule != "constant":  # then the rate of each step depends on how many there will be
             described |= {"schedule": name_of(self.schedule), "num_batches": num_batches}
-        return described
+        others = {
+            "averaging": self.averaging,
+            "weight_decay": self.weight_decay,
+            "max_gradient_norm": self.max_gradient_norm,
+        }
+        return described | {name: value for name, value in others.items() if value}
 
 
 def check_schedule(schedule: Any) -> str | Callable:

@@ -82,6 +82,9 @@ class TrainSettings:
         seed: Any,
         learning_rate: Any,
         schedule: Any,
+        averaging: Any,
+        weight_decay: Any,
+        max_gradient_norm: Any,
         reuse: Any,
         reuse_capacity: Any,
         augment: Any,
@@ -116,7 +119,13 @@ class TrainSettings:
         verbosity = as_integer(verbosity, "verbosity", minimum=1)
         if training_threads is not None:
             training_threads = as_integer(training_threads, "training_threads", minimum=1)
-        steps = StepSettings.checked(learning_rate=learning_rate, schedule=schedule)
+        steps = StepSettings.checked(
+            learning_rate=learning_rate,
+            schedule=schedule,
+            averaging=averaging,
+            weight_decay=weight_decay,
+            max_gradient_norm=max_gradient_norm,
+        )
         if on_simulator_error not in ON_SIMULATOR_ERROR:
             choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
             raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from {choices}")

@@ -1,11 +1,13 @@
 """Training steps on batches that the caller supplies."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from . import ops
-from .checks import as_integer, as_positive_number
+from .checks import as_integer
 from .cores import available_cores
 from .engine.adam import Adam
 from .engine.tensor import Tensor, backpropagate
@@ -15,6 +17,7 @@ from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import as_floats
 from .network import Network
+from .schedules import StepSettings
 from .summary import describe_choice
 
 LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
@@ -41,6 +44,13 @@ class Trainer:
         Adam's step size.
     threads
         Threads of the kernels; None for every core of this process. The results do not depend on it.
+    averaging
+        A decay between 0 and 1, or None. With it the mean of the weights after all steps is kept, in which those of k
+        steps ago count ``averaging**k``; see `averaged`.
+    weight_decay
+        The part of each weight, times the learning rate, that is taken away at each step.
+    max_gradient_norm
+        A gradient that is longer than this, all parameters taken together, is scaled to this length. None for no limit.
     """
 
     def __init__(
@@ -51,6 +61,9 @@ class Trainer:
         accuracy="classification",
         learning_rate=0.001,
         threads=None,
+        averaging=None,
+        weight_decay=0.0,
+        max_gradient_norm=None,
     ):
         self.network = network
         self.loss = check_loss(loss, network.spec)
@@ -66,8 +79,20 @@ class Trainer:
         self.threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         self._workspace = Workspace()
         flat = network.flat
-        rate = as_positive_number(learning_rate, "learning_rate")
-        self.optimizer = Adam(flat.weights, flat.gradients, learning_rate=rate)
+        settings = StepSettings.checked(
+            learning_rate=learning_rate,
+            averaging=averaging,
+            weight_decay=weight_decay,
+            max_gradient_norm=max_gradient_norm,
+        )
+        self.max_gradient_norm = settings.max_gradient_norm
+        self.optimizer = Adam(
+            flat.weights,
+            flat.gradients,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            averaging=settings.averaging,
+        )
 
     def __repr__(self) -> str:
         choices = f"loss={describe_choice(self.loss)}, accuracy={describe_choice(self.accuracy)}"
@@ -106,8 +131,27 @@ class Trainer:
             self.network.flat.gradients[:] = 0  # because the pass writes only those that the loss depends on
             backpropagate(loss, np.ones_like(loss.array))
             self._check_gradients()
-            self.optimizer.step()
+            self.optimizer.step(self._gradient_scale())
         return loss_value, accuracy
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the network have the average of its weights inside a block, where there is `averaging`."""
+        weights, average = self.optimizer.weights, self.optimizer.average
+        if not (average.size and self.optimizer.steps):
+            yield
+            return
+        own = weights.copy()
+        weights[:] = average
+        try:
+            yield
+        finally:
+            weights[:] = own
+
+    def use_average(self) -> None:
+        """Give the network the average of its weights for good, where there is `averaging`."""
+        if self.optimizer.average.size and self.optimizer.steps:
+            self.optimizer.weights[:] = self.optimizer.average
 
     def check_last_step(self, data, labels) -> None:
         """Raise a FloatingPointError if the step on this batch has made its loss or a weight NaN or infinite.
@@ -169,6 +213,13 @@ class Trainer:
                 if not np.isfinite(gradient).all():
                     raise FloatingPointError(f"the gradient of {name} is NaN or infinite; {_WHAT_TO_TRY}")
             raise FloatingPointError(f"the gradient is too large for its square; {_WHAT_TO_TRY}")
+
+    def _gradient_scale(self) -> float:
+        """What the gradient is to be multiplied by, so that it is no longer than it may be."""
+        if self.max_gradient_norm is None:
+            return 1.0
+        norm = math.sqrt(np.square(self.network.flat.gradients, dtype=np.float64).sum())
+        return 1.0 if norm <= self.max_gradient_norm else self.max_gradient_norm / norm
 
     def _check_labels(self, labels, datasets: int) -> np.ndarray:
         labels = as_floats(labels, "labels", self.network.dtype)

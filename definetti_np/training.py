@@ -49,6 +49,9 @@ def train(
     seed: int | None = None,
     learning_rate: float = 0.001,
     schedule: str | Callable = "constant",
+    averaging: float | None = None,
+    weight_decay: float = 0.0,
+    max_gradient_norm: float | None = None,
     reuse: int = 0,
     reuse_capacity: int | None = None,
     augment: Callable | None = None,
@@ -124,6 +127,13 @@ def train(
         How the step size changes: "constant"; "cosine", which rises in the first 5 % of the run and then falls to zero
         as half a cosine; or a function of the fraction of the steps that is done, between 0 and 1, whose result the
         step size is multiplied by.
+    averaging
+        A decay between 0 and 1, such as 0.999, or None. With it the model gets the average of the weights after all
+        steps, in which those of k steps ago count ``averaging**k``; training goes on with the weights themselves.
+    weight_decay
+        The part of each weight, times the step size, that is taken away at each step (decoupled, as in AdamW).
+    max_gradient_norm
+        A gradient that is longer than this, all parameters taken together, is scaled to this length. None for no limit.
     reuse
         So many more steps after each batch of new examples, each on a batch that is drawn at random from all examples
         so far, without replacement. What is drawn is a function of the seed and the step.
@@ -228,8 +238,8 @@ def _make_trainer(settings: TrainSettings) -> Trainer:
         network,
         loss=settings.loss,
         accuracy=settings.accuracy,
-        learning_rate=settings.steps.learning_rate,
         threads=settings.training_threads,
+        **settings.steps.for_trainer(),
     )
     logger.info("this process may use %s", describe_cores())
     logger.info(

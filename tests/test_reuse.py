@@ -54,6 +54,9 @@ EVERYTHING = {
     "reuse": 3,
     "augment": augment.compose(augment.mirror(distances=None), augment.genotype_errors(0.1)),
     "schedule": "cosine",
+    "averaging": 0.9,
+    "weight_decay": 0.1,
+    "max_gradient_norm": 0.5,
 }
 
 
@@ -99,7 +102,19 @@ def test_everything__resumed_at_random_moments_ends_in_the_same_file(tmp_path, t
         assert files(folder) == twin
 
 
-@pytest.mark.parametrize("change", [{"reuse": 2}, {"augment": None}, {"schedule": "constant"}, {"seed": 2}], ids=str)
+CHANGES = [
+    {"reuse": 2},
+    {"augment": None},
+    {"schedule": "constant"},
+    {"seed": 2},
+    {"averaging": 0.8},
+    {"averaging": None},
+    {"weight_decay": 0},
+    {"max_gradient_norm": None},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_everything__each_part_changes_the_model(tmp_path, twin, change):
     run(tmp_path, **change)
     assert files(tmp_path) != twin
@@ -133,6 +148,9 @@ def test_resume__with_a_bounded_memory_simulates_no_more_than_it_holds(tmp_path,
         ({"augment": augment.mirror()}, r"augment='mirror\(.*, the checkpoint has 'compose\(mirror\(distances=\(\)"),
         ({"schedule": "constant"}, "schedule=None, the checkpoint has 'cosine'"),
         ({"num_batches": 13}, "num_batches=13, the checkpoint has 12"),
+        ({"averaging": None}, "averaging=None, the checkpoint has 0.9"),
+        ({"weight_decay": 0.2}, "weight_decay=0.2, the checkpoint has 0.1"),
+        ({"max_gradient_norm": None}, "max_gradient_norm=None, the checkpoint has 0.5"),
         ({"reuse_capacity": 50}, "reuse_capacity=50, the checkpoint has None"),
     ],
     ids=str,

@@ -42,6 +42,8 @@ class Checkpoint:
         How many examples were drawn again, by reason.
     weights, first_moments, second_moments
         Of the network and of Adam, (N,) each.
+    average
+        The average of the weights, (N,), or (0,) in a run without one.
     state
         What else there is to know, under some arguments: ``held_from``, the index of the first example that reuse may
         draw.
@@ -56,6 +58,7 @@ class Checkpoint:
     weights: np.ndarray
     first_moments: np.ndarray
     second_moments: np.ndarray
+    average: np.ndarray
     state: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -74,6 +77,7 @@ class Checkpoint:
             weights=optimizer.weights,
             first_moments=optimizer.first_moments,
             second_moments=optimizer.second_moments,
+            average=optimizer.average,
             state=dict(state or {}),
         )
 
@@ -82,12 +86,13 @@ class Checkpoint:
         optimizer = trainer.optimizer
         if self.weights.shape != optimizer.weights.shape:
             raise ModelFileError(f"a checkpoint of {self.weights.size} weights for {optimizer.weights.size}")
-        for name in _ARRAYS:
+        for name in (*_ARRAYS, *_MORE_ARRAYS):
             getattr(optimizer, name)[...] = getattr(self, name)
         optimizer.steps = self.adam_steps
 
 
 _ARRAYS = ("weights", "first_moments", "second_moments")
+_MORE_ARRAYS = {"average": "averaging"}  # by the argument under which there are such
 _COUNTS = ("batches", "next_example", "adam_steps")
 _PARTS = {"run": dict, "summary": list, "redraws": dict}
 
@@ -98,6 +103,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path) -> N
     if checkpoint.state:
         description["state"] = checkpoint.state
     arrays = {name: getattr(checkpoint, name) for name in _ARRAYS}
+    arrays |= {name: getattr(checkpoint, name) for name in _arrays_of(checkpoint.run)[len(_ARRAYS) :]}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FloatingPointError(
@@ -112,10 +118,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     with open_file(path, CHECKPOINT) as stored:
         with refuse_on_error(path, "the header describes no run"):
             described = _described_run(stored)
-        arrays = {name: stored.read(name) for name in _ARRAYS}
+        arrays = {name: stored.read(name) for name in stored.shapes}
     if arrays["second_moments"].size and arrays["second_moments"].min() < 0:  # Adam takes their square root
         raise ModelFileError(f"{path}: second_moments are negative")
-    return Checkpoint(**described, **arrays)
+    none = {name: np.zeros(0, np.float32) for name in _MORE_ARRAYS}
+    return Checkpoint(**described, **(none | arrays))
+
+
+def _arrays_of(run: Mapping) -> list[str]:
+    """The names of the arrays of a run."""
+    return [*_ARRAYS, *(name for name, argument in _MORE_ARRAYS.items() if run.get(argument) is not None)]
 
 
 def _described_run(stored: StoredFile) -> dict:
@@ -141,8 +153,8 @@ def _described_run(stored: StoredFile) -> dict:
         as_integer(number, f"redraws: the number of {reason!r}", minimum=1)
     if redraws and run.get("on_simulator_error") == "raise":
         raise ValueError(f"redraws: {redraws} in a run that draws nothing again")
-    if set(stored.shapes) != set(_ARRAYS):
-        raise ValueError(f"arrays: {sorted(stored.shapes)}, they must be {sorted(_ARRAYS)}")
+    if set(stored.shapes) != set(_arrays_of(run)):
+        raise ValueError(f"arrays: {sorted(stored.shapes)}, they must be {sorted(_arrays_of(run))}")
     for name, shape in stored.shapes.items():
         if len(shape) != 1 or shape != stored.shapes["weights"]:
             raise ValueError(f"{name} has shape {shape}, weights have shape {stored.shapes['weights']}")
