@@ -1,4 +1,4 @@
-"""Write tests/references/steps/thirty_steps.npz: what PyTorch's own optimiser, schedule and average make of a network, in float64.
+"""Write tests/references/steps/thirty_steps.npz: what PyTorch's optimiser, schedule and average make, in float64.
 
 Run ``python tests/make_step_references.py`` where PyTorch is installed; the tests themselves do not need it.
 """
