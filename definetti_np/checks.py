@@ -45,7 +45,7 @@ def as_nonnegative_number(value: Any, name: str) -> float:
 
 
 def check_width(width: int, positions: int, where: str) -> None:
-    """Raise a ValueError if a window of a convolution is wider than the positions that there are."""
+    """Raise a ValueError if the window of a convolution has more positions than there are."""
     if width > positions:
         raise ValueError(f"{where}: the width is larger than the {positions} positions it slides over, got {width}")
 

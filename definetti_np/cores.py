@@ -14,14 +14,14 @@ def available_cores() -> int:
 
 
 def describe_cores() -> str:
-    """Say how many cores this process may use, and who says so."""
+    """Say how many cores this process may use, and what sets this limit."""
     limits = _limits()
-    who = min(limits, key=limits.__getitem__)
-    return f"{limits[who]} core{'s' * (limits[who] > 1)} ({who})"
+    lowest = min(limits, key=limits.__getitem__)
+    return f"{limits[lowest]} core{'s' * (limits[lowest] > 1)} ({lowest})"
 
 
 def _limits() -> dict[str, int]:
-    """The numbers of cores that there are, by who gives them."""
+    """The limits on the number of cores, by what sets them."""
     if hasattr(os, "sched_getaffinity"):
         limits = {"the CPU affinity of this process": len(os.sched_getaffinity(0))}
     else:

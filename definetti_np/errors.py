@@ -1,5 +1,8 @@
 """The errors that are the package's own; bad arguments raise ValueError and TypeError."""
 
+from pathlib import Path
+from typing import Any
+
 
 class SimulatorError(RuntimeError):
     """A simulator raised, returned something unusable, or its process died.
@@ -24,5 +27,5 @@ class NotSavedError(OSError):
     `model` is the model, and `place` the file in another folder that it was written to instead, None if there is none.
     """
 
-    model = None
-    place = None
+    model: Any = None
+    place: Path | None = None

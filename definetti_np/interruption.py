@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop or to save: they wait until the state of the run is one that can be saved."""
+"""Signals that ask a run to stop or to save: they wait until the run is in a state that can be saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAVING = "SIGUSR1"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has asked to stop; `signal` is which."""
+    """A signal asked the run to stop; `signal` says which one."""
 
     def __init__(self, number: int):
         self.signal = signal.Signals(number)
@@ -24,10 +24,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Waiting:
-    """What to do while something that takes long goes on: here, nothing; see `Interruption.waiting`.
+    """What a stream does while it waits for examples: here, nothing; see `Interruption.waiting`.
 
-    Call it again and again while you wait. Where the work is done in this thread, so that nothing can be called
-    meanwhile, do it in a ``with`` block of it. Either way it may raise an exception.
+    A stream calls it again and again while others simulate. A stream that simulates in this thread cannot call it
+    meanwhile, and simulates in a ``with`` block of it. Both may raise an exception.
     """
 
     def __call__(self) -> None:
@@ -44,12 +44,12 @@ class Interruption:
     """Handles signals inside a ``with`` block, if that is in the main thread, and gives back what it took.
 
     Ctrl-C, SIGTERM, SIGHUP (the terminal is gone) and SIGXCPU (a limit of processor time) ask to stop, SIGUSR1 asks to
-    save. A signal acts when the object that `waiting` returns is called, and at once in a block of it. Acting is to
-    save, and to raise `Interrupted`; the ``with`` block turns that into KeyboardInterrupt or, for the others,
-    SystemExit(128 + number of the signal). A second Ctrl-C raises KeyboardInterrupt wherever it comes.
+    save. A signal takes effect when the object that `waiting` returns is called, and at once in a ``with`` block of
+    that object: it saves, or raises `Interrupted`. The block of this class turns `Interrupted` into KeyboardInterrupt
+    or, for the other signals, SystemExit(128 + number of the signal). A second Ctrl-C raises KeyboardInterrupt at once.
 
-    A signal that was ignored before goes on being ignored, but for SIGCHLD, because the exit codes of simulator
-    processes would be lost. A process that is forked inside the block has the handlers of before.
+    Signals that were ignored before stay ignored. The exception is SIGCHLD: while it is ignored, the exit codes of
+    simulator processes are lost. A process that is forked inside the block gets the handlers from before the block.
     """
 
     def __init__(self) -> None:
@@ -83,8 +83,8 @@ class Interruption:
     def waiting(self, save: Callable[[], None]) -> Waiting:
         """What streams do while they wait: act on signals, in a ``with`` block at once.
 
-        The block must change nothing that `save` saves. It ends in `Interrupted` after a signal that asks to stop, also
-        if the exception was caught inside, because what was made after that is not what is made without a signal.
+        The block must change nothing that `save` saves. After a signal that asks to stop it ends in `Interrupted`, also
+        if a simulator caught the exception, because the example that it then made is not the one of an undisturbed run.
         """
         return _ActingOnSignals(self, save)
 
@@ -103,7 +103,8 @@ class Interruption:
             raise Interrupted(self._stop)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # A handler that was set meanwhile may call this one for ever; and Python does not notice a fork in C code.
+        # A handler that was set inside the block may go on calling this one after it; and C code may fork without
+        # Python's knowledge.
         if self._is_over or not process.is_ours(self._owner):
             self._pass_on(number, frame)
             return
@@ -126,7 +127,7 @@ class Interruption:
             os.kill(os.getpid(), number)
 
     def _give_back(self) -> None:
-        """Set the handlers of before; in a forked process forget what came for its parent."""
+        """Set the handlers from before the block; in a forked process forget the signals that its parent received."""
         if self._is_over:
             return
         self._is_over = True
@@ -140,7 +141,7 @@ class Interruption:
 
 
 def _signals_that_c_code_handles() -> set[int]:
-    """Those with a handler that Python does not know and could not give back, such as faulthandler.register's."""
+    """The signals whose handler Python does not know and could not give back, such as faulthandler.register's."""
     try:
         with open("/proc/self/status") as file:
             line = next(line for line in file if line.startswith("SigCgt:"))

@@ -5,8 +5,8 @@ import numpy as np
 from .multiset import MultisetBatch
 from .network import Network
 
-TOLERANCE = 1e-7  # of float64, relative to the largest number: only the order of sums may change
-ADVICE = "see docs/exchangeability.md"
+OUTPUT_TOLERANCE = 1e-7  # of float64, relative to the largest number: only the order of sums may change
+ADVICE = "the documentation says more under 'What keeps a network permutation invariant'"
 
 
 def check_invariance(network: Network, batch: MultisetBatch) -> None:
@@ -51,8 +51,8 @@ def _between_others(batch: MultisetBatch) -> MultisetBatch:
     return MultisetBatch(rows, np.tile(batch.counts, 4), np.concatenate([[0], np.cumsum(sizes)]))
 
 
-def _compute(network: Network, batch: MultisetBatch, what: str | None = None):
-    log = []
+def _compute(network: Network, batch: MultisetBatch, what: str | None = None) -> tuple[np.ndarray, list]:
+    log: list[tuple[str, np.ndarray]] = []
     try:
         return network.compute(batch, log).array, log
     except Exception as error:
@@ -62,7 +62,7 @@ def _compute(network: Network, batch: MultisetBatch, what: str | None = None):
 
 
 def _shuffled(batch: MultisetBatch) -> MultisetBatch:
-    """The same datasets with their rows in another order, and repeated rows as two of fewer repeats."""
+    """The same datasets with their rows in another order, and with each repeated row divided into two."""
     rng = np.random.default_rng(0)
     chosen, counts, offsets = [], [], [0]
     for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
@@ -78,7 +78,7 @@ def _shuffled(batch: MultisetBatch) -> MultisetBatch:
 
 def _changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     scale = np.abs(before[np.isfinite(before)]).max(initial=1e-300)
-    return ~np.isclose(before, after, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+    return ~np.isclose(before, after, rtol=0, atol=OUTPUT_TOLERANCE * scale, equal_nan=True)
 
 
 def _first_change(before: np.ndarray, after: np.ndarray) -> str | None:

@@ -1,11 +1,12 @@
 """Layers with parameters, for network functions; the layer lists are built of them too.
 
 A layer is a declaration: it is created once, outside of the function, and its parameters are drawn when a network uses
-it for the first time, with the sizes that fit what it is called with. Each network has numbers of its own.
+it for the first time, with sizes that fit its input. Each network has numbers of its own.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from . import ops
 from .checks import as_integer, check_width
@@ -21,7 +22,10 @@ __all__ = ["Conv", "Dense", "Parameter", "Sequential"]
 class _Layer:
     """A weight, a bias and an activation; a ReLU is computed together with the product."""
 
-    def __init__(self, activation, name):
+    kind: ClassVar[str]
+    _sizes: ClassVar[tuple[str, ...]]
+
+    def __init__(self, activation: Callable | None, name: str | None):
         if activation is not None and not callable(activation):
             raise TypeError(f"activation must be a function such as ops.relu, or None, got {activation!r}")
         self.activation = activation
@@ -48,48 +52,48 @@ class _Layer:
 
 
 class Conv(_Layer):
-    """Slide a window over the positions: features (rows, P, C) become (rows, P - width + 1, depth).
+    """Slide a window over the positions: features (rows, P, C) become (rows, P - width + 1, channels).
 
-    It also takes what is pooled, (B, P, C), and N nodes of a dense layer as N positions of depth 1.
+    It also takes pooled features (B, P, C). N nodes of a dense layer count as N positions of one channel.
 
     Parameters
     ----------
     width
         Positions under the window.
-    depth
+    channels
         Channels that are computed.
     activation
-        Function of what the layer computes, such as `ops.relu` or `ops.tanh`; None for none.
+        Function that is applied to the result, such as `ops.relu` or `ops.tanh`; None for no function.
     name
         The name its parameters are saved under, "name.weight" and "name.bias"; None for "conv.0", by order of first
         use.
     """
 
     kind = "conv"
-    _sizes = ("width", "depth")
+    _sizes = ("width", "channels")
 
-    def __init__(self, width: int, depth: int, activation: Callable | None = ops.relu, name: str | None = None):
+    def __init__(self, width: int, channels: int, activation: Callable | None = ops.relu, name: str | None = None):
         super().__init__(activation, name)
         self.width = as_integer(width, "Conv: width", minimum=1)
-        self.depth = as_integer(depth, "Conv: depth", minimum=1)
+        self.channels = as_integer(channels, "Conv: channels", minimum=1)
 
-    def __call__(self, x):
+    def __call__(self, x: RowFeatures | Tensor) -> Any:
         """Apply it to features, or to a Tensor (B, P, C) or (B, N)."""
         positions, channels = (*_input_shape(self, x), 1)[:2]
         if self.width > positions:
             check_width(self.width, positions, repr(self))
-        return self._apply(conv_layer, x, (self.width, channels, self.depth))
+        return self._apply(conv_layer, x, (self.width, channels, self.channels))
 
 
 class Dense(_Layer):
-    """Connect all features of a row, or all that is pooled of a dataset, to nodes: (rows, nodes) or (B, nodes).
+    """Connect all features of a row, or all pooled features of a dataset, to nodes: (rows, nodes) or (B, nodes).
 
     Parameters
     ----------
     nodes
         Numbers that are computed.
     activation
-        Function of what the layer computes, such as `ops.relu` or `ops.tanh`; None for none, as at the end.
+        Function that is applied to the result, such as `ops.relu` or `ops.tanh`; None for none, as in a last layer.
     name
         The name its parameters are saved under, "name.weight" and "name.bias"; None for "dense.0", by order of first
         use.
@@ -102,7 +106,7 @@ class Dense(_Layer):
         super().__init__(activation, name)
         self.nodes = as_integer(nodes, "Dense: nodes", minimum=1)
 
-    def __call__(self, x):
+    def __call__(self, x: RowFeatures | Tensor) -> Any:
         """Apply it to features, or to a Tensor (B, P, C) or (B, N)."""
         return self._apply(dense_layer, x, (math.prod(_input_shape(self, x)), self.nodes))
 
@@ -127,7 +131,7 @@ class Sequential:
             if name is not None and isinstance(layer, _Layer) and layer.name is None:
                 layer.name = f"{name}.{i}"
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         """Apply the first layer to x, the next one to the result, and so on."""
         for layer in self.layers:
             x = layer(x)
@@ -138,7 +142,7 @@ class Sequential:
 
 
 def _input_shape(layer: _Layer, x) -> tuple[int, ...]:
-    """The shape of what is computed of a row, or of a dataset: (P, C) or (N,)."""
+    """The shape of x without its first axis, which is that of rows or datasets: (P, C) or (N,)."""
     if isinstance(x, RowFeatures):
         return x.row_shape
     if isinstance(x, Tensor) and x.ndim in (2, 3):

@@ -25,7 +25,7 @@ LOG_LEVEL = logging.INFO
 
 @contextlib.contextmanager
 def log_to(logfile: str | Path | None) -> Iterator[None]:
-    """Send what a run in this thread logs to stderr ("."), a file, or nowhere of its own (None) inside a block.
+    """Inside a block, write the messages of a run in this thread to stderr ("."), to a file, or to no own log (None).
 
     Only the package's logger is touched; what an application has configured still receives the messages of a run
     with logfile None. Runs in several threads have a log each.
@@ -55,14 +55,14 @@ def _occupy_standard_descriptors() -> None:
         os.close(descriptor)
 
 
-_NO_RUN = "no run"  # in place of the log of a thread that is of none
+_NO_RUN = "no run"  # stands for the log in threads that belong to no run
 
 
 class _Routes(logging.Filter):
     """Gives each message to the log of its run, and to no other; a filter of the package's logger while there are runs.
 
-    Which run a message is of is known by the context of the thread that it comes from. A run without a log of its own
-    has None, and its messages go where the application wants them.
+    The context of the thread that logs a message tells which run it belongs to. A run without a log of its own has
+    None, and its messages go where the application wants them.
     """
 
     def __init__(self):
@@ -181,7 +181,7 @@ class Stderr:
         return False
 
     def fileno(self) -> int:
-        """The descriptor, of which the width of a terminal is asked."""
+        """The descriptor; tqdm asks it for the width of the terminal."""
         return self._stream.fileno()
 
     @property
@@ -226,7 +226,7 @@ class _LogFile:
                 Stderr().write(f"the log {self._path} cannot be written now: {error}; training goes on\n")
             self._lost += 1
             self._is_torn = self._is_torn or len(content) < length
-            self.close()  # it may be possible to open it again when it is not to write to it
+            self.close()  # because opening it anew may help where writing on does not
         else:
             self._lost, self._is_torn = 0, False
 
@@ -252,7 +252,7 @@ def progress(
 
 
 class _Clock:
-    """How fast a run is, and which part of the time since the last look it waited for simulations."""
+    """Measures how fast a run is, and how much of the time since the last look it waited for simulations."""
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
@@ -273,7 +273,7 @@ class _Clock:
 
 
 def _numbers(loss: float, accuracy: float) -> str:
-    """The loss, and the accuracy if it is another number: without one, it is the loss."""
+    """The loss, and the accuracy where it differs: a run without an accuracy has the loss in its place."""
     return f"loss {loss:.4g}" if accuracy == loss else f"loss {loss:.4g}, accuracy {accuracy:.4g}"
 
 
@@ -321,8 +321,8 @@ class _Bar:
 class Summary:
     """The training summary: a line ``<batch> <loss> <accuracy>`` every `verbosity` batches, written at once.
 
-    A resumed run starts with the lines of the run before, so that none is missing or there twice. Where a line cannot
-    be written, it is with the next one.
+    A resumed run starts with the lines of the run before, so that none is missing or there twice. A line that cannot
+    be written is kept, and written before the next one.
     """
 
     def __init__(self, path: Path | None, verbosity: int, lines: Iterable[str] = ()):

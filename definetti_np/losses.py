@@ -39,10 +39,10 @@ def check_labels(labels: np.ndarray, loss: str | Callable | None, name: str) -> 
     if loss != "cross-ent":
         return
     if (labels < 0).any() or (abs(labels.sum(axis=-1, dtype=np.float64) - 1) > LABEL_SUM_TOLERANCE).any():
-        shown = np.array2string(labels, threshold=10)
+        text = np.array2string(labels, threshold=10)
         raise ValueError(
             f"{name} must be a probability distribution under loss 'cross-ent' (non-negative, sum 1; "
-            f"one-hot for a known class), got {shown}"
+            f"one-hot for a known class), got {text}"
         )
 
 

@@ -1,7 +1,7 @@
 """Trained models: predict with them, save them, load them."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -18,13 +18,13 @@ from .network import Network, check_datasets
 from .specs import function_spec, network_spec
 from .summary import describe_choice, layer_table
 
-# What is predicted at once; a result does not depend on which others it is computed with.
+# How much is predicted at once; a prediction does not depend on the datasets beside it.
 DATASETS_AT_ONCE = 64
 FEATURES_AT_ONCE = 2**25  # 128 MiB of float32
 
 
 class Model:
-    """A network with what is known of its training.
+    """A network, and how it was trained.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Model:
         """
         return layer_table(self.network.spec, self.network.parameters)
 
-    def predict(self, data: Iterable | np.ndarray | MultisetBatch, threads: int | None = None) -> np.ndarray:
+    def predict(self, data: Iterable[np.ndarray] | MultisetBatch, threads: int | None = None) -> np.ndarray:
         """Predict the label of each dataset.
 
         Parameters
@@ -79,7 +79,7 @@ class Model:
         threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         spec = self.network.spec
         if isinstance(data, MultisetBatch):
-            sizes = np.diff(data.offsets)
+            sizes: Sequence[int] | np.ndarray = np.diff(data.offsets)
         else:
             data = check_datasets(data, spec.input_shape)  # all of it, before the first is computed
             sizes = [len(dataset) for dataset in data]
@@ -88,7 +88,7 @@ class Model:
         with kernel_threads(threads):
             for start, stop in _parts(sizes, FEATURES_AT_ONCE // self.network.features_per_row):
                 part = data.slice(start, stop) if isinstance(data, MultisetBatch) else data[start:stop]
-                with workspace.used():
+                with workspace.use():
                     batch = self.network.as_batch(part, first=start)
                     predictions.append(self.network.predict_batch(batch).copy())
         return np.concatenate(predictions)
@@ -162,11 +162,11 @@ def _network(stored: StoredFile, path, network_function: Callable | None, seed: 
     if name is None:
         if network_function is not None:
             raise ModelFileError(f"{path}: a model of phi_net, g and h_net, without a network_function; leave it out")
-        spec = network_spec(**description)
-        shapes = {name: shape for layer in spec.layers for name, shape in layer.parameter_shapes()}
+        lists = network_spec(**description)
+        shapes = {name: shape for layer in lists.layers for name, shape in layer.parameter_shapes()}
         if stored.shapes != shapes:  # before it is built: a damaged description may be that of a huge one
             raise ValueError(f"the network has weights of other names or shapes: {shapes}")
-        return Network.without_weights(spec, seed=seed)
+        return Network.without_weights(lists, seed=seed)
     if network_function is None:
         raise ModelFileError(
             f"{path}: a model of a network_function ({shorten(str(name), 100)}), which the file does not hold; give "
@@ -189,7 +189,13 @@ def _is_function(loss) -> bool:
     return isinstance(loss, str) and loss.startswith("function ")
 
 
-def test(data, model_path, threads: int | None = None, *, network_function: Callable | None = None) -> np.ndarray:
+def test(
+    data: Iterable[np.ndarray],
+    model_path: str | os.PathLike,
+    threads: int | None = None,
+    *,
+    network_function: Callable | None = None,
+) -> np.ndarray:
     """Predict the labels of datasets with a model that `train` saved: `load` and `Model.predict`.
 
     Parameters
@@ -212,4 +218,4 @@ def test(data, model_path, threads: int | None = None, *, network_function: Call
     return load(model_path, network_function=network_function).predict(data, threads)
 
 
-test.__test__ = False  # pytest would collect it in a file that imports it
+test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it in a file that imports it

@@ -1,21 +1,23 @@
 """Permutation-invariant networks, from layer lists, h(g(Phi(x_1), ..., Phi(x_n))), or from a function."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import ops
 from .checks import check_k
 from .engine.assembly import assemble_datasets
 from .engine.features import RowFeatures, contiguous
-from .engine.parameters import Binding, FlatParameters, Tracer
+from .engine.parameters import Binding, FlatParameters, Key, Tracer
 from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch, as_floats
 from .seeds import check_seed, weights_rng
-from .specs import FunctionSpec, LayerSpec, NetworkSpec, function_spec, network_spec, shape_fits
+from .specs import LayerSpec, NetworkSpec, Spec, function_spec, network_spec, shape_fits
 from .summary import describe_network
 
 ANY_NUMBER_OF_ROWS = "train with input_shape[0]=None to allow any number of rows"
@@ -31,7 +33,7 @@ class Network:
     output_shape
         ``(N,)``.
     phi_net
-        Layers of Phi, applied to each row: ``("conv", width, depth)`` and ``("fc", nodes)``.
+        Layers of Phi, applied to each row: ``("conv", width, channels)`` and ``("fc", nodes)``.
     g
         The symmetric function: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
     h_net
@@ -47,13 +49,31 @@ class Network:
         If the description is not that of a network; the message names the argument.
     """
 
-    def __init__(self, input_shape, output_shape, phi_net, g, h_net, *, seed=None, dtype=np.float32):
+    def __init__(
+        self,
+        input_shape: Sequence[int | None],
+        output_shape: Sequence[int],
+        phi_net: Sequence[Sequence],
+        g: Sequence,
+        h_net: Sequence[Sequence],
+        *,
+        seed: int | None = None,
+        dtype: DTypeLike = np.float32,
+    ):
         spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
         self._build(spec, LayerLists(spec), seed, dtype)
 
     @classmethod
-    def from_function(cls, input_shape, output_shape, network_function, *, seed=None, dtype=np.float32) -> "Network":
-        """Make a network of a function of `ops` and `layers`; see docs/write_your_own_network.md.
+    def from_function(
+        cls,
+        input_shape: Sequence[int | None],
+        output_shape: Sequence[int],
+        network_function: Callable,
+        *,
+        seed: int | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> "Network":
+        """Make a network of a function of `ops` and `layers`; the documentation has examples.
 
         Parameters
         ----------
@@ -80,16 +100,16 @@ class Network:
         return network
 
     @classmethod
-    def without_weights(cls, spec: NetworkSpec | FunctionSpec, function=None, *, seed: int) -> "Network":
+    def without_weights(cls, spec: Spec, function: Callable | None = None, *, seed: int) -> "Network":
         """Make the float32 network of a checked description, and of its function if it is one of a function.
 
         Its weights are zeros, to be read from a file: drawing them takes five times their memory.
         """
         network = cls.__new__(cls)
-        network._build(spec, function or LayerLists(spec), seed, np.float32, draws=False)
+        network._build(spec, function or LayerLists(cast(NetworkSpec, spec)), seed, np.float32, draws=False)
         return network
 
-    def _build(self, spec, function, seed, dtype, *, draws: bool = True) -> None:
+    def _build(self, spec: Spec, function: Callable, seed: int | None, dtype: DTypeLike, *, draws: bool = True) -> None:
         self.spec = spec
         self.network_function = function
         self.dtype = np.dtype(dtype)
@@ -108,7 +128,8 @@ class Network:
         with tracer.active():
             if isinstance(self.network_function, LayerLists):
                 self.network_function.declare()
-                self.prediction_shape, self.features_per_row = self.spec.output_shape, self.spec.features_per_row
+                self.prediction_shape: tuple[int, ...] = self.spec.output_shape
+                self.features_per_row = self.network_function.features_per_row
             else:
                 prediction = self._call_on_made_up_data()
                 self.prediction_shape = prediction.shape[1:]
@@ -148,7 +169,7 @@ class Network:
     def __repr__(self) -> str:
         return describe_network(self.spec, self.parameters, seed=self.seed, dtype=self.dtype)
 
-    def __call__(self, data) -> np.ndarray:
+    def __call__(self, data: Iterable[np.ndarray] | MultisetBatch) -> np.ndarray:
         """Predict: posterior probabilities after softmax, estimates after matmul, (B, N).
 
         A network made of a function predicts what the function returns, (B, M). `data` is an array (B, n, W[, C]), a
@@ -172,7 +193,7 @@ class Network:
 
     def forward(self, batch: MultisetBatch) -> Tensor:
         """The output (B, N) as a Tensor to differentiate: log-probabilities after softmax, else estimates."""
-        tensors = {key: self.flat.by_name[name] for key, name in self._names.items()}
+        tensors: dict[Key, Tensor] = {key: self.flat.by_name[name] for key, name in self._names.items()}
         with Binding(tensors, training=True).active() as binding:
             out = self._call(batch)
         if len(binding.used) < len(self._names):
@@ -193,7 +214,7 @@ class Network:
             )
         return contiguous(out)
 
-    def as_batch(self, data, *, first: int = 0) -> MultisetBatch:
+    def as_batch(self, data: Iterable[np.ndarray] | MultisetBatch, *, first: int = 0) -> MultisetBatch:
         """Turn data into the batch the network computes on, or say what is wrong with it.
 
         Errors name the datasets ``data[first]``, ``data[first + 1]``, ...
@@ -224,7 +245,7 @@ class Network:
         check_k(self.spec.fewest_rows, sizes.min(), f"data: a dataset of {sizes.min()} rows")
 
 
-def check_datasets(data, input_shape: tuple, *, first: int = 0) -> Sequence[np.ndarray]:
+def check_datasets(data: Any, input_shape: tuple, *, first: int = 0) -> Sequence[np.ndarray] | np.ndarray:
     """Return data as a sequence of arrays that each fit `input_shape`, or raise an error that says which does not."""
     if isinstance(data, np.ndarray) and data.ndim != len(input_shape) + 1:
         wanted = ", ".join(["datasets", *("any" if d is None else str(d) for d in input_shape)])
@@ -233,7 +254,7 @@ def check_datasets(data, input_shape: tuple, *, first: int = 0) -> Sequence[np.n
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
         hint = "; give list(data.values())" if isinstance(data, Mapping) else ""
         raise TypeError(f"data must be an array, arrays, or a MultisetBatch, got {type(data).__name__}{hint}")
-    datasets = data if isinstance(data, (list, tuple, np.ndarray)) else list(data)
+    datasets: Sequence[Any] | np.ndarray = data if isinstance(data, (list, tuple, np.ndarray)) else list(data)
     for i, dataset in enumerate(datasets, first):
         if not isinstance(dataset, np.ndarray):
             raise TypeError(_what_is_no_array(data, i, dataset, input_shape))
@@ -244,7 +265,7 @@ def check_datasets(data, input_shape: tuple, *, first: int = 0) -> Sequence[np.n
 
 
 def _what_is_no_array(data, i: int, dataset, input_shape: tuple) -> str:
-    """Say how to make arrays of a table of another library, which gives its columns or tables again, or of lists."""
+    """Say how to make arrays of lists, or of a table of another library, whose items are columns or tables."""
     if hasattr(data, "__array__"):
         array = "numpy.asarray(data)"
         one = len(getattr(data, "shape", ())) == len(input_shape)
@@ -256,7 +277,7 @@ def _what_is_no_array(data, i: int, dataset, input_shape: tuple) -> str:
 
 
 def _hint_for_rows(shape: tuple, wanted: tuple) -> str:
-    """What to do if it is only the number of rows that does not fit."""
+    """What to do if only the number of rows does not fit."""
     if len(shape) != len(wanted) or shape[1:] != wanted[1:]:
         return ""
     if shape[0] == 0:
@@ -269,29 +290,32 @@ class LayerLists:
 
     def __init__(self, spec: NetworkSpec):
         self._specs, self._pooling, self._ends_in_softmax = spec.layers, spec.pooling, spec.ends_in_softmax
-        self._phi, self._h = (Sequential([_layer(s) for s in specs]) for specs in (spec.phi_layers, spec.h_layers))
+        self.features_per_row = spec.features_per_row
+        self._layers = [_layer(s) for s in spec.layers]
+        number = len(spec.phi_layers)
+        self._phi, self._h = Sequential(self._layers[:number]), Sequential(self._layers[number:])
 
     def declare(self) -> None:
         """Use each parameter once, in order."""
-        for layer, spec in zip(self._phi.layers + self._h.layers, self._specs, strict=True):
+        for layer, spec in zip(self._layers, self._specs, strict=True):
             layer.parameters(spec.weight_shape)
 
     def __call__(self, x: RowFeatures) -> Tensor:
         """Log-probabilities or estimates (B, N)."""
-        x = self._phi(x)
-        x = ops.moments(x, self._pooling.orders) if self._pooling.kind == "moments" else ops.top_k(x, self._pooling.k)
-        x = self._h(x)
-        return ops.log_softmax(x) if self._ends_in_softmax else x
+        pooling, features = self._pooling, self._phi(x)
+        pooled = ops.moments(features, pooling.orders) if pooling.k is None else ops.top_k(features, pooling.k)
+        out = self._h(pooled)
+        return ops.log_softmax(out) if self._ends_in_softmax else out
 
 
 def _layer(spec: LayerSpec) -> Conv | Dense:
     if spec.kind == "conv":
-        width, _, depth = spec.weight_shape
-        return Conv(width, depth, name=spec.name)
+        width, _, channels = spec.weight_shape
+        return Conv(width, channels, name=spec.name)
     return Dense(spec.weight_shape[-1], ops.relu if spec.kind == "fc" else None, name=spec.name)
 
 
-def made_up_batch(spec, dtype) -> MultisetBatch:
+def made_up_batch(spec: Spec, dtype: DTypeLike) -> MultisetBatch:
     """Two datasets of a few distinct random rows, for a function to be called on; as many rows as the network takes.
 
     Where the network takes any number, they have different ones, and large.

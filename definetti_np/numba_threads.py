@@ -1,12 +1,13 @@
-"""What a fork leaves of Numba's threads: nothing, which Numba does not know.
+"""Numba's threads do not survive a fork, and Numba does not notice: what to do in the child.
 
 Numba runs parallel loops on GNU OpenMP unless another layer is chosen. In a child of the process that started its
 threads it raises SIGTERM and returns *without having computed anything*; where the signal is ignored or handled, the
 caller goes on with memory that nobody has written. In a grandchild it waits for ever for threads that are not there.
 
-So GNU OpenMP is told, in every process that is forked after the start of those threads, to run each loop in the thread
-that asks for it. That holds for loops of simulators and of their own processes too: it may be our kernels that have
-started the threads. And no process is forked while another thread compiles, because Numba could never compile there.
+So in every process that is forked after those threads have started, this module tells GNU OpenMP to run each loop in
+the thread that asks for it. Loops of simulators, and of processes that simulators start, run so too, because it may be
+our kernels that have started the threads. And no process is forked while another thread compiles, because Numba could
+never compile there.
 This module does not import Numba; it looks at what others have imported.
 """
 
@@ -36,7 +37,7 @@ def _note_fork() -> None:
 
 
 def _renew_locks() -> None:
-    """Replace the locks at the start of the threads: other processes have one of them too, and may be killed."""
+    """Replace the locks around the start of threads: processes share one, and one that holds it may be killed."""
     parallel = sys.modules["numba.np.ufunc.parallel"]
     for name in ("_backend_init_process_lock", "_backend_init_thread_lock"):
         if hasattr(parallel, name):

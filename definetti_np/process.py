@@ -70,7 +70,7 @@ def end_fork(owner_of_call: tuple[int, int], error: BaseException | None = None)
 
 
 @contextlib.contextmanager
-def ending_forks() -> Iterator[None]:
+def end_forks() -> Iterator[None]:
     """End processes that functions of the user's fork inside a block, when they come to its end."""
     owner_of_call = owner()
     try:

@@ -197,12 +197,12 @@ class Run:
         augment = self._settings.reuse.augment
         if augment is None:
             return data
-        with process.ending_forks():
+        with process.end_forks():
             return augment_batch(augment, data, seed=self._settings.seed, step=step)
 
     def _step(self, data: MultisetBatch, labels: np.ndarray, step: int) -> tuple[float, float]:
         self._trainer.optimizer.learning_rate = self._settings.steps.rate_at(step, self._settings.num_steps)
-        with process.ending_forks():  # a loss or an accuracy may fork, as a simulator may
+        with process.end_forks():  # a loss or an accuracy may fork, as a simulator may
             return self._trainer.step(data, labels)
 
     def _checkpoint(self, *, last: bool = False) -> None:

@@ -19,7 +19,7 @@ HIDDEN_LAYERS = {"conv": ("width", "channels"), "fc": ("nodes",)}
 FINAL_LAYERS = ("matmul", "softmax")
 POOLINGS = ("max", "sort", "top_k", "moments")
 MOST_LAYERS = 1000  # of a list, and orders of moments, because a file may list a million of them in little space
-LARGEST_ROW = 2**24  # values that a network function is called on to find its layers; a file may ask for more
+LARGEST_ROW = 2**24  # values; a network function is called on rows to find its layers, and a file may ask for larger
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LayerSpec:
         yield f"{self.name}.bias", self.weight_shape[-1:]
 
     def output(self, positions: int) -> tuple[int, int]:
-        """Positions and channels of what it computes of so many positions."""
+        """The positions and channels of its output for an input of so many positions."""
         channels = self.weight_shape[-1]
         return (positions - self.weight_shape[0] + 1, channels) if self.kind == "conv" else (channels, 1)
 
@@ -179,8 +179,8 @@ class NetworkSpec(Spec):
 class FunctionSpec(Spec):
     """A network that is a function of the user's; what it computes is known only when it is called.
 
-    `network_function` is the function's name. How many rows it needs its own operations say, and whether their order
-    matters has to be tried.
+    `network_function` is the function's name. Its own operations say how many rows it needs, and
+    whether their order matters can only be tried.
     """
 
     input_shape: tuple

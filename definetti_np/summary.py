@@ -35,7 +35,7 @@ def layer_table(spec: Spec, parameters: Mapping[str, np.ndarray]) -> str:
         head = ["parameter", "shape", "numbers"]
         lines = [[name, str(array.shape), f"{array.size:,}"] for name, array in parameters.items()]
     total = ["total", *[""] * (len(head) - 2), f"{_count(parameters):,}"]
-    return _aligned([head, *lines, total])
+    return _align([head, *lines, total])
 
 
 def _shape(*dimensions: int | None) -> str:
@@ -52,7 +52,7 @@ def _count(parameters: Mapping[str, np.ndarray]) -> int:
     return sum(math.prod(array.shape) for array in parameters.values())
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def _align(lines: Sequence[Sequence[str]]) -> str:
     """Columns two spaces apart; the numbers in the last one end below each other."""
     *widths, last = (max(map(len, column)) for column in zip(*lines, strict=True))
     texts = []

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -15,12 +15,12 @@ from .engine.workspace import Workspace
 from .invariance import check_invariance
 from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
-from .multiset import as_floats
+from .multiset import MultisetBatch, as_floats
 from .network import Network
 from .schedules import StepSettings
 from .summary import describe_choice
 
-LOG_PROBABILITIES = 1e-3  # how far from 1 the sum of probabilities may be
+PROBABILITY_TOLERANCE = 1e-3  # how far from 1 the sum of probabilities may be
 LOSS_OPERATIONS = {"cross-ent": ops.cross_entropy, "l2": ops.squared_error}
 _SMALLER_NUMBERS = "try a smaller learning rate, or data and labels of a size near 1"
 _WHAT_TO_TRY = f"the network is as it was before this step. {_SMALLER_NUMBERS.capitalize()}"
@@ -46,7 +46,7 @@ class Trainer:
         Threads of the kernels; None for every core of this process. The results do not depend on it.
     averaging
         A decay between 0 and 1, or None. With it the mean of the weights after all steps is kept, in which those of k
-        steps ago count ``averaging**k``; see `averaged`.
+        steps ago count ``averaging**k``; see `with_average`.
     weight_decay
         The part of each weight, times the learning rate, that is taken away at each step.
     max_gradient_norm
@@ -57,13 +57,13 @@ class Trainer:
         self,
         network: Network,
         *,
-        loss="cross-ent",
-        accuracy="classification",
-        learning_rate=0.001,
-        threads=None,
-        averaging=None,
-        weight_decay=0.0,
-        max_gradient_norm=None,
+        loss: str | Callable = "cross-ent",
+        accuracy: str | Callable | None = "classification",
+        learning_rate: float = 0.001,
+        threads: int | None = None,
+        averaging: float | None = None,
+        weight_decay: float = 0.0,
+        max_gradient_norm: float | None = None,
     ):
         self.network = network
         self.loss = check_loss(loss, network.spec)
@@ -101,7 +101,7 @@ class Trainer:
             f"Trainer({choices}, learning_rate={rate}, threads={self.threads}) after {steps:,} steps of\n{self.network}"
         )
 
-    def step(self, data, labels) -> tuple[float, float]:
+    def step(self, data: Iterable[np.ndarray] | MultisetBatch, labels: np.ndarray) -> tuple[float, float]:
         """Take one step and return the loss and the accuracy of the batch before it.
 
         Parameters
@@ -116,12 +116,12 @@ class Trainer:
         FloatingPointError
             If the loss or the gradient is NaN or infinite; the network is as it was before.
         ValueError, TypeError
-            If data or labels do not fit, or a function of the user's returns what it must not; the first step checks
-            that a network function is permutation invariant.
+            If data or labels do not fit, or a function of the user's returns something of another kind; the first step
+            checks that a network function is permutation invariant.
         """
         if not self._checked:
             self._check_function(data)
-        with kernel_threads(self.threads), self._workspace.used():
+        with kernel_threads(self.threads), self._workspace.use():
             prediction, labels, loss = self._forward(data, labels)
             if not math.isfinite(loss.array):
                 raise FloatingPointError(f"the loss is {loss.array}; {_WHAT_TO_TRY}")
@@ -135,7 +135,7 @@ class Trainer:
         return loss_value, accuracy
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
+    def with_average(self) -> Iterator[None]:
         """Let the network have the average of its weights inside a block, where there is `averaging`."""
         weights, average = self.optimizer.weights, self.optimizer.average
         if not (average.size and self.optimizer.steps):
@@ -153,12 +153,12 @@ class Trainer:
         if self.optimizer.average.size and self.optimizer.steps:
             self.optimizer.weights[:] = self.optimizer.average
 
-    def check_last_step(self, data, labels) -> None:
+    def check_last_step(self, data: Iterable[np.ndarray] | MultisetBatch, labels: np.ndarray) -> None:
         """Raise a FloatingPointError if the step on this batch has made its loss or a weight NaN or infinite.
 
-        A step looks at the loss before it, so the last one of a run is looked at by nobody else.
+        A step checks the loss before the step, so no other step checks what the last one of a run has done.
         """
-        with kernel_threads(self.threads), self._workspace.used():
+        with kernel_threads(self.threads), self._workspace.use():
             _, _, loss = self._forward(data, labels)
         if not math.isfinite(loss.array) or not np.isfinite(self.network.flat.weights).all():
             raise FloatingPointError(f"the loss is {loss.array} after the last step; {_SMALLER_NUMBERS}")
@@ -197,7 +197,7 @@ class Trainer:
             batch = self.network.as_batch(data)
             check_invariance(self.network, batch)
             prediction = self.network.compute(batch).array
-        if self.loss == "cross-ent" and np.abs(np.exp(prediction).sum(axis=1) - 1).max() > LOG_PROBABILITIES:
+        if self.loss == "cross-ent" and np.abs(np.exp(prediction).sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:
             raise ValueError(
                 "loss 'cross-ent' needs log-probabilities: let network_function end in ops.log_softmax, or give a loss "
                 "of your own"

@@ -63,6 +63,7 @@ def train(
     worker_max_examples: int | None = None,
     start_method: str | None = None,
     executor: Executor | None = None,
+    check_randomness: bool = True,
 ) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -92,7 +93,7 @@ def train(
         Layers after it, the last one ``("matmul",)`` or ``("softmax",)``.
     network_function
         A network of your own: a function of features, written with `definetti_np.ops` and `definetti_np.layers`, that
-        returns a Tensor (B, M); see docs/write_your_own_network.md. Then phi_net, g and h_net are ignored, and
+        returns a Tensor (B, M); the documentation has examples. Then phi_net, g and h_net are ignored, and
         predictions are what it returns.
     loss
         "cross-ent" with softmax (a network function ends in `ops.log_softmax`), "l2" with matmul; or a function
@@ -173,6 +174,9 @@ def train(
         An executor of `concurrent.futures`, or one with the same futures such as that of a Dask client's
         ``get_executor()``, to simulate with instead of processes of our own. It stays open, and what it raises ends
         training.
+    check_randomness
+        Whether to simulate the first two examples twice before training, in two processes if there are, and to warn if
+        they differ: then the simulator has randomness that is not the seed's.
 
     Returns
     -------
@@ -189,6 +193,7 @@ def train(
         If another run trains this `save_path`; the message says which.
     SimulatorError
         If the simulator fails, or returns something that does not fit; with the example's index and seed. If
+        examples of the first batch are equal, because the simulator does not use the randomness it is given. If
         simulator processes do not start, or three of them died at one example.
     FloatingPointError
         If the loss or the gradient becomes NaN or infinite.

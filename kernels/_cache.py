@@ -11,23 +11,24 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("definetti_np")
 
 PATIENCE_SECONDS = 60.0  # that a process waits, all in all, for others that compile
-TICK_SECONDS = 0.01  # between two looks at the lock
+LOCK_TICK_SECONDS = 0.01  # between two looks at the lock
 
 _patience = PATIENCE_SECONDS
 
 
-def compile_with_cache(compiled, function: Callable, compile: Callable[[], None]) -> None:
+def compile_with_cache(compiled: Any, function: Callable, compile: Callable[[], None]) -> None:
     """Let a `CFunc` or dispatcher of Numba compile a function, or load it if it was compiled before."""
     try:
         cache = _KernelCache(function)
@@ -46,11 +47,11 @@ class _KernelCache(FunctionCache):
     """The cache of one function, for one compilation, within ``with cache.lock``.
 
     Two processes that compile a function for different types at once may give both the same file name. So one takes a
-    lock before it compiles. To load takes none: a process that was stopped while it compiled delays nobody who need not
-    compile.
+    lock before it compiles. To load takes none, so a process that was stopped while it compiled delays only
+    those that compile, too.
     """
 
-    def __init__(self, function):
+    def __init__(self, function: Callable):
         super().__init__(function)
         names = self._impl
         self._cache_file = _CheckedFiles(self.cache_path, names.filename_base, names.locator.get_source_stamp())
@@ -156,8 +157,8 @@ def _wait_for(file: int) -> bool:
     while not _try_lock(file):
         if _patience <= 0:
             return False
-        time.sleep(TICK_SECONDS)
-        _patience -= TICK_SECONDS
+        time.sleep(LOCK_TICK_SECONDS)
+        _patience -= LOCK_TICK_SECONDS
     return True
 
 
@@ -177,7 +178,7 @@ def _unlock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-_warned = set()
+_warned: set[str] = set()
 
 
 def _warn_once(kind: str, message: str, *arguments) -> None:

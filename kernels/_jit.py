@@ -15,7 +15,9 @@ import logging
 import os
 import struct
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -32,13 +34,15 @@ from ._cache import compile_with_cache
 logger = logging.getLogger("definetti_np")
 
 # "contract" lets a product and a sum become one fused instruction; nothing is reordered.
-OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 
 FEW_BYTES = 2**17  # of all arguments of a kernel: below it waking threads takes longer than the kernel
 
 SPIN_COUNT = "10000"  # of OpenMP's threads after a loop: some 0.1 ms
 
 DTYPES = {np.dtype(name): getattr(types, name) for name in ("float32", "float64", "int32", "int64", "uint8")}
+
+_config: Any = numba.config  # Numba makes its attributes when it is imported
 
 
 class Kernel:
@@ -48,14 +52,14 @@ class Kernel:
     Each combination of array types is compiled once and kept in Numba's cache on disk.
     """
 
-    def __init__(self, function):
+    def __init__(self, function: Callable):
         function.__qualname__ += f"-{_sources_stamp()}"  # Numba caches by this name, and by no other file
         self.function = function
         self.__doc__ = function.__doc__
-        self._callbacks = []  # they own the compiled code
-        self._addresses = {}  # of the compiled code, by the types of the arguments
+        self._callbacks: list[CFunc] = []  # they own the compiled code
+        self._addresses: dict[tuple, int] = {}  # of the compiled code, by the types of the arguments
 
-    def __call__(self, blocks: int, *arguments) -> None:
+    def __call__(self, blocks: int, *arguments: np.ndarray | float) -> None:
         """Run blocks 0, ..., blocks - 1, in parallel on as many threads as `threads` allows."""
         kinds, fields, size = _pack(arguments)
         code = self._addresses.get(kinds) or self._compile(kinds, arguments)
@@ -70,11 +74,12 @@ class Kernel:
         unpacked = types.Tuple([_type_of(a) for a in arguments])
         signature = types.void(types.int64, types.CPointer(unpacked))
         callback = CFunc(self.function, (signature.args, signature.return_type), locals={}, options=OPTIONS)
-        with _announce_compilation(), _jit_enabled():
+        with _announce_compilation(), _enable_jit():
             compile_with_cache(callback, self.function, callback.compile)
         self._callbacks.append(callback)
-        self._addresses[kinds] = callback.address
-        return callback.address
+        address: Any = callback.address
+        self._addresses[kinds] = address
+        return address
 
 
 _one_at_a_time = threading.Lock()  # not every threading layer of Numba can run two parallel loops
@@ -96,29 +101,29 @@ def _sources_stamp() -> str:
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 
-def jit(function):
+def jit(function: Callable) -> Callable:
     """Compile a helper of kernels."""
-    with _jit_enabled():
+    with _enable_jit():
         return numba.njit(**OPTIONS)(function)
 
 
 @contextlib.contextmanager
-def _jit_enabled():
-    """Compile kernels under NUMBA_DISABLE_JIT too, which somebody sets to debug a simulator of their own."""
-    before = numba.config.DISABLE_JIT
-    numba.config.DISABLE_JIT = 0
+def _enable_jit():
+    """Compile kernels under NUMBA_DISABLE_JIT too, which users set to debug their simulators."""
+    before = _config.DISABLE_JIT
+    _config.DISABLE_JIT = 0
     try:
         yield
     finally:
-        numba.config.DISABLE_JIT = before
+        _config.DISABLE_JIT = before
 
 
 @contextlib.contextmanager
-def threads(number: int):
+def threads(number: int) -> Iterator[None]:
     """Let kernels use `number` threads, at most the number that Numba was started with, inside a block.
 
     In a process that was forked from one with such threads they use one thread, and compute the same bits. Meanwhile
-    NumPy neither warns nor raises, whatever `numpy.seterr` says: what is computed is looked at where it matters.
+    NumPy neither warns nor raises, whatever `numpy.seterr` says, because results are checked where it matters.
     """
     with np.errstate(all="ignore"):
         if numba_threads.are_lost:
@@ -126,7 +131,7 @@ def threads(number: int):
             return
         _limit_spinning()
         before = numba.get_num_threads()
-        numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(number, _config.NUMBA_NUM_THREADS))
         try:
             yield
         finally:
@@ -149,7 +154,9 @@ def _pack(arguments) -> tuple[tuple, array.array, int]:
 
     The layout is of 8-byte fields, seven or more for an array. A step of training packs some three hundred arrays.
     """
-    kinds, fields, size = [], [], 0
+    kinds: list[Any] = []
+    fields: list[Any] = []
+    size = 0
     for argument in arguments:
         if isinstance(argument, np.ndarray):
             if not argument.flags.c_contiguous:
@@ -173,11 +180,11 @@ _address_at = ctypes.c_void_p.from_address
 
 
 class _CompilationListener(event.Listener):
-    announced = False
+    has_announced = False
 
     def on_start(self, event):
-        if not _CompilationListener.announced:
-            _CompilationListener.announced = True
+        if not _CompilationListener.has_announced:
+            _CompilationListener.has_announced = True
             logger.info("compiling kernels: this takes some seconds, once on this machine; later runs load them")
 
     def on_end(self, event):
@@ -225,7 +232,7 @@ def _loop(parallel: bool):
     _limit_spinning()
     signature = types.void(types.int64, types.int64, types.int64)
     function = _in_parallel if parallel else _one_by_one
-    with _announce_compilation(), _jit_enabled():
+    with _announce_compilation(), _enable_jit():
         loop = numba.njit(parallel=parallel, nogil=True, **OPTIONS)(function)
         compile_with_cache(loop, function, lambda: loop.compile(signature))
         loop.disable_compile()

@@ -10,7 +10,14 @@ from ._jit import Kernel, blocks_of
 PARAMETERS_PER_BLOCK = 8192  # parameters in a block
 
 
-def adam_update(weights, gradients, first_moments, second_moments, average, constants):
+def adam_update(
+    weights: np.ndarray,
+    gradients: np.ndarray,
+    first_moments: np.ndarray,
+    second_moments: np.ndarray,
+    average: np.ndarray,
+    constants: np.ndarray,
+) -> None:
     """Update ``weights``, both moments and ``average`` in place; the gradients are left as they are.
 
     All arrays (N,), or ``average`` (0,) for none. ``constants`` (7,) are rate, b1, b2, eps, kept, scale, share:

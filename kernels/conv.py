@@ -19,12 +19,12 @@ WINDOWS_PER_BLOCK = 96  # windows in a block: their values stay in cache while t
 WEIGHT_ROWS_PER_BLOCK = 48  # rows of the weight gradient in a block
 TERMS_AT_ONCE = 512  # terms of a sum of the weight gradient that are packed at once
 COLUMNS_PER_TILE = 32  # columns in a block of a matrix to transpose
-ROWS_PER_BLOCK = 64  # rows in a block of a simple pass
+MATRIX_ROWS_PER_BLOCK = 64  # rows of a matrix in a block of a simple pass
 
 WIDE_ROWS, NARROW_ROWS = WIDE[0], NARROW[0]
 
 
-def panel_columns(nodes: int, dtype) -> int:
+def panel_columns(nodes: int, dtype: np.dtype) -> int:
     """The width of the panels that a matrix of N columns is cut into."""
     itemsize = np.dtype(dtype).itemsize
     narrow = panel_width(NARROW, itemsize)
@@ -33,7 +33,7 @@ def panel_columns(nodes: int, dtype) -> int:
 
 def mask_blocks(windows: int) -> int:
     """The number of blocks of `mask_gradient`."""
-    return blocks_of(windows, ROWS_PER_BLOCK)
+    return blocks_of(windows, MATRIX_ROWS_PER_BLOCK)
 
 
 @jit
@@ -41,28 +41,28 @@ def _ceil_divide(a, b):
     return (a + b - 1) // b
 
 
-def pack(matrix, rows, panels):
+def pack(matrix: np.ndarray, rows: np.ndarray, panels: np.ndarray) -> None:
     """Cut the columns of the chosen rows of a matrix into panels, the last one filled up with zeros.
 
     matrix (R, N), rows (K,) int64, panels (ceil(N / width), K, width) with the width of `panel_columns`.
     """
-    _pack(panels.shape[0] * blocks_of(len(rows), ROWS_PER_BLOCK), matrix, rows, panels)
+    _pack(panels.shape[0] * blocks_of(len(rows), MATRIX_ROWS_PER_BLOCK), matrix, rows, panels)
 
 
 @Kernel
 def _pack(block, arguments):
     matrix, rows, panels = arguments[0]
     number, _, width = panels.shape
-    panel, first = block % number, block // number * ROWS_PER_BLOCK
+    panel, first = block % number, block // number * MATRIX_ROWS_PER_BLOCK
     columns = min(width, matrix.shape[1] - panel * width)
-    for k in range(first, min(first + ROWS_PER_BLOCK, len(rows))):
+    for k in range(first, min(first + MATRIX_ROWS_PER_BLOCK, len(rows))):
         for n in range(columns):
             panels[panel, k, n] = matrix[rows[k], np.uintp(panel * width + n)]
         for n in range(columns, width):
             panels[panel, k, n] = 0
 
 
-def pack_transposed(matrix, panels):
+def pack_transposed(matrix: np.ndarray, panels: np.ndarray) -> None:
     """Cut the columns of a transposed matrix into panels, as `pack` does.
 
     matrix (K, N), panels (ceil(K / width), N, width).
@@ -85,7 +85,9 @@ def _pack_transposed(panel, arguments):
                 panels[panel, n, k] = 0
 
 
-def conv_forward(values, windows, panels, bias, floor, out):
+def conv_forward(
+    values: np.ndarray, windows: np.ndarray, panels: np.ndarray, bias: np.ndarray, floor: float, out: np.ndarray
+) -> None:
     """Write ``max(floor, bias + sum_jc values[windows[d, j], c] * weight[j, c])`` to ``out[d]``.
 
     values (V, C); windows (D, width) int32; panels of the weight (K, N), see `pack`; bias (N,); out (D, N). A floor
@@ -127,7 +129,9 @@ def _conv_forward(block, arguments):
                 out[np.uintp(top + r), np.uintp(left + n)] = lowest if sums[r, n] < lowest else sums[r, n]
 
 
-def mask_gradient(gradient, out, floor, masked, nonzero, sums):
+def mask_gradient(
+    gradient: np.ndarray, out: np.ndarray, floor: float, masked: np.ndarray, nonzero: np.ndarray, sums: np.ndarray
+) -> None:
     """Write 0 where ``out <= floor``, else ``gradient``, to ``masked``; count what is not 0, and sum over windows.
 
     gradient, out, masked (D, N); nonzero (D,) int64; sums (`mask_blocks`, N), the sums over each block of windows. NaN
@@ -141,7 +145,7 @@ def _mask_gradient(block, arguments):
     gradient, out, floor, masked, nonzero, sums = arguments[0]
     for n in range(out.shape[1]):
         sums[block, n] = 0
-    for d in range(block * ROWS_PER_BLOCK, min((block + 1) * ROWS_PER_BLOCK, out.shape[0])):
+    for d in range(block * MATRIX_ROWS_PER_BLOCK, min((block + 1) * MATRIX_ROWS_PER_BLOCK, out.shape[0])):
         for n in range(out.shape[1]):
             masked[d, n] = 0 if out[d, n] <= floor else gradient[d, n]
             sums[block, n] += masked[d, n]
@@ -151,7 +155,9 @@ def _mask_gradient(block, arguments):
         nonzero[d] = number
 
 
-def conv_backward_weight(panels, active, values, windows, parts):
+def conv_backward_weight(
+    panels: np.ndarray, active: np.ndarray, values: np.ndarray, windows: np.ndarray, parts: np.ndarray
+) -> None:
     """Write to each of ``parts`` the sums of ``gradient[a, n] * values[windows[active[a], j], c]`` over a part of a.
 
     panels of the gradient (A, N), see `pack`; active (A,) int64; values (V, C); windows (D, width) int32;

@@ -11,7 +11,7 @@ from ._jit import Kernel, blocks_of
 DATASETS_PER_BLOCK = 16  # datasets in a block
 
 
-def log_softmax_forward(logits, out):
+def log_softmax_forward(logits: np.ndarray, out: np.ndarray) -> None:
     """Write the logarithms of the softmax of each row. logits, out (B, N)."""
     _log_softmax_forward(blocks_of(len(out), DATASETS_PER_BLOCK), logits, out)
 
@@ -31,7 +31,7 @@ def _log_softmax_forward(block, arguments):
             out[b, n] = logits[b, n] - largest - log_total
 
 
-def log_softmax_backward(gradient, log_probabilities, out):
+def log_softmax_backward(gradient: np.ndarray, log_probabilities: np.ndarray, out: np.ndarray) -> None:
     """Write ``gradient - exp(log_probabilities) * sum(gradient)``. gradient, log_probabilities, out (B, N)."""
     _log_softmax_backward(blocks_of(len(out), DATASETS_PER_BLOCK), gradient, log_probabilities, out)
 
@@ -47,7 +47,7 @@ def _log_softmax_backward(block, arguments):
             out[b, n] = gradient[b, n] - np.exp(log_probabilities[b, n]) * total
 
 
-def cross_entropy_forward(log_probabilities, labels, out):
+def cross_entropy_forward(log_probabilities: np.ndarray, labels: np.ndarray, out: np.ndarray) -> None:
     """Write ``-sum_n labels[b, n] * log_probabilities[b, n]`` to ``out[b]``. out (B,), the others (B, N)."""
     _cross_entropy_forward(blocks_of(len(out), DATASETS_PER_BLOCK), log_probabilities, labels, out)
 
@@ -62,7 +62,7 @@ def _cross_entropy_forward(block, arguments):
                 out[b] -= labels[b, n] * log_probabilities[b, n]
 
 
-def cross_entropy_backward(gradient, labels, out):
+def cross_entropy_backward(gradient: np.ndarray, labels: np.ndarray, out: np.ndarray) -> None:
     """Write ``-gradient[b] * labels[b, n]``. gradient (B,), labels, out (B, N)."""
     _cross_entropy_backward(blocks_of(len(out), DATASETS_PER_BLOCK), gradient, labels, out)
 
@@ -75,7 +75,7 @@ def _cross_entropy_backward(block, arguments):
             out[b, n] = -gradient[b] * labels[b, n]
 
 
-def squared_error_forward(estimates, labels, out):
+def squared_error_forward(estimates: np.ndarray, labels: np.ndarray, out: np.ndarray) -> None:
     """Write ``sum_n (estimates[b, n] - labels[b, n]) ** 2`` to ``out[b]``. out (B,), the others (B, N)."""
     _squared_error_forward(blocks_of(len(out), DATASETS_PER_BLOCK), estimates, labels, out)
 
@@ -89,7 +89,7 @@ def _squared_error_forward(block, arguments):
             out[b] += (estimates[b, n] - labels[b, n]) ** 2
 
 
-def squared_error_backward(gradient, estimates, labels, out):
+def squared_error_backward(gradient: np.ndarray, estimates: np.ndarray, labels: np.ndarray, out: np.ndarray) -> None:
     """Write ``2 * gradient[b] * (estimates - labels)``. gradient (B,), the others (B, N)."""
     _squared_error_backward(blocks_of(len(out), DATASETS_PER_BLOCK), gradient, estimates, labels, out)
 

@@ -12,7 +12,9 @@ import numpy as np
 from ._jit import Kernel, jit
 
 
-def max_forward(values, index, offsets, out, winners):
+def max_forward(
+    values: np.ndarray, index: np.ndarray, offsets: np.ndarray, out: np.ndarray, winners: np.ndarray
+) -> None:
     """Write each dataset's largest values to ``out`` and the rows of values they come from to ``winners``.
 
     values (V, C), index (U, P) int32, offsets (B + 1,) int64, out (B, 1, P, C), winners (B, 1, P, C) int32.
@@ -33,7 +35,7 @@ def _max_forward(b, arguments):
     rows = np.empty(stop - start, np.int32)  # those seen at this position
     for p in range(index.shape[1]):
         number = 0
-        for u in range(start, stop):  # no branch inside: a row seen before is written over by the next
+        for u in range(start, stop):  # no branch inside: the next row overwrites one that was seen before
             v = index[u, p]
             rows[np.uintp(number)] = v
             number += last[np.uintp(v - low)] != p
@@ -72,7 +74,9 @@ def _before(value, row, other_value, other_row):
     return value > other_value or (value == other_value and row < other_row)
 
 
-def top_k_forward(values, index, counts, offsets, out, winners):
+def top_k_forward(
+    values: np.ndarray, index: np.ndarray, counts: np.ndarray, offsets: np.ndarray, out: np.ndarray, winners: np.ndarray
+) -> None:
     """Write each dataset's K largest values, descending, and the rows of values they come from.
 
     values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, out (B, K, P, C), winners
@@ -135,7 +139,7 @@ def _count_rows(index, counts, start, stop, p, low, times, rows):
     They are fewer than the rows of the dataset where windows repeat, and are added up in their order there.
     """
     number = 0
-    for u in range(start, stop):  # no branch inside: a row seen before is written over by the next
+    for u in range(start, stop):  # no branch inside: the next row overwrites one that was seen before
         v = index[u, p]
         rows[np.uintp(number)] = v
         number += times[np.uintp(v - low)] == 0
@@ -152,7 +156,9 @@ def _size(counts, start, stop):
     return size
 
 
-def moments_forward(values, index, counts, offsets, orders, out):
+def moments_forward(
+    values: np.ndarray, index: np.ndarray, counts: np.ndarray, offsets: np.ndarray, orders: np.ndarray, out: np.ndarray
+) -> None:
     """Write the means of ``values ** orders[k]`` over each dataset's rows, with ``0 ** m = 0``, added up in float64.
 
     values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, orders (K,) float64,
@@ -191,7 +197,16 @@ def _moments_forward(b, arguments):
             times[np.uintp(rows[i] - low)] = 0
 
 
-def moments_backward(gradient, values, index, counts, offsets, orders, value_offsets, out):
+def moments_backward(
+    gradient: np.ndarray,
+    values: np.ndarray,
+    index: np.ndarray,
+    counts: np.ndarray,
+    offsets: np.ndarray,
+    orders: np.ndarray,
+    value_offsets: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Write the gradient of `moments_forward` to ``out``; it is 0 where a value is 0.
 
     gradient (B, K, P, C), value_offsets (B + 1,) int64, the rows of out of each dataset, out (V, C), the rest as in
@@ -229,7 +244,9 @@ def _moments_backward(b, arguments):
             times[np.uintp(rows[i] - low)] = 0
 
 
-def var_forward(values, index, counts, offsets, means, out):
+def var_forward(
+    values: np.ndarray, index: np.ndarray, counts: np.ndarray, offsets: np.ndarray, means: np.ndarray, out: np.ndarray
+) -> None:
     """Write the means of each dataset's rows and the means of the squared deviations from them, added up in float64.
 
     values (V, C), index (U, P) int32, counts (U,) int64, offsets (B + 1,) int64, means (B, P, C) float64,
@@ -266,7 +283,16 @@ def _var_forward(b, arguments):
             out[b, p, c] = sums[c] / size
 
 
-def var_backward(gradient, means, values, index, counts, offsets, value_offsets, out):
+def var_backward(
+    gradient: np.ndarray,
+    means: np.ndarray,
+    values: np.ndarray,
+    index: np.ndarray,
+    counts: np.ndarray,
+    offsets: np.ndarray,
+    value_offsets: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Write the gradient of `var_forward` to ``out``.
 
     gradient (B, P, C), value_offsets (B + 1,) int64, the rows of out of each dataset, out (V, C), the rest as in

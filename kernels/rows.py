@@ -18,7 +18,7 @@ def convert_blocks(rows: int) -> int:
     return blocks_of(rows, ROWS_PER_BLOCK)
 
 
-def convert_rows(data, out, finite):
+def convert_rows(data: np.ndarray, out: np.ndarray, finite: np.ndarray) -> None:
     """Write ``data + 0.0``, which makes -0.0 0.0, and whether all values of a block are finite.
 
     data, out (R, N) of float types; finite (number of blocks,) uint8, see `convert_blocks`.
@@ -53,7 +53,9 @@ def _before(words, r, s):
     return False
 
 
-def find_rows(words, starts, order, repeats, counts):
+def find_rows(
+    words: np.ndarray, starts: np.ndarray, order: np.ndarray, repeats: np.ndarray, counts: np.ndarray
+) -> None:
     """Find the distinct rows of each dataset and sort them by their bytes.
 
     words (R, L) int32, starts (B + 1,) int64. From ``starts[b]``, ``order`` (R,) int64 gets the distinct rows r of
@@ -121,7 +123,15 @@ def _find_rows(b, arguments):
         order[start + k], repeats[start + k] = rows[sorted_[k]], times[sorted_[k]]
 
 
-def gather_rows(words, starts, order, repeats, offsets, words_out, repeats_out):
+def gather_rows(
+    words: np.ndarray,
+    starts: np.ndarray,
+    order: np.ndarray,
+    repeats: np.ndarray,
+    offsets: np.ndarray,
+    words_out: np.ndarray,
+    repeats_out: np.ndarray,
+) -> None:
     """Write the distinct rows of all datasets one after another, and how often each occurs.
 
     words, starts, order, repeats as in `find_rows`; offsets (B + 1,) int64, where each dataset's rows begin in

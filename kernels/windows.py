@@ -89,7 +89,15 @@ def _copy(numbers, keys):
         flat[i] = numbers[i]
 
 
-def find_windows(words, offsets, length, step, numbers, firsts, counts):
+def find_windows(
+    words: np.ndarray,
+    offsets: np.ndarray,
+    length: int,
+    step: int,
+    numbers: np.ndarray,
+    firsts: np.ndarray,
+    counts: np.ndarray,
+) -> None:
     """Number the distinct windows of each dataset in the order in which they appear, position by position.
 
     A window is `length` words, and two are equal if all of their words are. words (U, M * step) int32; offsets
@@ -153,7 +161,14 @@ def _find_windows(b, arguments):
         firsts[start * positions + number] = (start + u) * cells + p
 
 
-def gather_windows(index, offsets, firsts, window_offsets, numbers, windows):
+def gather_windows(
+    index: np.ndarray,
+    offsets: np.ndarray,
+    firsts: np.ndarray,
+    window_offsets: np.ndarray,
+    numbers: np.ndarray,
+    windows: np.ndarray,
+) -> None:
     """Write the features under each distinct window, and count the windows' numbers on through all datasets.
 
     index (U * M,) int32, the row of values of each cell; offsets, firsts, numbers as in `find_windows`;
@@ -176,7 +191,14 @@ def _gather_windows(b, arguments):
             numbers[u, p] += first
 
 
-def scatter_windows(gradient, active, active_offsets, windows, value_offsets, out):
+def scatter_windows(
+    gradient: np.ndarray,
+    active: np.ndarray,
+    active_offsets: np.ndarray,
+    windows: np.ndarray,
+    value_offsets: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Set ``out`` to 0 and add ``gradient[a, j, c]`` to ``out[windows[active[a], j], c]``.
 
     gradient (A, width, C); active (A,) int64, ascending; active_offsets (B + 1,) int64, where each dataset begins in

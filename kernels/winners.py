@@ -33,7 +33,15 @@ def _add_rows(sums, factors, rows, number, matrix):
             sums[k] += factor * row[k]
 
 
-def conv_backward_values_of_winners(gradient, winners, window_offsets, windows, weight, value_offsets, out):
+def conv_backward_values_of_winners(
+    gradient: np.ndarray,
+    winners: np.ndarray,
+    window_offsets: np.ndarray,
+    windows: np.ndarray,
+    weight: np.ndarray,
+    value_offsets: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Set ``out`` to 0 and add ``gradient[b, e, n] * weight[n, j * C + c]`` to ``out[windows[d, j], c]``.
 
     d is the winner of b, e, n. gradient (B, E, N); winners (B, E, N) int32; window_offsets (B + 1,) int64;
@@ -82,7 +90,14 @@ def _conv_backward_values_of_winners(b, arguments):
                     out[v, c] += sums[np.uintp(d - top), np.uintp(j * channels + c)]
 
 
-def conv_backward_weight_of_winners(gradient, winners, window_offsets, windows, values, parts):
+def conv_backward_weight_of_winners(
+    gradient: np.ndarray,
+    winners: np.ndarray,
+    window_offsets: np.ndarray,
+    windows: np.ndarray,
+    values: np.ndarray,
+    parts: np.ndarray,
+) -> None:
     """Write to each of ``parts`` the sums of ``gradient[b, e, n] * values[windows[d, j], c]`` over a part of b.
 
     d is the winner of b, e, n. gradient (B, E, N); winners (B, E, N) int32; window_offsets (B + 1,) int64;
@@ -116,7 +131,7 @@ def _conv_backward_weight_of_winners(block, arguments):
                     gathered[d, np.uintp(k - left)] = values[v, np.uintp(k - j * channels)]
         for n in range(nodes):
             number = 0
-            for e in range(entries):  # those that are 0 are written over by the next
+            for e in range(entries):  # the next entry overwrites one that is 0
                 factors[number], rows[number] = gradient[b, e, n], winners[b, e, n] - first
                 number += gradient[b, e, n] != 0
             _add_rows(sums[n], factors, rows, number, gathered)
@@ -125,7 +140,7 @@ def _conv_backward_weight_of_winners(block, arguments):
             parts[part, n, np.uintp(left + k)] = sums[n, k]
 
 
-def winners_backward(gradient, winners, value_offsets, out):
+def winners_backward(gradient: np.ndarray, winners: np.ndarray, value_offsets: np.ndarray, out: np.ndarray) -> None:
     """Set ``out`` to 0 and add ``gradient[b, k, p, c]`` to ``out[winners[b, k, p, c], c]``: of max and top_k.
 
     gradient (B, K, P, C), winners (B, K, P, C) int32, value_offsets (B + 1,) int64, the rows of out of each dataset,

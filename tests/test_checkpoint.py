@@ -172,8 +172,8 @@ def test_checkpoint_every__counts_batches_and_the_last_is_written(tmp_path):
 
 def test_checkpoint_every__none_is_once_a_minute(tmp_path, monkeypatch):
     assert batches_in(tmp_path) == [9]
-    monkeypatch.setattr(checkpoint_module, "SECONDS", 0)
-    monkeypatch.setattr(checkpoint_module, "PATIENCE", 0)
+    monkeypatch.setattr(checkpoint_module, "INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(checkpoint_module, "INTERVAL_PER_WRITE", 0)
     assert batches_in(tmp_path) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 

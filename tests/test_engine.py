@@ -68,8 +68,8 @@ def test_distinct_windows__same_results_as_all_windows(name, kind, seed):
 @given(KINDS, st.integers(0, 1000))
 def test_sparse_gradients__same_as_dense_ones(name, kind, seed):
     data = draw_data(kind, seed)
-    _, sparse = results(name, data, [(products, "SPARSE", 2.0), (products, "FEWEST_WINDOWS", 0)])
-    _, dense = results(name, data, [(products, "SPARSE", -1.0)])
+    _, sparse = results(name, data, [(products, "SPARSE_SHARE", 2.0), (products, "FEWEST_WINDOWS", 0)])
+    _, dense = results(name, data, [(products, "SPARSE_SHARE", -1.0)])
     np.testing.assert_allclose(sparse, dense, rtol=1e-4, atol=1e-5 * abs(dense).max())
 
 
@@ -129,15 +129,15 @@ def test_assembly__other_types():
 def test_workspace__gives_the_same_memory_again():
     workspace = Workspace()
     for size in (10, 1000, 10, 1000):
-        with workspace.used():
+        with workspace.use():
             arrays = [empty((size, 3), dtype) for dtype in (np.float32, np.float64, np.int32)]
             for i, array in enumerate(arrays):
                 array[:] = i
             assert [array.max() for array in arrays] == [0, 1, 2], "they do not overlap"
     assert all(array.ctypes.data % 64 == 0 for array in arrays)
-    with workspace.used():
+    with workspace.use():
         first = empty((5,), np.int32).ctypes.data
-    with workspace.used():
+    with workspace.use():
         assert empty((5,), np.int32).ctypes.data == first
     assert empty((5,), np.int32).ctypes.data != first
 

@@ -148,10 +148,21 @@ def test_train__an_executor_that_does_nothing_can_be_interrupted():
     assert all(future.cancelled() for future in executor.futures)
 
 
+class Client:
+    """A client of Dask, as far as it matters: its `submit` has other arguments."""
+
+    def submit(self, function, *arguments, **keywords):
+        raise AssertionError
+
+    def get_executor(self):
+        raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"executor": 3}, "executor must be an object with a method submit, as those of concurrent.futures, got 3"),
+        ({"executor": Client()}, "is a client; give its executor, client.get_executor()"),
         ({"executor": ThreadPoolExecutor}, "executor must be an object with a method submit"),
         ({"simulator_timeout": 1}, "simulator_timeout"),
         ({"worker_max_examples": 1}, "worker_max_examples"),

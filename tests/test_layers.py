@@ -174,7 +174,7 @@ def test_sequential__takes_functions_and_names_its_layers():
         (
             lambda: Parameter(1.0) + 1,
             RuntimeError,
-            r"Parameter of shape \(\) has numbers in a network alone: use it in",
+            r"Parameter of shape \(\) has numbers only while a network computes: use it in",
         ),
         (
             lambda: network_of(lambda x: Conv(9, 1)(x)),

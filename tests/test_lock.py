@@ -4,9 +4,9 @@ import errno
 import fcntl
 import logging
 import os
-import resource
 
 import pytest
+from sessions import full_disk
 
 from definetti_np.files.lock import only_run
 
@@ -172,13 +172,8 @@ def test_lock__what_is_no_file_is_neither_read_nor_changed(path, make):
 
 
 def test_lock__on_a_full_disk_is_a_lock(path, warnings):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        with only_run(path):
-            assert is_locked(path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(0), only_run(path):
+        assert is_locked(path)
     assert not path.exists()
     assert warnings() == []
 

@@ -5,7 +5,6 @@ import hashlib
 import io
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from lives import run, simulator
+from sessions import full_disk
 
 from definetti_np import logs
 from definetti_np.logs import Stderr, Summary, log_to, progress
@@ -198,20 +198,12 @@ def test_log_to__no_file_gets_the_number_of_a_closed_stderr(tmp_path):
 # Log files
 
 
-@pytest.fixture
-def disk():
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_logfile__on_a_full_disk_says_how_much_is_missing(tmp_path, disk, capsys):
+def test_logfile__on_a_full_disk_says_how_much_is_missing(tmp_path, capsys):
     with log_to(tmp_path / "log"):
         logger.info("one")
-        disk((tmp_path / "log").stat().st_size + 5)
-        for word in ("two", "three", "four"):
-            logger.info(word)
-        disk(resource.RLIM_INFINITY)
+        with full_disk((tmp_path / "log").stat().st_size + 5):
+            for word in ("two", "three", "four"):
+                logger.info(word)
         logger.info("five")
         logger.info("six")
     lines = (tmp_path / "log").read_text().splitlines()
@@ -439,13 +431,12 @@ def test_summary__of_a_folder_that_may_not_be_written_to_is_written_in_place(tmp
     assert (tmp_path / "s").read_text() == "0 0.5 0.25\n1 0.5 0.75\n"
 
 
-def test_summary__an_earlier_one_is_there_until_the_new_one_is(tmp_path, disk, caplog):
+def test_summary__an_earlier_one_is_there_until_the_new_one_is(tmp_path, caplog):
     (tmp_path / "s").write_text("0 0.5 0.25\n2 0.5 0.25\n")
-    disk(5)
-    summary = Summary(tmp_path / "s", 1, ["0 0.5 0.25"])
-    summary.update(1, 0.5, 0.75)
+    with full_disk(5):
+        summary = Summary(tmp_path / "s", 1, ["0 0.5 0.25"])
+        summary.update(1, 0.5, 0.75)
     assert (tmp_path / "s").read_text() == "0 0.5 0.25\n2 0.5 0.25\n"
-    disk(resource.RLIM_INFINITY)
     summary.update(2, 0.5, 0.5)
     assert (tmp_path / "s").read_text() == "0 0.5 0.25\n1 0.5 0.75\n2 0.5 0.5\n"
     summary.close()
@@ -453,16 +444,17 @@ def test_summary__an_earlier_one_is_there_until_the_new_one_is(tmp_path, disk, c
 
 
 @pytest.mark.parametrize("size", range(40))
-def test_summary__on_a_disk_that_is_full_after_any_number_of_bytes(tmp_path, disk, caplog, size):
+def test_summary__on_a_disk_that_is_full_after_any_number_of_bytes(tmp_path, caplog, size):
     summary = Summary(tmp_path / "s", 1)
-    disk(size)
-    for batch in range(3):
-        summary.update(batch, 0.5, 0.25)
     whole = "0 0.5 0.25\n1 0.5 0.25\n2 0.5 0.25\n"
-    assert (tmp_path / "s").read_text() == whole[:size]
+    with full_disk(size):
+        for batch in range(3):
+            summary.update(batch, 0.5, 0.25)
+        assert (tmp_path / "s").read_text() == whole[:size]
+        if size % 2 == 0:
+            summary.close()
     if size % 2:
-        disk(resource.RLIM_INFINITY)
-    summary.close()
+        summary.close()
     assert (tmp_path / "s").read_text() == (whole if size % 2 else whole[:size])
     texts = [record.getMessage() for record in caplog.records]
     assert len(texts) == (size < len(whole)) * (2 - size % 2)

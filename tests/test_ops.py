@@ -1,7 +1,9 @@
 """Operations: what they compute against NumPy in float64, and their gradients in one random direction."""
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -565,7 +567,7 @@ def test_operations__what_does_not_fit(name):
         (lambda: ops.max(T, 1) @ features(), TypeError, "can only be the first factor"),
         (lambda: ops.top_k(T, 1), TypeError, "top_k: takes features of rows, got a Tensor .* it has been pooled already"),
         (lambda: ops.reshape(features(), (2, 2)), TypeError, "reshape: takes Tensors, got features"),
-        (lambda: ops.concatenate([features(), T]), TypeError, "features of rows and what is pooled do not go together"),
+        (lambda: ops.concatenate([features(), T]), TypeError, "features of rows and pooled Tensors do not go together"),
         (lambda: ops.concatenate(T), TypeError, "concatenate: takes a list of Tensors"),
         (lambda: ops.dropout(T, 0.5, 1), TypeError, "dropout: rng must be a numpy.random.Generator"),
         (lambda: ops.add(T), TypeError, "add takes 2 operands by position, got 1"),
@@ -606,3 +608,11 @@ def test_max__a_nan_is_larger_than_all(pool):
         for rows in ([-1.0, 2.0, 3.0], [2.0, -1.0, 3.0], [2.0, 3.0, -1.0]):
             assert np.isnan(network([np.array(rows)[:, np.newaxis]])).all()
         assert np.isfinite(network([np.array([1.0, 2.0, 3.0])[:, np.newaxis]])).all()
+
+
+def test_operations__their_signatures_say_what_callers_may_give():
+    for name in ("add", "where", "sum", "dense"):
+        parameters = inspect.signature(getattr(ops, name)).parameters
+        assert parameters["x"].annotation is Any, f"{name} takes features, Parameters, arrays and numbers too"
+    axis = inspect.signature(ops.sum).parameters["axis"]
+    assert (axis.default, axis.annotation) == (None, int | tuple[int, ...] | None)

@@ -50,12 +50,22 @@ def test_takes_generator__by_the_parameters():
     assert takes_generator(with_generator)
     assert takes_generator(lambda rng=None: None)
     assert takes_generator(functools.partial(lambda scale, rng: None, 3))
+    assert takes_generator(functools.partial(lambda theta, rng: None, theta=0.5)) == "rng"
+    assert takes_generator(functools.partial(lambda theta, rng, n=3: None, theta=0.5, n=4)) == "rng"
+    assert takes_generator(functools.partial(lambda rng, theta: None, theta=0.5)) is True
+    assert takes_generator(lambda scale=3, *, rng=None: None) == "rng"
     assert not takes_generator(without_generator)
     assert not takes_generator(lambda scale=3: None)
     assert not takes_generator(lambda *arguments: None)
-    for bad in (lambda a, b: None, lambda *, scale: None):
+    by_name = functools.partial(lambda theta, generator: None, theta=0.5)
+    for bad in (lambda a, b: None, lambda *, scale: None, lambda a, *, rng: None, by_name):
         with pytest.raises(TypeError, match="simulator must take no argument or one"):
             takes_generator(bad)
+
+
+def test_simulate_example__gives_the_generator_by_name():
+    by_name = functools.partial(lambda scale, rng: scale * rng.random(), scale=2)
+    assert simulate_example(by_name, seed=1, index=2) == 2 * simulate_example(lambda rng: rng.random(), seed=1, index=2)
 
 
 def test_source__the_generator_is_the_documented_one():

@@ -37,7 +37,7 @@ def test_thirty_steps__as_in_pytorch(name):
         for step, (data, labels) in enumerate(zip(reference["data"], reference["labels"], strict=True)):
             trainer.optimizer.learning_rate = settings.rate_at(step, 30)
             trainer.step(data, labels)
-        with trainer.averaged():
+        with trainer.with_average():
             for key, array in trainer.network.parameters.items():
                 np.testing.assert_allclose(array, reference[f"{name}.{key}"], rtol=1e-9, atol=1e-12)
                 assert np.abs(array - reference[f"initial.{key}"]).max() > 1e-3
@@ -48,28 +48,28 @@ def batches(number):
     return [(rng.normal(size=(6, 5, 4)), rng.normal(size=(6, 3))) for _ in range(number)]
 
 
-def test_averaged__is_the_mean_in_which_old_weights_count_less():
+def test_with_average__is_the_mean_in_which_old_weights_count_less():
     trainer, seen = small_trainer(averaging=0.8), []
-    with trainer.averaged():
+    with trainer.with_average():
         assert not trainer.optimizer.average.any(), "before the first step the weights are used"
         assert trainer.network.flat.weights.any()
     for data, labels in batches(6):
         trainer.step(data, labels)
         seen.append(trainer.network.flat.weights.copy())
         own = trainer.network.flat.weights.copy()
-        with trainer.averaged():
+        with trainer.with_average():
             factors = 0.8 ** np.arange(len(seen))[::-1]
             expected = np.average(seen, axis=0, weights=factors)
             np.testing.assert_allclose(trainer.network.flat.weights, expected, rtol=1e-12)
         np.testing.assert_array_equal(trainer.network.flat.weights, own)
 
 
-def test_averaged__gives_the_weights_back_after_an_error():
+def test_with_average__gives_the_weights_back_after_an_error():
     trainer = small_trainer(averaging=0.8)
     for data, labels in batches(2):
         trainer.step(data, labels)
     own = trainer.network.flat.weights.copy()
-    with pytest.raises(RuntimeError), trainer.averaged():
+    with pytest.raises(RuntimeError), trainer.with_average():
         raise RuntimeError
     np.testing.assert_array_equal(trainer.network.flat.weights, own)
     trainer.use_average()

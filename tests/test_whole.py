@@ -2,11 +2,12 @@
 
 import errno
 import os
-import resource
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from sessions import full_disk
 from test_modelfile import model_of
 
 from definetti_np.files import whole
@@ -132,23 +133,11 @@ def test_write__harmful_surroundings_leave_what_was_there(writer, folder, monkey
     assert old is None or (folder / "w.npz").read_bytes() == old
 
 
-@pytest.fixture
-def disk():
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_write__a_disk_that_is_full_after_any_number_of_bytes(writer, expected, folder, disk):
+def test_write__a_disk_that_is_full_after_any_number_of_bytes(writer, expected, folder):
     for size in range(0, len(expected) + 1, max(1, len(expected) // 40)):
         (folder / "w.npz").write_bytes(b"old")
-        disk(size)
-        if size < len(expected):
-            with pytest.raises(OSError):  # noqa: PT011
-                writer(folder / "w.npz")
-        else:
+        with pytest.raises(OSError) if size < len(expected) else nullcontext(), full_disk(size):  # noqa: PT011
             writer(folder / "w.npz")
-        disk(resource.RLIM_INFINITY)
         assert (folder / "w.npz").read_bytes() == (b"old" if size < len(expected) else expected)
         assert set(os.listdir(folder)) <= {"w.npz", "previous.npz"}
 

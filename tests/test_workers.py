@@ -27,12 +27,14 @@ def simulator(rng):
 
 
 def open_stream(function, *, workers=2, capacity=20, first=0, stop=10**9, **options):
-    settings = StreamSettings(workers, capacity, **options)
+    settings = StreamSettings(workers, capacity, check_randomness=False, **options)
     return WorkerStream(ExampleSource(function, 1, SPEC, "cross-ent"), settings, range(first, stop))
 
 
 def open_serial_stream(function, first=0):
-    return SerialStream(ExampleSource(function, 1, SPEC, "cross-ent"), StreamSettings(0), range(first, 10**9))
+    return SerialStream(
+        ExampleSource(function, 1, SPEC, "cross-ent"), StreamSettings(0, check_randomness=False), range(first, 10**9)
+    )
 
 
 def bits(batch):
@@ -313,3 +315,14 @@ def alive(pid):
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_stream__an_error_is_short(workers):
+    def fail(rng):
+        raise ValueError("x" * 10**7 + " the end")
+
+    stream = open_stream(fail, workers=1) if workers else open_serial_stream(fail)
+    with stream, pytest.raises(SimulatorError, match="(?s)example 0 of seed 1.*xxx.*characters.*the end") as caught:
+        stream.next_batch(1)
+    assert len(str(caught.value)) < 30_000

@@ -26,7 +26,7 @@ METHODS = ["fork", "spawn", "forkserver"]
 
 
 def open_stream(function=simulator, workers=2, capacity=40, stop=10**9, **options):
-    settings = StreamSettings(workers, capacity, **options)
+    settings = StreamSettings(workers, capacity, check_randomness=False, **options)
     return WorkerStream(ExampleSource(function, 1, SPEC, "cross-ent"), settings, range(stop))
 
 

@@ -8,11 +8,17 @@ import sys
 import time
 
 import disasters
+import numpy as np
 import pytest
 from disasters import descendants, sha_of_training, simulator, start_script, wait_until, with_disaster
 
 from definetti_np import SimulatorError, train
 from definetti_np.simulation import workers
+from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.stream import StreamSettings
+from definetti_np.simulation.worker import Worker
+from definetti_np.simulation.workers import WorkerStream
+from definetti_np.specs import network_spec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -119,3 +125,19 @@ def test_train__processes_that_are_stopped_and_continue(tmp_path, undisturbed, w
     result, errors = trainer.communicate(timeout=60)
     assert (trainer.returncode, result.strip()) == (0, undisturbed), errors
     assert "simulator_timeout" not in errors
+
+
+def test_workers__the_time_to_send_does_not_count(monkeypatch):
+    """The trainer takes 3 s at least to receive these 64 MB, a part at a time."""
+    receive = Worker.receive
+
+    def receive_slowly(worker):
+        time.sleep(0.012)
+        return receive(worker)
+
+    monkeypatch.setattr(Worker, "receive", receive_slowly)
+    spec = network_spec((4, 2**22), (2,), [("conv", 1, 1)], ("max",), [("softmax",)])
+    source = ExampleSource(lambda rng: (rng.random(spec.input_shape, np.float32), np.eye(2)[0]), 1, spec, "cross-ent")
+    settings = StreamSettings(1, simulator_timeout=1.5, check_randomness=False)
+    with WorkerStream(source, settings, range(1)) as stream:
+        assert stream.next_batch(1)[0].rows.shape == (4, 2**22, 1)

@@ -19,15 +19,15 @@ class Adam:
 
     def __init__(
         self,
-        weights,
-        gradients,
+        weights: np.ndarray,
+        gradients: np.ndarray,
         *,
-        learning_rate=0.001,
-        beta1=0.9,
-        beta2=0.999,
-        epsilon=1e-8,
-        weight_decay=0.0,
-        averaging=None,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        averaging: float | None = None,
     ):
         self.weights = weights
         self.gradients = gradients

@@ -1,17 +1,20 @@
-"""Dense datasets to a MultisetBatch with kernels: what `MultisetBatch.from_datasets` computes, bit for bit, sooner."""
+"""Turns dense datasets into a MultisetBatch with kernels: as `MultisetBatch.from_datasets`, bit for bit, but faster."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import rows as kernels
 from ..multiset import MultisetBatch
 from .workspace import empty
 
-CONVERTED = (np.float32, np.float64)
+KERNEL_DTYPES = (np.float32, np.float64)
 
 
-def assemble_datasets(datasets: Sequence[np.ndarray], dtype, *, first: int = 0) -> MultisetBatch:
+def assemble_datasets(
+    datasets: Sequence[np.ndarray] | np.ndarray, dtype: DTypeLike, *, first: int = 0
+) -> MultisetBatch:
     """Find the distinct rows of arrays of shape (n, W) or (n, W, C), with equal W and C; n may differ between them.
 
     Raises
@@ -20,7 +23,7 @@ def assemble_datasets(datasets: Sequence[np.ndarray], dtype, *, first: int = 0) 
         As `MultisetBatch.from_datasets`; errors name the datasets ``data[first]``, ``data[first + 1]``, ...
     """
     kind = datasets[0].dtype if len(datasets) else None
-    if kind not in CONVERTED or any(type(d) is not np.ndarray or d.dtype != kind for d in datasets):
+    if kind not in KERNEL_DTYPES or any(type(d) is not np.ndarray or d.dtype != kind for d in datasets):
         return MultisetBatch.from_datasets(datasets, dtype, first=first)
     row_shape = datasets[0].shape[1:] if datasets[0].ndim == 3 else (*datasets[0].shape[1:], 1)
     starts = np.zeros(len(datasets) + 1, np.int64)

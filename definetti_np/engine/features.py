@@ -8,7 +8,7 @@ import numpy as np
 from ..kernels import windows as kernels
 from ..multiset import MultisetBatch
 from .operators import Arithmetic
-from .tensor import Tensor, reshaped
+from .tensor import Tensor, change_shape
 from .workspace import empty, empty_like
 
 MOST_FEATURES = np.iinfo(np.int32).max  # of a batch: their numbers are int32
@@ -34,7 +34,7 @@ class RowFeatures(Arithmetic):
     value_offsets
         (B + 1,) int64, the rows of values of each dataset.
     is_data
-        Whether these are the rows themselves: then equal values have not been looked for.
+        Whether these are the rows themselves: then nothing has searched them for equal values.
     flat_rows
         Whether a row is N numbers without positions, as a dense layer leaves them: they are held as one position of N
         channels, and stand for N positions of one channel.
@@ -78,7 +78,8 @@ class RowFeatures(Arithmetic):
     def slide(self, width: int) -> "Windows":
         """Find the distinct windows of `width` positions in each dataset."""
         positions = self.positions - width + 1
-        # Distinct rows have distinct windows of full width, and equal values have been looked for in an identity index.
+        # Distinct rows have distinct windows of full width; and where computed values have an identity index, a search
+        # has found hardly any that are equal.
         if positions > 1 and (self.index is not None or self.is_data):
             index, words, step = self.rows_of_values(), self.index, 1
             if self.is_data:
@@ -93,14 +94,14 @@ class RowFeatures(Arithmetic):
         """Turn the N numbers of flat rows into N positions of one channel."""
         if not self.flat_rows:
             return self
-        values, offsets = reshaped(self.values, (-1, 1)), self.value_offsets * self.channels
+        values, offsets = change_shape(self.values, (-1, 1)), self.value_offsets * self.channels
         return replace(self, values=values, positions=self.channels, value_offsets=offsets, flat_rows=False)
 
-    def merged(self) -> "RowFeatures":
+    def merge_positions(self) -> "RowFeatures":
         """Turn P positions of C channels into one position of P * C channels, where the index is the identity."""
         if self.index is not None or self.positions == 1:
             return self
-        values = reshaped(self.values, (-1, self.positions * self.channels))
+        values = change_shape(self.values, (-1, self.positions * self.channels))
         return replace(self, values=values, positions=1, value_offsets=self.offsets)
 
 
@@ -179,12 +180,12 @@ def with_values(features: RowFeatures, values: Tensor, *, data: bool = False) ->
     return replace(features, values=contiguous(values), is_data=data and not values.needs_gradient)
 
 
-def expanded(features: RowFeatures, ndim: int = 0) -> Tensor:
+def expand(features: RowFeatures, ndim: int = 0) -> Tensor:
     """Features of U distinct rows as a Tensor (U, P, C) or (U, N), with axes of 1 after U up to 1 + `ndim`."""
     shape = len(features.counts), *features.row_shape
     shape = shape[:1] + (1,) * (1 + ndim - len(shape)) + shape[1:]
     if features.index is None:
-        return reshaped(features.values, shape)
+        return change_shape(features.values, shape)
     return _gather(features, features.index, features.offsets, shape)
 
 
@@ -197,14 +198,21 @@ def of_rows(features: RowFeatures, tensor: Tensor, *, data: bool = False) -> Row
     if len(tensor.array) != len(features.counts):
         raise ValueError(f"features of {len(features.counts)} rows cannot become those of {len(tensor.array)}")
     positions = tensor.shape[1] if tensor.ndim == 3 else 1
-    values = reshaped(contiguous(tensor), (-1, tensor.shape[-1]))
+    values = change_shape(contiguous(tensor), (-1, tensor.shape[-1]))
     offsets = features.offsets * positions
-    changed = {"positions": positions, "index": None, "value_offsets": offsets, "flat_rows": tensor.ndim == 2}
-    return replace(features, values=values, is_data=data and not values.needs_gradient, **changed)
+    return replace(
+        features,
+        values=values,
+        positions=positions,
+        index=None,
+        value_offsets=offsets,
+        is_data=data and not values.needs_gradient,
+        flat_rows=tensor.ndim == 2,
+    )
 
 
 def with_one_index(features: Sequence[RowFeatures]) -> Sequence[RowFeatures] | None:
-    """Features with one index for all of them, which number each distinct combination of their values once a dataset.
+    """Give features one index in common, in which each distinct combination of their values in a dataset has a number.
 
     None if their rows have different numbers of positions, or the combinations hardly repeat.
     """
@@ -228,7 +236,7 @@ def with_one_index(features: Sequence[RowFeatures]) -> Sequence[RowFeatures] | N
 
 
 def _numbers(features: RowFeatures) -> np.ndarray:
-    """Numbers (U, P) int32 that are equal only where features of a dataset are; of data wherever they are."""
+    """Numbers (U, P) int32 that differ where features of a dataset differ; those of equal data are equal, too."""
     windows = features.slide(1) if features.is_data else None
     return features.rows_of_values() if windows is None or windows.index is None else windows.index
 

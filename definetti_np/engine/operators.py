@@ -46,7 +46,7 @@ class Arithmetic:
 
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
         if method != "__call__":
-            raise TypeError(_unsupported(f"{ufunc.__name__}.{method}", ufunc.__name__))
+            raise TypeError(_refusal(f"{ufunc.__name__}.{method}", ufunc.__name__))
         return _operation_for(ufunc.__name__)(*inputs, **options)
 
     def __array_function__(self, function, types, args, options):
@@ -59,11 +59,11 @@ class Arithmetic:
 def _operation_for(numpy_name: str) -> Callable:
     name = _NUMPY_NAMES.get(numpy_name, numpy_name)
     if name not in OPERATIONS:
-        raise TypeError(_unsupported(numpy_name, name))
+        raise TypeError(_refusal(numpy_name, name))
     return OPERATIONS[name]
 
 
-def _unsupported(numpy_name: str, name: str) -> str:
+def _refusal(numpy_name: str, name: str) -> str:
     closest = difflib.get_close_matches(name, OPERATIONS, n=1, cutoff=0)[0]
     return (
         f"numpy.{numpy_name} has no gradient here and takes no Tensor; the closest operation by name is "

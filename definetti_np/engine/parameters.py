@@ -7,17 +7,21 @@ import contextlib
 import math
 import re
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..checks import as_integer
 from .operators import Arithmetic
 from .tensor import Leaf, Tensor
 
-NOT_NAMES = ("header", "file", "allow_pickle")
+RESERVED_NAMES = ("header", "file", "allow_pickle")
 INITIAL_DEVIATION = 0.05  # of weights, as in the original
 INITIAL_BIAS = 0.01
+
+Key = tuple[Hashable, str]  # (owner, role) of a parameter
 
 _current = threading.local()
 
@@ -38,10 +42,12 @@ class Parameter(Arithmetic):
 
     kind = "parameter"
 
-    def __init__(self, initial, name: str | None = None):
+    def __init__(self, initial: ArrayLike, name: str | None = None):
         self.name = check_name(name)
-        if name in NOT_NAMES:
-            raise ValueError(f"name of a Parameter must be none of {NOT_NAMES}, which model files use, got {name!r}")
+        if name in RESERVED_NAMES:
+            raise ValueError(
+                f"name of a Parameter must be none of {RESERVED_NAMES}, which model files use, got {name!r}"
+            )
         if isinstance(initial, tuple):
             self.shape = tuple(as_integer(d, f"initial[{i}] of a Parameter", minimum=1) for i, d in enumerate(initial))
             self._values = None
@@ -74,17 +80,17 @@ class Binding:
     used
         The keys of the parameters that were used.
     log
-        None, or a list to which operations add (name, array) of what they compute of whole datasets.
+        None, or a list to which each operation adds its name and the array of the Tensor that it computes.
     """
 
-    def __init__(self, tensors: dict[tuple[Hashable, str], Tensor], *, training: bool = False, log: list | None = None):
+    def __init__(self, tensors: dict[Key, Tensor], *, training: bool = False, log: list | None = None):
         self.tensors = tensors
         self.training = training
-        self.used: set = set()
+        self.used: set[Key] = set()
         self.log = log
 
     @contextlib.contextmanager
-    def active(self):
+    def active(self) -> Iterator[Self]:
         """Let layers and Parameters find their Tensors here, in this thread."""
         outer = getattr(_current, "binding", None)
         _current.binding = self
@@ -93,7 +99,7 @@ class Binding:
         finally:
             _current.binding = outer
 
-    def tensor(self, owner, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
+    def tensor(self, owner: Any, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
         """The Tensor of a parameter."""
         tensor = self.tensors.get((owner, role))
         if tensor is None:
@@ -103,7 +109,7 @@ class Binding:
         self.used.add((owner, role))
         return tensor
 
-    def missing(self, owner, role, shape, initial) -> Tensor:
+    def missing(self, owner: Any, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
         """Say that a network function uses another layer or Parameter than before."""
         raise ValueError(
             f"network_function changes its parameters between calls: {owner!r} was not used when it was traced. Create "
@@ -111,7 +117,7 @@ class Binding:
         )
 
     def count_features(self, row_shape: tuple[int, ...]) -> None:
-        """Be told the shape of what a layer computes of each row."""
+        """Take note of the shape of the features that a layer computes of each row; only a `Tracer` adds them up."""
 
 
 class Tracer(Binding):
@@ -125,14 +131,14 @@ class Tracer(Binding):
         The number of values that layers compute of one row.
     """
 
-    def __init__(self, rng: np.random.Generator | None, dtype):
+    def __init__(self, rng: np.random.Generator | None, dtype: DTypeLike):
         super().__init__({})
-        self.names: dict[tuple[Hashable, str], str] = {}
+        self.names: dict[Key, str] = {}
         self.features_per_row = 0
         self._owners: dict[Hashable, str] = {}
         self._rng, self._dtype = rng, dtype
 
-    def missing(self, owner, role, shape, initial) -> Tensor:
+    def missing(self, owner: Any, role: str, shape: tuple[int, ...], initial: Callable) -> Tensor:
         """Draw a parameter."""
         if owner not in self._owners:
             name = owner.name or f"{owner.kind}.{len(self._owners)}"
@@ -148,7 +154,7 @@ class Tracer(Binding):
         self.tensors[owner, role] = Tensor(array)
         return self.tensors[owner, role]
 
-    def count_features(self, row_shape):
+    def count_features(self, row_shape: tuple[int, ...]) -> None:
         """Add up what layers compute of one row."""
         self.features_per_row += math.prod(row_shape)
 
@@ -158,18 +164,18 @@ def current() -> Binding | None:
     return getattr(_current, "binding", None)
 
 
-def binding_of(owner) -> Binding:
+def binding_of(owner: Any) -> Binding:
     """The binding of the network that is computing, in which a layer or Parameter has numbers."""
     binding = current()
     if binding is None:
         raise RuntimeError(
-            f"{owner!r} has numbers in a network alone: use it in a function that you give to "
+            f"{owner!r} has numbers only while a network computes: use it in a function that you give to "
             "train(network_function=...) or Network.from_function"
         )
     return binding
 
 
-def check_name(name):
+def check_name(name: Any) -> str | None:
     """Return the name of a layer or Parameter if it is one that a model file can hold."""
     if name is not None and (not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.]+", name)):
         raise ValueError(f"name must consist of Latin letters, digits, '_' and '.', got {name!r}")
@@ -179,7 +185,7 @@ def check_name(name):
 class FlatParameters:
     """Flat vectors ``weights`` and ``gradients`` (N,), and a Leaf of each name that views them."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype=np.float32):
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32):
         self._shapes = dict(shapes)
         size = sum(math.prod(shape) for shape in self._shapes.values())
         self.weights = np.zeros(size, dtype)
@@ -198,7 +204,7 @@ class FlatParameters:
     def __setstate__(self, state):
         """Build the views anew: a copy's leaves must view the copy's vectors."""
         shapes, weights, gradients = state
-        self.__init__(shapes, weights.dtype)
+        FlatParameters.__init__(self, shapes, weights.dtype)
         self.weights[:], self.gradients[:] = weights, gradients
 
 

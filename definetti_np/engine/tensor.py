@@ -1,6 +1,7 @@
 """Tensors: arrays that remember what they were computed from, so that a gradient can be sent back."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +28,13 @@ class Tensor(Arithmetic):
     ):
         self.array = array
         self.takes_sparse = takes_sparse
-        self.gradient = None
+        self.gradient: np.ndarray | None = None
         self.needs_gradient = False
         for parent in parents:
             if parent.needs_gradient:
                 self.needs_gradient = True
         self.parents = parents if self.needs_gradient else ()
-        self.backward = backward if self.needs_gradient else None
+        self.backward: Any = backward if self.needs_gradient else None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,6 +52,7 @@ class Leaf(Tensor):
     """A Tensor that is trained: its array and its gradient are views into a network's flat vectors."""
 
     __slots__ = ()
+    gradient: np.ndarray
 
     def __init__(self, array: np.ndarray, gradient: np.ndarray):
         super().__init__(array)
@@ -58,7 +60,7 @@ class Leaf(Tensor):
         self.needs_gradient = True
 
 
-def reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+def change_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same numbers in another shape."""
     return Tensor(tensor.array.reshape(shape), (tensor,), lambda gradient: (gradient.reshape(tensor.shape),))
 
@@ -92,7 +94,7 @@ def backpropagate(tensor: Tensor, gradient: np.ndarray) -> None:
                 pending[id(parent)] = both
 
 
-def as_array(gradient) -> np.ndarray:
+def as_array(gradient: Any) -> np.ndarray:
     """The gradient as an array; arithmetic with arrays of one number gives NumPy numbers."""
     return np.asarray(gradient) if isinstance(gradient, (np.ndarray, np.generic)) else gradient.as_array()
 

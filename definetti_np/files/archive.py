@@ -3,8 +3,8 @@
 The header lists each array with its shape, dtype, bytes and SHA-256, and ends in its own SHA-256. A file is a zip of
 stored members, one after another from the first byte to the last; nothing else is read.
 
-To read a file takes the memory of its arrays and little more, whoever wrote it: sizes are looked at before something
-of that size is read or built, and the numbers of an array go piece by piece to the place where they are wanted.
+To read a file takes the memory of its arrays and little more, whoever wrote it: a size is checked before anything
+of that size is read or built, and the numbers of an array are read piece by piece into their place.
 """
 
 import contextlib
@@ -17,8 +17,10 @@ import re
 import stat
 import struct
 import zipfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -28,7 +30,7 @@ from .whole import write_whole
 
 MODEL = "definetti_np model"
 CHECKPOINT = "definetti_np checkpoint"
-FORMAT_VERSION = 2  # 1 has no bytes in its list of arrays and no SHA-256 of the header
+FORMAT_VERSION = 2  # version 1 has no "bytes" in its list of arrays, and no SHA-256 of the header
 FIRST_VERSION = {MODEL: 1, CHECKPOINT: 2}
 HEADER_NAME = "header"
 DTYPE = "<f4"  # of every array
@@ -36,7 +38,7 @@ _PACKAGES = ("definetti_np", "numpy", "numba")
 
 # A network of 10,000 arrays needs about half of each of these.
 LARGEST_HEADER = 2**22  # bytes, without the lines of a summary
-MOST_VALUES = 2**17  # in a header, because Python takes up to 200 bytes for one of three, such as [],
+MOST_VALUES = 2**17  # in a header, because a value of three bytes, such as `[],`, takes Python up to 200 bytes
 LARGEST_DIRECTORY = 2**22  # bytes of a zip's list of members, because zipfile takes ten times as many for it
 BYTES_AT_ONCE = 2**20
 REASON_LENGTH = 1000  # characters, at most
@@ -64,12 +66,12 @@ def read_model(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 def write_file(
     path: Path, kind: str, description: dict, arrays: dict[str, np.ndarray], *, previous: Path | None = None
 ) -> None:
-    """Write a file whole or not at all; what is there becomes `previous`, or is replaced.
+    """Write a file whole or not at all; a file that is there becomes `previous`, or is replaced.
 
     Raises
     ------
     OSError
-        If it cannot be written, also because its header would be larger than `open_file` reads.
+        If it cannot be written, or its header is larger than `open_file` accepts.
     """
     header = {
         "format": kind,
@@ -84,7 +86,7 @@ def write_file(
         _divide(text, kind)
     except ValueError as error:
         raise OSError(errno.EFBIG, str(error), str(path)) from None
-    members = {HEADER_NAME: np.frombuffer(text, np.uint8), **arrays}
+    members: dict[str, Any] = {HEADER_NAME: np.frombuffer(text, np.uint8), **arrays}
     write_whole(path, lambda file: np.savez(file, **members), previous=previous)
 
 
@@ -103,7 +105,7 @@ def open_file(path: Path, kind: str) -> "StoredFile":
     Raises
     ------
     ModelFileError
-        If there is no such file, or it is no undamaged one of this kind; the message names file and reason.
+        If the file is missing, damaged, or of another kind; the message names file and reason.
     """
     return StoredFile(path, kind)
 
@@ -116,7 +118,7 @@ class StoredFile:
     header
         What describes it.
     shapes
-        The shapes of its arrays by name; they are those of its members, so no larger than the file.
+        The shapes of its arrays by name. They agree with the sizes of its members, so no array is larger than the file.
     """
 
     def __init__(self, path: Path, kind: str):
@@ -139,10 +141,10 @@ class StoredFile:
             self.shapes = {name: self._check_array(name, entry) for name, entry in self._listed.items()}
             self._open = stack.pop_all()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._open.close()
 
     def _read_header(self, kind: str) -> dict:
@@ -199,10 +201,10 @@ class StoredFile:
 
 
 @contextlib.contextmanager
-def refuse_on_error(path: Path, what: str):
+def refuse_on_error(path: Path, what: str) -> Iterator[None]:
     """Turn whatever goes wrong in a block into a ModelFileError that says `what` is wrong with a file, and why.
 
-    A damaged file makes zipfile, json and NumPy raise nine classes of errors; and what they say may be as long as the
+    A damaged file makes zipfile, json and NumPy raise nine classes of errors, and their messages may be as long as the
     file.
     """
     try:
@@ -215,7 +217,7 @@ def refuse_on_error(path: Path, what: str):
         raise refusal from (error if len(text) <= REASON_LENGTH else None)
 
 
-def _check_directory(file) -> None:
+def _check_directory(file: BinaryIO) -> None:
     """Refuse a zip whose list of members is larger than any of ours, before zipfile reads it."""
     length = file.seek(0, os.SEEK_END)
     file.seek(max(length - _END.size, 0))
@@ -230,7 +232,7 @@ def _check_directory(file) -> None:
         raise ValueError(f"it lists its members in {max(size, small_size)} bytes, more than definetti_np writes")
 
 
-def _check_members(file, archive: zipfile.ZipFile) -> list[str]:
+def _check_members(file: BinaryIO, archive: zipfile.ZipFile) -> list[str]:
     """Return the names of the members, in order, if they are stored one after another and nothing else is there.
 
     So no member is larger than the file, and reading one allocates no more.
@@ -255,8 +257,8 @@ def _check_members(file, archive: zipfile.ZipFile) -> list[str]:
 
 
 def _checked_header(text: bytearray, kind: str) -> dict:
-    text, lines = _divide(text, kind)
-    header = json.loads(text)
+    own, lines = _divide(text, kind)
+    header = json.loads(own)
     if not isinstance(header, dict) or header.get("format") != kind:
         found = header.get("format") if isinstance(header, dict) else header
         raise ValueError(f"its header is that of another kind of file, {found!r}")
@@ -269,7 +271,7 @@ def _checked_header(text: bytearray, kind: str) -> dict:
             "it needs a newer definetti_np"
         )
     if version > 1:
-        if _canonical(header) != text:
+        if _canonical(header) != own:
             raise ValueError("its header is not in the canonical form")
         described = _canonical({key: value for key, value in header.items() if key != "sha256"})
         if header.get("sha256") != _digest_with_lines(described, lines):
@@ -280,9 +282,9 @@ def _checked_header(text: bytearray, kind: str) -> dict:
 
 
 def _divide(text: bytes | bytearray, kind: str) -> tuple[bytes | bytearray, memoryview]:
-    """Return the header without the lines of a checkpoint's summary, and those; refuse one that takes much memory.
+    """Divide a header into all but the lines of a checkpoint's summary, and these; refuse one that takes much memory.
 
-    There may be millions of lines, and of nothing else. They come last, because "summary" is the last key.
+    Of these lines alone there may be millions. They come last, because "summary" is the last key.
     """
     start, stop = text.rfind(_SUMMARY) + len(_SUMMARY), len(text) - len(_SUMMARY_END)
     if kind != CHECKPOINT or not len(_SUMMARY) <= start <= stop or not text.endswith(_SUMMARY_END):
@@ -307,7 +309,8 @@ def _digest_with_lines(text: bytes, lines: memoryview) -> str:
 
 
 def _lines_of_summary(lines: memoryview) -> list[str]:
-    found, position, last = [], 0, -1
+    found: list[str] = []
+    position, last = 0, -1
     while position < len(lines):
         line = _LINE.match(lines, position)
         if line is None or int(line[2]) <= last:
@@ -318,7 +321,7 @@ def _lines_of_summary(lines: memoryview) -> list[str]:
 
 
 def _read_array_header(member) -> tuple[tuple[int, ...], str]:
-    """Return the shape and dtype of a .npy, of which the values come next."""
+    """Read the start of a .npy up to its values, and return its shape and dtype."""
     if np.lib.format.read_magic(member) != (1, 0):
         raise ValueError("an array in a format that definetti_np does not write")
     shape, in_fortran_order, dtype = np.lib.format.read_array_header_1_0(member)
@@ -334,7 +337,8 @@ def _fingerprint(array: np.ndarray) -> dict:
 
 
 def _digest(content: bytes | np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content).hexdigest()
+    data: Any = np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content
+    return hashlib.sha256(data).hexdigest()
 
 
 def _canonical(header: dict) -> bytes:

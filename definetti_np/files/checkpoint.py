@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from .whole import file_at, remove_temporaries
 
 logger = logging.getLogger("definetti_np")
 
-SECONDS = 60.0  # at least, between two checkpoints that nobody asked for
-PATIENCE = 50  # times that writing one took, at least: 2 % of the time
+INTERVAL_SECONDS = 60.0  # between two checkpoints, at least, where the user has set no interval
+INTERVAL_PER_WRITE = 50  # the interval is at least so many times as long as writing one took, which is 2 % of a run
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,15 @@ class Checkpoint:
 
     @classmethod
     def of(
-        cls, trainer, run: Mapping, *, batches: int, summary: list[str], redraws: Mapping, state: Mapping | None = None
-    ):
+        cls,
+        trainer: Any,
+        run: Mapping,
+        *,
+        batches: int,
+        summary: list[str],
+        redraws: Mapping,
+        state: Mapping | None = None,
+    ) -> "Checkpoint":
         """The state of a trainer, whose arrays are not copied."""
         optimizer = trainer.optimizer
         return cls(
@@ -81,7 +89,7 @@ class Checkpoint:
             state=dict(state or {}),
         )
 
-    def restore(self, trainer) -> None:
+    def restore(self, trainer: Any) -> None:
         """Put a trainer into this state."""
         optimizer = trainer.optimizer
         if self.weights.shape != optimizer.weights.shape:
@@ -118,7 +126,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     with open_file(path, CHECKPOINT) as stored:
         with refuse_on_error(path, "the header describes no run"):
             described = _described_run(stored)
-        arrays = {name: stored.read(name) for name in stored.shapes}
+        arrays: dict[str, Any] = {name: stored.read(name) for name in stored.shapes}
     if arrays["second_moments"].size and arrays["second_moments"].min() < 0:  # Adam takes their square root
         raise ModelFileError(f"{path}: second_moments are negative")
     none = {name: np.zeros(0, np.float32) for name in _MORE_ARRAYS}
@@ -133,7 +141,7 @@ def _arrays_of(run: Mapping) -> list[str]:
 def _described_run(stored: StoredFile) -> dict:
     """What the header says of a run, if its parts and the arrays' shapes fit each other."""
     header = stored.header
-    run, summary, redraws = (_typed(header[name], kind, name) for name, kind in _PARTS.items())
+    run, summary, redraws = (_check_type(header[name], kind, name) for name, kind in _PARTS.items())
     batches, next_example, adam_steps = (as_integer(header[name], name, minimum=0) for name in _COUNTS)
     batch_size = as_integer(run["batch_size"], "run: batch_size", minimum=1)
     as_integer(run["seed"], "run: seed", minimum=0)
@@ -142,7 +150,7 @@ def _described_run(stored: StoredFile) -> dict:
     reuse = as_integer(run.get("reuse", 0), "run: reuse", minimum=0)
     if adam_steps != batches * (1 + reuse):
         raise ValueError(f"adam_steps is {adam_steps} after {batches} batches{f' and reuse={reuse}' * bool(reuse)}")
-    state = _typed(header.get("state", {}), dict, "state")
+    state = _check_type(header.get("state", {}), dict, "state")
     if reuse:
         held_from = as_integer(state.get("held_from"), "state: held_from", minimum=0)
         if held_from % batch_size or held_from > next_example:
@@ -159,13 +167,13 @@ def _described_run(stored: StoredFile) -> dict:
         if len(shape) != 1 or shape != stored.shapes["weights"]:
             raise ValueError(f"{name} has shape {shape}, weights have shape {stored.shapes['weights']}")
     (size,) = stored.shapes["weights"]
-    parameters = _typed(run.get("parameters", {"all": [size]}), dict, "run: parameters")
+    parameters = _check_type(run.get("parameters", {"all": [size]}), dict, "run: parameters")
     if sum(math.prod(shape) for shape in parameters.values()) != size:
         raise ValueError(f"run: parameters: {parameters} are not {size} weights")
     return {**{name: header[name] for name in (*_PARTS, *_COUNTS)}, "state": state}
 
 
-def _typed(value, kind: type, name: str):
+def _check_type(value, kind: type, name: str):
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
     return value
@@ -192,7 +200,7 @@ class Checkpoints:
         self._model = model
         self._owner = owner()
         self._every = every
-        self._not_before = time.monotonic() + SECONDS
+        self._not_before = time.monotonic() + INTERVAL_SECONDS
 
     @property
     def files(self) -> dict[str, Path]:
@@ -205,7 +213,7 @@ class Checkpoints:
         }
 
     def tidy(self) -> None:
-        """Remove what killed runs have left half written."""
+        """Remove the files that killed runs have left half written."""
         for path in (self._model, self.path):
             remove_temporaries(path)
 
@@ -228,7 +236,7 @@ class Checkpoints:
                 continue
             if errors:
                 logger.warning("%s; the one before it is taken, of %d batches", errors[0], checkpoint.batches)
-                with contextlib.suppress(OSError):  # the damaged one must not become the one to fall back to
+                with contextlib.suppress(OSError):  # or the damaged one would become the one before
                     os.replace(file_at(path), file_at(self.path))
             self.batches = checkpoint.batches
             return checkpoint
@@ -243,9 +251,9 @@ class Checkpoints:
         return time.monotonic() >= self._not_before
 
     def write(self, checkpoint: Checkpoint, *, last: bool = False) -> None:
-        """Write a checkpoint, unless it is there already; where there is no room, say so and leave the old one.
+        """Write a checkpoint, unless it is there already; if that fails, log a warning and keep the old one.
 
-        The last one of a run that ends before its time is then put elsewhere, because otherwise its batches are lost.
+        If it is the last one of a run that ends early, it is then put elsewhere, because its batches would be lost.
         """
         if checkpoint.batches == self.batches or not is_ours(self._owner):  # a simulator has forked: not our run
             return
@@ -260,7 +268,7 @@ class Checkpoints:
         else:
             self.batches = checkpoint.batches
         end = time.monotonic()
-        self._not_before = end + max(SECONDS, PATIENCE * (end - start))
+        self._not_before = end + max(INTERVAL_SECONDS, INTERVAL_PER_WRITE * (end - start))
 
     def _put_elsewhere(self, checkpoint: Checkpoint) -> None:
         place = put_elsewhere(self.path, lambda path: write_checkpoint(path, checkpoint, previous=path))
@@ -272,7 +280,7 @@ class Checkpoints:
             )
 
     def what_finishes(self, batches: int) -> str:
-        """Say what a run that has trained its `batches` batches can go on from, when its model was not written."""
+        """Say which checkpoint finishes a run of `batches` batches whose model could not be written."""
         if self.batches is None or not os.path.exists(self.path):
             return "there is no checkpoint to go on from"
         return (

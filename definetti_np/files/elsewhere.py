@@ -1,4 +1,4 @@
-"""Where a trained model goes when it cannot be written where it should be: weights are not to be lost."""
+"""Where a trained model goes when it cannot be written to its own file, so that no weights are lost."""
 
 import contextlib
 import logging
@@ -6,13 +6,14 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..errors import NotSavedError
 
 logger = logging.getLogger("definetti_np")
 
 
-def save_or_keep(model, path: Path, *, what_finishes: str) -> None:
+def save_or_keep(model: Any, path: Path, *, what_finishes: str) -> None:
     """Save a trained model; where that fails, put it elsewhere, and raise an error that holds it.
 
     Parameters
@@ -44,12 +45,12 @@ def save_or_keep(model, path: Path, *, what_finishes: str) -> None:
 
 
 def put_elsewhere(path: Path, write: Callable[[Path], None]) -> Path | None:
-    """Let `write` write a file that cannot be at `path` to another folder; return where it is, None if nowhere.
+    """Let `write` write a file to another folder, because `path` cannot be written; return its path, or None.
 
     The user's home folder comes first, because on a cluster the folder for temporary files ends with the job.
     """
     for find in (Path.home, tempfile.gettempdir):
-        with contextlib.suppress(Exception):  # there may be none, or it is as full
+        with contextlib.suppress(Exception):  # there may be no such folder, or its disk is full too
             place = Path(find()).absolute() / f"{path.stem[:100]}-{os.urandom(4).hex()}.npz"
             write(place)
             return place

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..process import after_fork, is_ours, owner
@@ -15,20 +16,20 @@ from ..process import after_fork, is_ours, owner
 try:
     import fcntl
 except ImportError:  # Windows: nothing keeps a second run away
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("definetti_np")
 
-ATTEMPTS = 100  # to lock a file before another run removes it
+MOST_ATTEMPTS = 100  # to lock a file before another run removes it
 _OURS = re.compile(rb"host .*, process [0-9]+(, Slurm job .*)?", re.DOTALL)  # as `_myself` writes it
 
 
 @contextlib.contextmanager
-def only_run(path: Path | None):
-    """Hold the lock file `path`, which says who holds it, inside a block, and remove it afterwards; None locks nothing.
+def only_run(path: Path | None) -> Iterator[None]:
+    """Hold the lock file `path` inside a block, and remove it afterwards; None locks nothing.
 
-    A file there that no run has made, or that belongs to somebody else, is locked if it can be, and left as it is.
-    Where nothing can be locked, a warning says so, and the run goes on.
+    The file says which run holds it. A file that no run has made, or that belongs to another user, is locked if that is
+    possible, and is not changed. Where nothing can be locked, a warning says so, and the run goes on.
 
     Between machines it works where the file system supports ``flock``, as NFS does unless it is mounted ``nolock``
     or ``local_lock``, and Lustre if it is mounted ``flock``.
@@ -56,7 +57,9 @@ def only_run(path: Path | None):
         yield
     finally:
         if is_ours(holder):
-            if is_mine:  # before it is unlocked, so that a run that waited for it sees that it is another file now
+            # Another run may have opened this file. It is removed before it is unlocked, so that the other run, once it
+            # has locked it, can see that the path leads to no file or to a new one.
+            if is_mine:
                 with contextlib.suppress(OSError):
                     path.unlink()
             _held.discard(descriptor)
@@ -65,10 +68,10 @@ def only_run(path: Path | None):
 
 def _acquire(path: Path) -> tuple[int, bool]:
     """Lock the file; return its descriptor, and whether a run has made it, so that this one may write to it."""
-    for _ in range(ATTEMPTS):
+    for _ in range(MOST_ATTEMPTS):
         try:
             descriptor, is_new, is_writable = _open(path)
-        except FileNotFoundError:  # the run before has removed it meanwhile
+        except FileNotFoundError:  # the run that held it has just removed it
             continue
         try:
             who = _content(descriptor)
@@ -115,7 +118,7 @@ def _content(descriptor: int) -> bytes:
 
 
 def _write_who(descriptor: int) -> None:
-    """Write which run holds the lock; a full disk keeps others from reading it, and nobody from training."""
+    """Write which run holds the lock; if the disk is full, others cannot read it, and training goes on."""
     text = _myself().encode(errors="replace")
     with contextlib.suppress(OSError):
         os.pwrite(descriptor, text, 0)

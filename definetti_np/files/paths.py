@@ -1,4 +1,4 @@
-"""Where the files of a run are: their names, and whether they can be there."""
+"""Where the files of a run are: their names, and whether they can be written there."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-LONGEST_NAME = 255  # bytes, on nearly all file systems
+LONGEST_NAME_BYTES = 255  # bytes, on nearly all file systems
 
 
 def model_path(path: str | os.PathLike, argument: str) -> Path:
@@ -19,8 +19,8 @@ def model_path(path: str | os.PathLike, argument: str) -> Path:
 
 def check_parent(path: Path, name: str) -> None:
     """Raise a ValueError if a file cannot be created at `path`, or where it links to, because of its folder."""
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise ValueError(f"{name}: the file name {path.name!r} is longer than {LONGEST_NAME} bytes")
+    if len(os.fsencode(path.name)) > LONGEST_NAME_BYTES:
+        raise ValueError(f"{name}: the file name {path.name!r} is longer than {LONGEST_NAME_BYTES} bytes")
     target = Path(os.path.realpath(path)) if os.path.islink(path) else path
     if os.path.islink(target):
         raise ValueError(f"{name}: {str(path)!r} is a symbolic link that leads in a circle")
@@ -36,7 +36,7 @@ def check_parent(path: Path, name: str) -> None:
 
 def _is_kept_for_owner(path: Path) -> bool:
     """Whether a file cannot be replaced although its folder can be written to, as in /tmp."""
-    with contextlib.suppress(OSError, AttributeError):  # there is none, or it is Windows
+    with contextlib.suppress(OSError, AttributeError):  # there is no such file, or this is Windows
         folder = os.stat(path.parent)
         return bool(folder.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, folder.st_uid, os.lstat(path).st_uid)
     return False
@@ -61,7 +61,7 @@ def check_distinct_paths(paths: Mapping[str, Path]) -> None:
     Parameters
     ----------
     paths
-        What each file is, such as "training_summary", and where; the later one of two is to blame.
+        What each file is, such as "training_summary", and where; the message blames the later one of two.
     """
     names = list(paths)
     for i, name in enumerate(names):

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..checks import check_width
 from ..engine.features import RowFeatures, Windows
-from ..engine.tensor import Tensor, as_array, reshaped
-from .operands import check_broadcast, operation, resolved, shape_of, shown, tensors_of, unbroadcast
+from ..engine.tensor import Tensor, as_array, change_shape
+from .operands import Operand, Result, check_broadcast, describe, operation, resolve, shape_of, tensors_of, unbroadcast
 from .shapes import getitem
 from .window_products import WindowGradient, WinnersGradient, multiply_windows
 
@@ -21,7 +21,7 @@ LINEAR = -np.inf
 
 
 @operation
-def conv(x, weight, bias=None):
+def conv(x: Operand, weight: Operand, bias: Operand = None) -> Result:
     """Slide a window over the positions, without padding: (.., P, C) to (.., P - width + 1, N); N nodes are (N, 1).
 
     x are features or (B, P, C) or (B, N); weight (width, C, N), bias (N,).
@@ -36,7 +36,7 @@ def conv(x, weight, bias=None):
 
 
 @operation
-def dense(x, weight, bias=None):
+def dense(x: Operand, weight: Operand, bias: Operand = None) -> Result:
     """Connect all of a row, or of a dataset, to N nodes: (.., P, C) to (.., N), positions slowest.
 
     x are features or (B, P, C) or (B, N); weight (P * C, N), bias (N,).
@@ -47,8 +47,8 @@ def dense(x, weight, bias=None):
     raise _misfit("dense", x, weight, "(P * C or N, nodes)", bias)
 
 
-def conv_layer(x, weight: Tensor, bias: Tensor, floor: float):
-    """`conv` of what is known to fit; what is computed is at least `floor`."""
+def conv_layer(x: Tensor | RowFeatures, weight: Tensor, bias: Tensor, floor: float) -> Tensor | RowFeatures:
+    """`conv` of operands that fit together; every number of the result is at least `floor`."""
     width, _, nodes = weight.array.shape
     if isinstance(x, RowFeatures):
         return _slide(x.spread(), width, weight, bias, floor)
@@ -59,10 +59,10 @@ def conv_layer(x, weight: Tensor, bias: Tensor, floor: float):
     return multiply(x, windows, each * positions, weight, bias, floor, shape)
 
 
-def dense_layer(x, weight: Tensor, bias: Tensor, floor: float):
-    """`dense` of what is known to fit; what is computed is at least `floor`."""
+def dense_layer(x: Tensor | RowFeatures, weight: Tensor, bias: Tensor, floor: float) -> Tensor | RowFeatures:
+    """`dense` of operands that fit together; every number of the result is at least `floor`."""
     if isinstance(x, RowFeatures):
-        x = x.merged()
+        x = x.merge_positions()
         return replace(_slide(x, x.positions, weight, bias, floor), flat_rows=True)
     datasets = len(x.array)
     each = np.arange(datasets + 1)
@@ -85,7 +85,13 @@ def _slide(features: RowFeatures, width: int, weight: Tensor, bias: Tensor, floo
 
 
 def multiply(
-    x: Tensor, windows: Windows, value_offsets: np.ndarray, weight: Tensor, bias: Tensor, floor: float, shape
+    x: Tensor,
+    windows: Windows,
+    value_offsets: np.ndarray,
+    weight: Tensor,
+    bias: Tensor,
+    floor: float,
+    shape: tuple[int, ...],
 ) -> Tensor:
     """``max(floor, bias + window @ weight)`` of each window of the values in x, (D, N), as a Tensor of this shape.
 
@@ -112,30 +118,34 @@ def multiply(
 
 
 @operation
-def matmul(x, y):
+def matmul(x: Operand, y: Operand) -> Result:
     """x @ y, as `numpy.matmul`: (..., N) @ (N, M) is (..., M); of features (rows, P, C) @ (C, M) is (rows, P, M)."""
-    x, y = resolved(x), resolved(y)
+    x, y = resolve(x), resolve(y)
     if isinstance(x, RowFeatures):
         _check_factors(x, y, y_axes=(2,))
         y = tensors_of("matmul", [x.values, y])[1]
-        return dense(x, y) if x.flat_rows else conv(x, reshaped(y, (1, *y.shape)))
+        return dense(x, y) if x.flat_rows else conv(x, change_shape(y, (1, *y.shape)))
     if isinstance(y, RowFeatures):
-        raise TypeError(f"matmul: {shown(y)} can only be the first factor")
+        raise TypeError(f"matmul: {describe(y)} can only be the first factor")
     x, y = tensors_of("matmul", [x, y])
     _check_factors(x, y, y_axes=range(1, 32))
     if x.ndim == 1:
-        return getitem(matmul(reshaped(x, (1, -1)), y), (Ellipsis, 0) if y.ndim == 1 else (Ellipsis, 0, slice(None)))
+        return getitem(
+            matmul(change_shape(x, (1, -1)), y), (Ellipsis, 0) if y.ndim == 1 else (Ellipsis, 0, slice(None))
+        )
     if y.ndim == 1:
-        return getitem(matmul(x, reshaped(y, (-1, 1))), (Ellipsis, 0))
+        return getitem(matmul(x, change_shape(y, (-1, 1))), (Ellipsis, 0))
     if y.ndim == 2:
-        return reshaped(dense(reshaped(x, (-1, x.shape[-1])), y), (*x.shape[:-1], y.shape[1]))
+        return change_shape(dense(change_shape(x, (-1, x.shape[-1])), y), (*x.shape[:-1], y.shape[1]))
     return _matmul_of_stacks(x, y)
 
 
 def _check_factors(x, y, y_axes) -> None:
     x_shape, y_shape = shape_of(x), shape_of(y)
     if len(y_shape) not in y_axes or not x_shape or x_shape[-1] != y_shape[-2:][0]:
-        raise ValueError(f"matmul: {shown(x)} and {shown(y)}: the last axis of the first must be the second's first")
+        raise ValueError(
+            f"matmul: {describe(x)} and {describe(y)}: the last axis of the first must be the second's first"
+        )
 
 
 def _matmul_of_stacks(x: Tensor, y: Tensor) -> Tensor:
@@ -151,20 +161,20 @@ def _matmul_of_stacks(x: Tensor, y: Tensor) -> Tensor:
 
 def _operands(name: str, x, weight, bias):
     """x as features or a Tensor (B, P, C) or (B, N), weight and bias as Tensors of the same dtype."""
-    x = resolved(x)
+    x = resolve(x)
     if isinstance(x, RowFeatures):
         values, weight = tensors_of(name, [x.values, weight])
         x = replace(x, values=values)
     else:
         x, weight = tensors_of(name, [x, weight])
         if x.ndim not in (2, 3) or x.array.size == 0:
-            raise ValueError(f"{name}: x must be features or a Tensor (B, P, C) or (B, N), got {shown(x)}")
+            raise ValueError(f"{name}: x must be features or a Tensor (B, P, C) or (B, N), got {describe(x)}")
     bias = np.zeros(weight.shape[-1:]) if bias is None else bias
     return x, weight, tensors_of(name, [weight, bias])[1]
 
 
 def _row_shape(x: RowFeatures | Tensor) -> tuple[int, ...]:
-    """What a layer sees of each row or dataset: (P, C) or (N,)."""
+    """The shape of each row or dataset: (P, C) or (N,)."""
     return x.row_shape if isinstance(x, RowFeatures) else x.shape[1:]
 
 
@@ -173,5 +183,5 @@ def _fits(weight: Tensor, bias: Tensor) -> bool:
 
 
 def _misfit(name: str, x, weight: Tensor, letters: str, bias: Tensor) -> ValueError:
-    what = f"{shown(x)}, weight {letters} = {weight.shape} and bias {bias.shape}"
+    what = f"{describe(x)}, weight {letters} = {weight.shape} and bias {bias.shape}"
     return ValueError(f"{name}: {what} do not fit together")

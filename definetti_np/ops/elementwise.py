@@ -11,7 +11,7 @@ from .operands import elementwise, unbroadcast
 
 
 @elementwise(2)
-def add(x, y):
+def add(x: Tensor, y: Tensor) -> Tensor:
     """x + y."""
 
     def backward(gradient):
@@ -21,7 +21,7 @@ def add(x, y):
 
 
 @elementwise(2)
-def subtract(x, y):
+def subtract(x: Tensor, y: Tensor) -> Tensor:
     """x - y."""
 
     def backward(gradient):
@@ -31,7 +31,7 @@ def subtract(x, y):
 
 
 @elementwise(2)
-def multiply(x, y):
+def multiply(x: Tensor, y: Tensor) -> Tensor:
     """x * y."""
 
     def backward(gradient):
@@ -41,7 +41,7 @@ def multiply(x, y):
 
 
 @elementwise(2)
-def divide(x, y):
+def divide(x: Tensor, y: Tensor) -> Tensor:
     """x / y."""
     out = np.asarray(x.array / y.array)
 
@@ -53,7 +53,7 @@ def divide(x, y):
 
 
 @elementwise(2)
-def power(x, y):
+def power(x: Tensor, y: Tensor) -> Tensor:
     """x ** y; the gradient with respect to y is 0 where x is not positive."""
     out = np.asarray(x.array**y.array)
 
@@ -70,34 +70,34 @@ def power(x, y):
 
 
 @elementwise(1)
-def negative(x):
+def negative(x: Tensor) -> Tensor:
     """-x."""
     return Tensor(-x.array, (x,), lambda gradient: (-gradient,))
 
 
 @elementwise(1)
-def relu(x):
+def relu(x: Tensor) -> Tensor:
     """max(x, 0); the gradient at 0 is 0."""
     out = np.maximum(x.array, 0)
     return Tensor(out, (x,), lambda gradient: (gradient * (out > 0),))
 
 
 @elementwise(1)
-def leaky_relu(x, slope: float = 0.01):
+def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
     """x where x > 0, else slope * x."""
     slopes = np.where(x.array > 0, 1, slope).astype(x.array.dtype)
     return Tensor(x.array * slopes, (x,), lambda gradient: (gradient * slopes,))
 
 
 @elementwise(1)
-def tanh(x):
+def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     out = np.tanh(x.array)
     return Tensor(out, (x,), lambda gradient: (gradient * (1 - out * out),))
 
 
 @elementwise(1)
-def sigmoid(x):
+def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
     out = _sigmoid(x.array)
     return Tensor(out, (x,), lambda gradient: (gradient * out * (1 - out),))
@@ -109,40 +109,40 @@ def _sigmoid(array: np.ndarray) -> np.ndarray:
 
 
 @elementwise(1)
-def softplus(x):
+def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x))."""
     out = np.logaddexp(x.array, x.array.dtype.type(0))
     return Tensor(out, (x,), lambda gradient: (gradient * _sigmoid(x.array),))
 
 
 @elementwise(1)
-def exp(x):
+def exp(x: Tensor) -> Tensor:
     """e ** x."""
     out = np.exp(x.array)
     return Tensor(out, (x,), lambda gradient: (gradient * out,))
 
 
 @elementwise(1)
-def log(x):
+def log(x: Tensor) -> Tensor:
     """The natural logarithm."""
     return Tensor(np.log(x.array), (x,), lambda gradient: (gradient / x.array,))
 
 
 @elementwise(1)
-def sqrt(x):
+def sqrt(x: Tensor) -> Tensor:
     """The square root; its gradient at 0 is infinite."""
     out = np.sqrt(x.array)
     return Tensor(out, (x,), lambda gradient: (gradient / (2 * out),))
 
 
 @elementwise(1)
-def abs(x):
+def abs(x: Tensor) -> Tensor:
     """|x|; the gradient at 0 is 0."""
     return Tensor(np.abs(x.array), (x,), lambda gradient: (gradient * np.sign(x.array),))
 
 
 @elementwise(1)
-def clip(x, a_min=None, a_max=None):
+def clip(x: Tensor, a_min: float | None = None, a_max: float | None = None) -> Tensor:
     """x moved into the range from a_min to a_max; the gradient outside is 0."""
     inside = np.ones(x.shape, bool)
     if a_min is not None:
@@ -154,7 +154,7 @@ def clip(x, a_min=None, a_max=None):
 
 
 @elementwise(3)
-def where(condition, x, y):
+def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """x where the condition holds, else y; the condition gets no gradient."""
     holds = condition.array != 0
 
@@ -167,13 +167,13 @@ def where(condition, x, y):
 
 
 @elementwise(1)
-def constant(x):
+def constant(x: Tensor) -> Tensor:
     """The same numbers, to which no gradient is sent."""
     return Tensor(x.array)
 
 
 @elementwise(1)
-def dropout(x, rate: float, rng: np.random.Generator):
+def dropout(x: Tensor, rate: float, rng: np.random.Generator) -> Tensor:
     """In training steps: 0 with probability `rate`, else x / (1 - rate). In predictions: x.
 
     Equal rows of a dataset, and equal windows of rows, are dropped together.
@@ -189,7 +189,7 @@ def dropout(x, rate: float, rng: np.random.Generator):
 
 
 def _comparison(function: np.ufunc, symbol: str) -> Callable:
-    def compare(x, y):
+    def compare(x: Tensor, y: Tensor) -> Tensor:
         return Tensor(np.asarray(function(x.array, y.array)).astype(x.array.dtype))
 
     compare.__name__ = compare.__qualname__ = function.__name__

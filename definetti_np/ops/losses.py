@@ -6,14 +6,14 @@ from ..engine.features import RowFeatures, contiguous
 from ..engine.tensor import Tensor
 from ..kernels import loss as kernels
 from .elementwise import subtract
-from .operands import operation, resolved, shown, tensor_of, tensors_of
+from .operands import Operand, Result, describe, operation, resolve, tensor_of, tensors_of
 from .reductions import logsumexp
 
 
 @operation
-def log_softmax(x, axis: int = -1):
+def log_softmax(x: Operand, axis: int = -1) -> Result:
     """The logarithms of probabilities that are proportional to exp(x) along an axis."""
-    x = resolved(x)
+    x = resolve(x)
     if not isinstance(x, RowFeatures):
         (x,) = tensors_of("log_softmax", [x])
         if x.ndim == 2 and axis in (1, -1):
@@ -35,7 +35,7 @@ def _log_softmax_of_datasets(logits: Tensor) -> Tensor:
 
 
 @operation
-def cross_entropy(log_probabilities, labels):
+def cross_entropy(log_probabilities: Operand, labels: np.ndarray) -> Tensor:
     """The mean over B datasets of ``-sum(labels * log_probabilities)``; both (B, N), the labels an array."""
     log_probabilities, labels = _prediction_and_labels("cross_entropy", log_probabilities, labels)
     losses = np.empty(len(labels), labels.dtype)
@@ -50,7 +50,7 @@ def cross_entropy(log_probabilities, labels):
 
 
 @operation
-def squared_error(estimates, labels):
+def squared_error(estimates: Operand, labels: np.ndarray) -> Tensor:
     """The mean over B datasets of the summed squared error; both (B, N), the labels an array."""
     estimates, labels = _prediction_and_labels("squared_error", estimates, labels)
     losses = np.empty(len(labels), labels.dtype)
@@ -69,7 +69,7 @@ def _prediction_and_labels(name: str, prediction, labels) -> tuple[Tensor, np.nd
     """A prediction in the order of memory that kernels take, and labels of the same dtype."""
     prediction = contiguous(tensor_of(name, prediction))
     if isinstance(labels, (Tensor, RowFeatures)):
-        raise TypeError(f"{name}: labels must be an array, to which no gradient goes, got {shown(labels)}")
+        raise TypeError(f"{name}: labels must be an array, to which no gradient goes, got {describe(labels)}")
     labels = np.ascontiguousarray(labels, prediction.array.dtype)
     if prediction.ndim != 2 or labels.shape != prediction.shape:
         raise ValueError(

@@ -6,15 +6,15 @@ import numpy as np
 
 from ..checks import as_integer, as_positive_number, check_k
 from ..engine.features import RowFeatures, of_rows
-from ..engine.tensor import Tensor, reshaped
+from ..engine.tensor import Tensor, change_shape
 from ..engine.workspace import empty, empty_like
 from ..kernels import pool as kernels
-from .operands import operation, resolved, shown, tensor_of
+from .operands import Operand, describe, operation, resolve, tensor_of
 from .window_products import WinnersGradient
 
 
 @operation
-def top_k(features, k: int):
+def top_k(features: RowFeatures, k: int) -> Tensor:
     """The k largest over the rows of each dataset, descending: (B, P, k * C), k before C; of (rows, N) (B, N, k).
 
     The gradient goes to the rows that the values come from; among equal values to the first in canonical order.
@@ -25,7 +25,7 @@ def top_k(features, k: int):
 
 
 @operation
-def sort(features):
+def sort(features: RowFeatures) -> Tensor:
     """The rows' values sorted, descending, (B, P, n * C), or (B, N, n) of (rows, N); all datasets have n rows."""
     features = _features("sort", features)
     sizes = _rows_of_datasets(features)
@@ -35,7 +35,7 @@ def sort(features):
 
 
 @operation
-def moments(features, orders: Sequence[float]):
+def moments(features: RowFeatures, orders: Sequence[float]) -> Tensor:
     """The means of x ** m over the rows of each dataset, for each order m > 0: (B, P, K * C) or (B, N, K).
 
     As in the original 0 ** m is 0 and has gradient 0, for m = 1 too; `mean` has a gradient there.
@@ -59,12 +59,12 @@ def moments(features, orders: Sequence[float]):
 
 
 @operation
-def to_rows(x, features):
-    """Give each row of features what was pooled of its dataset, (B, P, C) or (B, N), as features of the same rows."""
+def to_rows(x: Operand, features: RowFeatures) -> RowFeatures:
+    """Give each row of features the pooled numbers of its dataset, (B, P, C) or (B, N), as features of these rows."""
     x, features = tensor_of("to_rows", x), _features("to_rows", features)
     starts, number = features.offsets[:-1], np.diff(features.offsets)
     if x.ndim not in (2, 3) or len(x.array) != len(number):
-        raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {shown(x)}")
+        raise ValueError(f"to_rows: takes (B, P, C) or (B, N) with B = {len(number)}, got {describe(x)}")
 
     def backward(gradient):
         return (np.add.reduceat(gradient, starts, axis=0, dtype=np.float64).astype(gradient.dtype),)
@@ -75,7 +75,7 @@ def to_rows(x, features):
 def max_over_rows(features: RowFeatures) -> Tensor:
     """The largest over the rows of each dataset, (B, P, C) or (B, N)."""
     largest = _largest(features, 1)
-    return reshaped(largest, largest.shape[:-1]) if features.flat_rows else largest
+    return change_shape(largest, largest.shape[:-1]) if features.flat_rows else largest
 
 
 def mean_over_rows(features: RowFeatures) -> Tensor:
@@ -113,7 +113,7 @@ def var_over_rows(features: RowFeatures) -> Tensor:
 
 
 def rows_of_datasets(features: RowFeatures) -> np.ndarray:
-    """The number of rows of each dataset, (B,), of one shape with what is pooled."""
+    """The number of rows of each dataset, in a shape that broadcasts with pooled features: (B, 1, 1) or (B, 1)."""
     return _rows_of_datasets(features).reshape(-1, *(1,) * len(features.row_shape))
 
 
@@ -123,7 +123,7 @@ def _rows_of_datasets(features: RowFeatures) -> np.ndarray:
 
 def _features(name: str, x) -> RowFeatures:
     if not isinstance(x, RowFeatures):
-        raise TypeError(f"{name}: takes features of rows, got {shown(resolved(x))}; it has been pooled already")
+        raise TypeError(f"{name}: takes features of rows, got {describe(resolve(x))}; it has been pooled already")
     return x
 
 

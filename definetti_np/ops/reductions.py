@@ -1,56 +1,54 @@
 """Reductions along axes; of features over the rows of each dataset, too."""
 
-import functools
+import inspect
 from collections.abc import Callable
 
 import numpy as np
 
 from ..checks import as_integer
-from ..engine.features import RowFeatures, expanded, of_rows
+from ..engine.features import RowFeatures, expand, of_rows
 from ..engine.tensor import Tensor
 from .elementwise import multiply
-from .operands import operation, resolved, shown, tensors_of, total
+from .operands import Operand, Result, describe, dress, operation, resolve, tensors_of, total
 from .pooling import max_over_rows, mean_over_rows, rows_of_datasets, var_over_rows
 
 
-def _reduction(over_rows: Callable | None = None) -> Callable:
+def _reduction(over_rows: Callable | None = None) -> Callable[[Callable[..., Tensor]], Callable[..., Result]]:
     """Let a reduction of Tensors go through the axes of each row of features, and over rows where it is a pooling.
 
     The function gets the axes as a tuple of numbers that are not negative.
     """
 
-    def decorate(function):
+    def decorate(function: Callable[..., Tensor]) -> Callable[..., Result]:
         name = function.__name__
 
-        @operation
-        @functools.wraps(function)
-        def reduction(x, axis=None, keepdims=False):
-            x = resolved(x)
+        def reduction(x: Operand, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Result:
+            x = resolve(x)
             if not isinstance(x, RowFeatures):
                 (x,) = tensors_of(name, [x])
                 return function(x, _checked_axis(name, x, axis, x.ndim), keepdims)
             if axis in (None, 0):
                 if over_rows is None or keepdims:
                     what = f"does not go over rows{' with keepdims' * keepdims}"
-                    raise ValueError(f"{name}: {shown(x)}: {what}; give an axis of the row, such as axis=-1")
+                    raise ValueError(f"{name}: {describe(x)}: {what}; give an axis of the row, such as axis=-1")
                 return over_rows(x)
             axis = _checked_axis(name, x, axis, 1 + len(x.row_shape))
-            return of_rows(x, function(expanded(x), axis, keepdims))
+            return of_rows(x, function(expand(x), axis, keepdims))
 
-        return reduction
+        return operation(dress(reduction, function, inspect.signature(reduction)))
 
     return decorate
 
 
 def _checked_axis(name: str, x, axis, ndim: int) -> tuple[int, ...]:
     """The axes as numbers that are not negative, ascending."""
-    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = [as_integer(a, f"{name}: axis", minimum=-ndim) for a in axes]
+    named = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = [as_integer(a, f"{name}: axis", minimum=-ndim) for a in named]
     checked = sorted({a % ndim for a in axes if a < ndim})
     if len(checked) != len(axes):
-        raise ValueError(f"{name}: {shown(x)} has no axis {axis!r}, or it is named twice")
+        raise ValueError(f"{name}: {describe(x)} has no axis {axis!r}, or it is named twice")
     if isinstance(x, RowFeatures) and 0 in checked:
-        raise ValueError(f"{name}: {shown(x)}: axis 0, the rows, cannot be taken together with others")
+        raise ValueError(f"{name}: {describe(x)}: axis 0, the rows, cannot be taken together with others")
     return tuple(checked)
 
 
@@ -61,7 +59,7 @@ def _spread(gradient: np.ndarray, shape: tuple[int, ...], axis: tuple[int, ...])
 
 
 def _count(x: Tensor, axis: tuple[int, ...]):
-    """How many numbers go into one along the axes, in the Tensor's dtype."""
+    """How many numbers along the axes are reduced to one, in the Tensor's dtype."""
     return x.array.dtype.type(np.prod([x.shape[a] for a in axis]))
 
 
@@ -70,7 +68,7 @@ def _sum_over_rows(features: RowFeatures) -> Tensor:
 
 
 @_reduction(_sum_over_rows)
-def sum(x, axis=None, keepdims=False):
+def sum(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
     """The sum along axes; of features over the rows of each dataset, (B, P, C) or (B, N)."""
 
     def backward(gradient):
@@ -80,7 +78,7 @@ def sum(x, axis=None, keepdims=False):
 
 
 @_reduction(mean_over_rows)
-def mean(x, axis=None, keepdims=False):
+def mean(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
     """The mean along axes; of features over the rows of each dataset, (B, P, C) or (B, N)."""
     number = _count(x, axis)
 
@@ -91,7 +89,7 @@ def mean(x, axis=None, keepdims=False):
 
 
 @_reduction(var_over_rows)
-def var(x, axis=None, keepdims=False):
+def var(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
     """The variance along axes, divided by their length; of features over the rows of each dataset."""
     number = _count(x, axis)
     deviations = x.array - total(x.array, axis, keepdims=True) / number
@@ -104,7 +102,7 @@ def var(x, axis=None, keepdims=False):
 
 
 @_reduction(max_over_rows)
-def max(x, axis=None, keepdims=False):
+def max(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
     """The largest along axes; of features over the rows of each dataset. Of equal ones the first gets the gradient."""
     last = tuple(range(-len(axis), 0))
     moved = np.moveaxis(x.array, axis, last)
@@ -120,7 +118,7 @@ def max(x, axis=None, keepdims=False):
 
 
 @_reduction()
-def logsumexp(x, axis=None, keepdims=False):
+def logsumexp(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
     """log(sum(exp(x))) along axes, without overflow."""
     largest = x.array.max(axis=axis, keepdims=True)
     exponentials = np.exp(x.array - largest)

@@ -13,15 +13,17 @@ from ..kernels import winners as winner_kernels
 from ..kernels.windows import scatter_windows
 
 FEWEST_WINDOWS = 1  # per node, for gradients to be treated as sparse
-SPARSE = 0.25  # the share of features that win below which going through them one by one beats the matrix product
-MOST_ACTIVE = 0.75  # the share of windows with a gradient from which on all are taken
+SPARSE_SHARE = 0.25  # the share of features that win below which going through them one by one beats the matrix product
+LARGEST_ACTIVE_SHARE = 0.75  # the share of windows with a gradient from which on all are taken
 WEIGHTS_OF_ONE_PART = 2**16  # a gradient of more weights is computed in one part, because memory would count
 MOST_PARTS = 8
 
 _panel_columns = functools.cache(kernels.panel_columns)
 
 
-def multiply_windows(values, windows: Windows, matrix, bias, floor: float) -> np.ndarray:
+def multiply_windows(
+    values: np.ndarray, windows: Windows, matrix: np.ndarray, bias: np.ndarray, floor: float
+) -> np.ndarray:
     """Return ``max(floor, bias + window @ matrix)`` of each window, (D, N).
 
     values (V, C), matrix (width * C, N), bias (N,).
@@ -58,7 +60,7 @@ class WinnersGradient:
         It does not where so few windows meet so many nodes that only the weight's size counts.
         """
         features, nodes = self.shape
-        return features > FEWEST_WINDOWS * nodes and self.winners.size < SPARSE * features * nodes
+        return features > FEWEST_WINDOWS * nodes and self.winners.size < SPARSE_SHARE * features * nodes
 
     def as_array(self) -> np.ndarray:
         """(V, C), the entries added up."""
@@ -67,9 +69,9 @@ class WinnersGradient:
         return out
 
     def before_floor(self, floor: float) -> "WinnersGradient":
-        """The gradient with respect to the products, of which the floor made the features."""
+        """The gradient with respect to the products, before the floor turned them into features."""
         array = self.array * ~(self.pooled <= floor)
-        array += 0  # makes -0.0 0.0: with this it is np.where(...), in half the time
+        array += 0  # turns -0.0 into 0.0, so that both lines compute np.where(...), in half the time
         return WinnersGradient(array, self.pooled, self.winners, self.offsets)
 
     def conv_backward_bias(self) -> np.ndarray:
@@ -125,7 +127,7 @@ class WindowGradient:
         sums = empty((blocks, out.shape[1]), out.dtype)
         kernels.mask_gradient(np.ascontiguousarray(gradient), out, floor, array, nonzero, sums)
         active = np.flatnonzero(nonzero)
-        if len(active) > MOST_ACTIVE * len(out):  # because leaving out the others does not pay then
+        if len(active) > LARGEST_ACTIVE_SHARE * len(out):  # because leaving out the others does not pay then
             active = np.arange(len(out))
         return cls(array, active, sums)
 
@@ -165,7 +167,7 @@ def _sum_of_rows(array: np.ndarray) -> np.ndarray:
 
 
 def _number_of_parts(weights: int, most: int) -> int:
-    """In how many parts the gradient of so many weights is computed, and added up."""
+    """The number of parts in which the gradient of so many weights is computed; later they are added up."""
     return min(MOST_PARTS, max(1, most)) if weights <= WEIGHTS_OF_ONE_PART else 1
 
 

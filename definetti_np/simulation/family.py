@@ -28,7 +28,7 @@ class Relative:
 
 
 def relatives(leaders: Collection[int]) -> set[Relative]:
-    """What these workers have started and lives, by session and by descent."""
+    """The living processes that these workers have started, found by session and by descent."""
     found: set[Relative] = set()
     if not leaders or not sys.platform.startswith("linux"):
         return found
@@ -49,7 +49,7 @@ def relatives(leaders: Collection[int]) -> set[Relative]:
 
 
 def kill(leaders: Collection[int], known: Collection[Relative] = ()) -> None:
-    """Kill what these workers have started, and what `relatives` said before, until nothing of it lives."""
+    """Kill the processes that these workers have started, and those that `relatives` found before, until none lives."""
     if not sys.platform.startswith("linux"):
         for pid in leaders:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -74,7 +74,7 @@ def end_mine() -> None:
 
 
 def _processes() -> Iterator[tuple[Relative, int, int, bool]]:
-    """(process, parent's id, session, whether it lives) of all that there are."""
+    """(process, parent's id, session, whether it lives) of all processes."""
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue

@@ -1,4 +1,4 @@
-"""What a process must see to when it starts simulator processes, and what they must see to when they were forked."""
+"""What a process does before it starts simulator processes, and what these do after a fork."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..numba_threads import compiler_lock
 
-IMPORT_SECONDS = 60.0  # that the end of imports is waited for
+IMPORT_SECONDS = 60.0  # at most, to wait for the end of imports
 _bootstrap: Any = importlib._bootstrap
 _compiler: Any = None  # the lock that `no_import_meanwhile` holds
 
@@ -22,7 +22,7 @@ _compiler: Any = None  # the lock that `no_import_meanwhile` holds
 def children_allowed() -> Iterator[None]:
     """Let a daemonic process of `multiprocessing`, such as one of a Pool, start processes inside the block.
 
-    It may not, because they would outlive it when it is killed; simulator processes see to it that they do not.
+    `multiprocessing` forbids it, because they would outlive it when it is killed. Simulator processes do not.
     """
     settings: dict = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     is_daemon = settings.pop("daemon", None)
@@ -50,13 +50,13 @@ def no_import_meanwhile(ignore: Collection[str]) -> Iterator[None]:
     me = threading.get_ident()
     compiler = compiler_lock()
     while True:
-        compiler.acquire()  # first, because who compiles may import
+        compiler.acquire()  # first, because a thread that compiles may import
         _imp.acquire_lock()  # a thread needs it to begin an import, not to go on with one
         others = any(lock.owner != me and lock.name not in ignore for lock in _locks_of_imports())
         if not others or time.monotonic() > deadline:
             break
         _imp.release_lock()
-        compiler.release()  # because who imports may compile
+        compiler.release()  # because a thread that imports may compile
         time.sleep(0.005)
     _compiler = compiler
     try:

@@ -25,7 +25,7 @@ def use_one_thread() -> None:
     """Tell the libraries that are loaded by calling them, and those that will be by environment variables."""
     os.environ.update(dict.fromkeys(VARIABLES, "1"))
     # A library reads its variable when it is loaded, which NumPy's is by now. Only Linux has this list of files.
-    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+    with contextlib.suppress(OSError), open("/proc/self/maps", errors="replace") as maps:
         for path in {line.split(maxsplit=5)[5].strip() for line in maps if LIBRARIES.search(line)}:
             with contextlib.suppress(OSError):
                 library = ctypes.CDLL(path)

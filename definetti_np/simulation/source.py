@@ -6,13 +6,14 @@ the examples, and limited.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import multiprocessing
 import random
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -36,6 +37,7 @@ from ..specs import Spec, shape_fits
 MOST_DRAWS = 100  # of one example, before it counts as impossible
 JUDGED_DRAWS = 200  # so many draws, before the fraction that failed is judged
 MOST_REASONS = 50  # that are counted apart, because a simulator may put numbers into its reasons
+MOST_CHARACTERS = 20_000  # of the text of an error
 OTHER_REASONS = "other reasons"
 NO_REDRAWS: Mapping[str, int] = MappingProxyType({})
 
@@ -56,28 +58,49 @@ class Example:
 def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0) -> Any:
     """Call the simulator as a run of this seed does for example `index`, and return what it returns.
 
-    A simulator that takes an argument receives a `numpy.random.Generator`. For one that takes none, `numpy.random` and
-    `random` are seeded, and put back afterwards. `attempt` counts the draws that failed before under
-    ``on_simulator_error="redraw"``.
+    A simulator that takes an argument receives a `numpy.random.Generator`, by name where it must. For one that takes
+    none, `numpy.random` and `random` are seeded, and put back afterwards. `attempt` counts the draws that failed
+    before under ``on_simulator_error="redraw"``.
     """
     seed, index = as_integer(seed, "seed", minimum=0), as_integer(index, "index", minimum=0)
     attempt = as_integer(attempt, "attempt", minimum=0)
     return _simulate(simulator, takes_generator(simulator), example_seed(seed, index, attempt))
 
 
-def _simulate(simulator: Callable, with_generator: bool, seed: np.random.SeedSequence) -> Any:
-    if with_generator:
+def _simulate(simulator: Callable, generator: bool | str, seed: np.random.SeedSequence) -> Any:
+    if isinstance(generator, str):
+        return simulator(**{generator: np.random.default_rng(seed)})
+    if generator:
         return simulator(np.random.default_rng(seed))
     words = seed.generate_state(4)
-    with _global_generators:
-        numpy_state, python_state = np.random.get_state(), random.getstate()
+    with _global_generators, _numpy_random(), _python_random():
         np.random.seed(words)
         random.seed(words.tobytes())
-        try:
-            return simulator()
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
+        return simulator()
+
+
+@contextlib.contextmanager
+def _numpy_random() -> Iterator[None]:
+    """Let `numpy.random` draw from its usual bit generator inside the block, and as before afterwards."""
+    generator, state = np.random.get_bit_generator(), np.random.get_state(legacy=False)  # type: ignore[attr-defined]
+    is_usual = isinstance(generator, np.random.MT19937)
+    if not is_usual:
+        np.random.set_bit_generator(np.random.MT19937())  # type: ignore[attr-defined, unused-ignore]
+    try:
+        yield
+    finally:
+        if not is_usual:
+            np.random.set_bit_generator(generator)  # type: ignore[attr-defined, unused-ignore]
+        np.random.set_state(state)
+
+
+@contextlib.contextmanager
+def _python_random() -> Iterator[None]:
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 _global_generators = threading.RLock()
@@ -90,8 +113,13 @@ def forget_locks_of_other_threads() -> None:
     np.random.set_bit_generator(np.random.MT19937())  # type: ignore[attr-defined, unused-ignore]
 
 
-def takes_generator(simulator: Callable) -> bool:
+def takes_generator(simulator: Callable) -> bool | str:
     """Whether a simulator is to be called with a generator: its one parameter has no default, or is named ``rng``.
+
+    Returns
+    -------
+    bool or str
+        The name of the parameter if it must be given by name, as those of a `functools.partial` often must.
 
     Raises
     ------
@@ -104,15 +132,18 @@ def takes_generator(simulator: Callable) -> bool:
         parameters = inspect.signature(simulator).parameters.values()
     except ValueError:
         raise TypeError(f"simulator: the arguments of {simulator!r} are unknown; wrap it in a lambda") from None
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p.name for p in positional if p.default is p.empty]
-    required += [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    if len(required) > 1 or required and not positional:
+    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    by_name = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    required = [p for p in (*by_place, *by_name) if p.default is p.empty]
+    if len(required) > 1 or any(p in by_name and p.name != "rng" for p in required):
+        names = ", ".join(p.name for p in required)
         raise TypeError(
-            f"simulator must take no argument or one, a numpy.random.Generator; it requires {', '.join(required)}: "
-            "fix the others with a lambda or functools.partial"
+            f"simulator must take no argument or one, a numpy.random.Generator; it requires {names}: "
+            "fix the others with a lambda or functools.partial; one that is given by name must be rng"
         )
-    return bool(required) or bool(positional) and positional[0].name == "rng"
+    for generator in required or [p for p in (*by_place[:1], *by_name) if p.name == "rng"]:
+        return generator.name if generator.kind is generator.KEYWORD_ONLY else True
+    return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +161,7 @@ class ExampleSource:
     on_error: str = "raise"
 
     @functools.cached_property
-    def _with_generator(self) -> bool:
+    def _generator(self) -> bool | str:
         return takes_generator(self.simulator)
 
     def example(self, index: int) -> Example:
@@ -156,14 +187,14 @@ class ExampleSource:
         attempt = len(redraws)
         owner = process.owner()
         try:
-            result = _simulate(self.simulator, self._with_generator, example_seed(self.seed, index, attempt))
+            result = _simulate(self.simulator, self._generator, example_seed(self.seed, index, attempt))
             process.end_fork(owner)
         except BaseException as error:
             process.end_fork(owner, error)
             ours = isinstance(error, Interrupted) or multiprocessing.parent_process() is None
             if isinstance(error, KeyboardInterrupt) and ours:
                 raise  # it is the user's, not the simulator's
-            text = "".join(traceback.format_exception(error))
+            text = shorten("".join(traceback.format_exception(error)))
             # Another draw is no remedy where memory has run out, nor where the simulator wants to end the process.
             again = isinstance(error, Exception) and not isinstance(error, MemoryError)
             raise self._failure(index, attempt, f"failed:\n\n{text}", _one_line(error) if again else None) from None
@@ -171,7 +202,8 @@ class ExampleSource:
             return Example(*self._check(result), tuple(redraws))
         except Exception as error:
             reason = str(error).split(",")[0] if isinstance(error, NotFiniteError) else None
-            raise self._failure(index, attempt, f"returned something unusable: {error}\n", reason) from None
+            what = f"returned something unusable: {shorten(str(error))}\n"
+            raise self._failure(index, attempt, what, reason) from None
 
     def _failure(self, index: int, attempt: int, what: str, reason: str | None) -> SimulatorError:
         error = SimulatorError(
@@ -199,6 +231,14 @@ class ExampleSource:
         label = as_floats(label, "label")
         check_labels(label, self.loss, "label")
         return *distinct_rows(as_rows(data, "data")), label
+
+
+def shorten(text: str) -> str:
+    """Leave the middle of a very long text out: an error may hold all of somebody's data."""
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    half = MOST_CHARACTERS // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
 
 
 def reproducing_line(seed: int, index: int, attempt: int = 0) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from ..checks import as_integer, as_positive_number
 from ..cores import available_cores
+from ..errors import SimulatorError
 from ..interruption import Waiting
 from ..multiset import MultisetBatch
+from .randomness import MOST_TWICE, judge
 from .source import NO_REDRAWS, Example, ExampleSource, Redraws
 
 PATIENT = Waiting()
@@ -30,6 +32,7 @@ class StreamSettings:
     worker_max_examples: int | None = None
     start_method: str | None = None
     executor: Any = None
+    check_randomness: bool = True
 
     @classmethod
     def checked(
@@ -42,6 +45,7 @@ class StreamSettings:
         worker_max_examples: Any,
         start_method: Any,
         executor: Any,
+        check_randomness: Any,
     ) -> StreamSettings:
         """Check the arguments, and work out the number of simulator processes.
 
@@ -51,6 +55,8 @@ class StreamSettings:
             If one of them is wrong, or does not go with another one.
         """
         if executor is not None:
+            if callable(getattr(executor, "get_executor", None)):
+                raise TypeError(f"executor: {executor!r} is a client; give its executor, client.get_executor()")
             if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
                 raise TypeError(
                     f"executor must be an object with a method submit, as those of concurrent.futures, got {executor!r}"
@@ -78,6 +84,8 @@ class StreamSettings:
         if start_method not in (None, *multiprocessing.get_all_start_methods()):
             choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
             raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
+        if not isinstance(check_randomness, bool):
+            raise TypeError(f"check_randomness must be True or False, got {check_randomness!r}")
         return cls(
             sim_threads=sim_threads,
             queue_capacity=as_integer(queue_capacity, "queue_capacity", minimum=1),
@@ -86,6 +94,7 @@ class StreamSettings:
             worker_max_examples=worker_max_examples,
             start_method=start_method,
             executor=executor,
+            check_randomness=check_randomness,
         )
 
     def __str__(self) -> str:
@@ -119,6 +128,7 @@ class Stream(ABC):
         self._next, self._stop = examples.start, examples.stop  # what is left to be taken
         self._redraws = Redraws(settings.max_redraw_fraction, redraws)
         self._closing = False
+        self._twice = examples[:MOST_TWICE] if settings.check_randomness else range(0)  # which are simulated twice
 
     @property
     def redraws(self) -> Mapping[str, int]:
@@ -144,12 +154,19 @@ class Stream(ABC):
                 f"{self._stop - 1}, and the stream is {'closed' if self._closing else 'open'}"
             )
         examples = self._take(range(start, end), while_waiting)
+        if twice := self._twice[:size]:
+            judge(self._source, range(start, end), examples, self._take_again(twice, while_waiting))
+            self._twice = range(0)
         self._redraws.count(examples, end)
         return assemble(examples)
 
     @abstractmethod
     def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
         """Return these examples, from `_next` on, and set `_next` to their end."""
+
+    @abstractmethod
+    def _take_again(self, indices: range, while_waiting: Waiting) -> list[Example | None]:
+        """Return the first examples of the first batch, simulated once more; None for one that fails now."""
 
     def close(self) -> None:
         """Stop what has been started; closing again does nothing."""
@@ -170,6 +187,18 @@ class SerialStream(Stream):
             examples = [self._source.example(index) for index in indices]
         self._next = indices.stop
         return examples
+
+    def _take_again(self, indices: range, while_waiting: Waiting) -> list[Example | None]:
+        with while_waiting:
+            return [without_error(self._source.example, index) for index in indices]
+
+
+def without_error(function: Callable[..., Example], *arguments: Any) -> Example | None:
+    """Call a function that returns an example, or return None if the simulator has failed."""
+    try:
+        return function(*arguments)
+    except SimulatorError:
+        return None
 
 
 def open_stream(

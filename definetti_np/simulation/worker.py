@@ -59,14 +59,14 @@ class Worker:
         self.tasks: deque[int] = deque()  # the first one is being simulated, since `began` on the trainer's watch
         self.began = 0.0
         self.total = 0  # examples that it was told to simulate
-        self.ready = False  # has it said so?
+        self.ready = False  # whether it has said so
         self.retired = False  # gets no more examples
         self.verdict = ""  # how it ended, where its exit code does not tell
         self._inbox = Inbox()
         self.socket, theirs = socket.socketpair()
         self.socket.setblocking(False)
         method = context.get_start_method()
-        self._has_own_code = method != "forkserver"  # whose server waits for it
+        self._has_own_code = method != "forkserver"  # the fork server waits for its processes, and gets their codes
         try:
             inherited = [self.socket, *(sibling.socket for sibling in siblings)] if method == "fork" else []
             arguments = (
@@ -137,7 +137,7 @@ class Worker:
 
     def kill(self) -> None:
         """End it, and what it has started, at once."""
-        known = family.relatives({self.pid})  # while it lives, because then its children are known as such
+        known = family.relatives({self.pid})  # while it lives, because later nothing tells whose children they are
         if self.lives():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -187,7 +187,7 @@ def end_all(workers: Sequence[Worker]) -> None:
 
 
 def _leads_a_group(pid: int) -> bool:
-    """Whether a worker has come so far."""
+    """Whether a worker has made its process group yet."""
     return os.getpgid(pid) == pid
 
 

@@ -31,7 +31,7 @@ from .source import ExampleSource, forget_locks_of_other_threads
 
 PR_SET_PDEATHSIG = 1
 LAST = -1000  # priority of what a process does when it ends, after pools have ended
-NO_GUARD_CODE = 64  # with which a process exits that trains, because the script that it imports does
+NO_GUARD_CODE = 64  # exit code of a simulator process whose script trains while it is imported
 
 
 def worker_main(
@@ -89,7 +89,7 @@ def _simulate(source: ExampleSource, connection: socket.socket) -> None:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Be killed when the parent ends, also while the simulator holds the GIL where Linux sees to it."""
+    """Let this process be killed when its parent ends; on Linux also while the simulator holds the GIL."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
@@ -99,7 +99,7 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _let_the_fork_server_end() -> None:
-    """Close the pipe by which every process that a fork server has started keeps it alive, after the trainer's end."""
+    """Close the pipe that keeps the fork server alive, because it should end with the trainer."""
     server: Any = forkserver._forkserver
     if getattr(server, "_forkserver_alive_fd", None) is not None:
         os.close(server._forkserver_alive_fd)
@@ -113,7 +113,7 @@ def _end_after(parent: int) -> None:
 
 
 def _reset_signals() -> None:
-    """Leave Ctrl-C to the trainer, which stops its workers, and other signals for trainers to the system.
+    """Ignore Ctrl-C, because the trainer stops its workers, and handle other signals of a run as the system does.
 
     Handlers of other signals stay: the simulator's module may have set them.
     """
@@ -138,6 +138,6 @@ def _renew_standard_streams() -> None:
 
 
 def refuse_to_train_while_starting() -> None:
-    """End a process that was started to simulate, but trains because the script it imports does."""
+    """End this process if it was started to simulate, and its script trains while it is imported."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(NO_GUARD_CODE)

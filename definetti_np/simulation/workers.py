@@ -1,8 +1,8 @@
 """Batches from simulator processes: each has a socket of its own, and nothing else is shared between them.
 
-Since an example is a function of its index, it does not matter who simulates it, nor how often: examples of a worker
-that died are simulated again. A thread of the trainer receives examples while others are trained on, hands out new
-ones, at most `capacity` ahead of the last one taken, and sees to it that workers live.
+Since an example is a function of its index, it does not matter which process simulates it, or how often: the examples
+of a worker that died are simulated again. A thread of the trainer receives examples while others are trained on, hands
+out new ones, at most `capacity` ahead of the last one taken, and sees to it that workers live.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import heapq
 import logging
 import multiprocessing
 import selectors
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from ..interruption import Waiting
 from .forking import imports_under_way
 from .messages import READY, decode, text_of
 from .source import NO_REDRAWS, Example, ExampleSource, reproducing_line
-from .stream import PATIENT, Stream, StreamSettings
+from .stream import PATIENT, Stream, StreamSettings, without_error
 from .worker import Worker, end_all
 from .worker_process import refuse_to_train_while_starting
 
@@ -33,6 +34,10 @@ MOST_ENDS = 3  # processes that one example may end before it ends the run
 MOST_FAILED_STARTS = 10  # in a row
 TICK_SECONDS = 0.1  # between two looks at whether the workers live
 QUIET_SECONDS = 60.0  # without an example until a warning
+NOTEBOOK = (
+    "A function that was written in a notebook or at the prompt is in no module that could be imported: put it into a "
+    "file beside it and import it from there"
+)
 LONGEST_STEP_SECONDS = 1.0  # between two looks at the watch; if it is more, the trainer was stopped
 
 
@@ -67,6 +72,9 @@ class WorkerStream(Stream):
         self._next_task = examples.start  # the next example that no worker was told to simulate
         self._most_tasks = max(1, min(MOST_TASKS, settings.queue_capacity // (2 * settings.sim_threads)))
         self._messages: dict[int, bytes] = {}
+        self._to_repeat = [*reversed(self._twice)]  # not by the worker that simulates them first, nor in this order
+        self._first: Worker | None = None  # that worker
+        self._again: dict[int, bytes] = {}  # of these examples, what arrived second
         self._repeats: list[int] = []  # heap of the examples whose worker died
         self._ends: dict[int, list[str]] = {}  # how the processes ended that were at an example
         self._failed_starts: list[str] = []  # how processes ended before they were ready, since the last that was
@@ -92,11 +100,12 @@ class WorkerStream(Stream):
             while not all(worker.ready for worker in self._workers):
                 self._attend()
                 while_waiting()
+            self._assign_to_repeat()
         except BaseException:
             end_all(self._workers)
             raise
         self._receiver.start()
-        atexit.register(self.close)  # before multiprocessing ends the workers, which would be started again
+        atexit.register(self.close)  # or multiprocessing would end the workers, and this stream start them again
 
     def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
         with self._changed:
@@ -111,6 +120,14 @@ class WorkerStream(Stream):
             self._assign()
         return [decode(message, self._source) for message in messages]
 
+    def _take_again(self, indices: range, while_waiting: Waiting) -> list[Example | None]:
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._error or len(self._again) >= len(indices), TICK_SECONDS):
+                while_waiting()
+            if self._error:
+                raise self._error
+        return [without_error(decode, self._again[index], self._source) for index in indices]
+
     def _assign(self) -> None:
         """Hand out examples in turn, repeats first, while workers are short of them and the queue has room."""
         limit = min(self._next + self._settings.queue_capacity, self._stop)
@@ -120,20 +137,37 @@ class WorkerStream(Stream):
         while free and (self._repeats or self._next_task < limit):
             worker = min(free, key=lambda worker: len(worker.tasks) + len(given.get(worker, ())))
             indices = given.setdefault(worker, [])
+            if self._first not in (None, worker):
+                indices += self._to_repeat
+                self._to_repeat = []
             if len(worker.tasks) + len(indices) >= self._most_tasks:
                 break
             if self._repeats:
                 indices.append(heapq.heappop(self._repeats))
             else:
                 indices.append(self._next_task)
+                self._first = self._first or worker
                 self._next_task += 1
             if worker.total + len(indices) >= most_examples:
                 worker.retired = True
                 free.remove(worker)
         for worker, indices in given.items():
-            if not worker.tasks:
-                worker.began = self._watch.now()
-            worker.assign(indices)
+            self._give(worker, indices)
+
+    def _assign_to_repeat(self) -> None:
+        """Hand out what is to be simulated twice, if no second worker was there while there were other examples."""
+        free = [worker for worker in self._workers if worker is not self._first and not worker.retired]
+        if free and self._to_repeat:
+            self._give(free[0], self._to_repeat)
+        else:
+            self._repeats += self._to_repeat[::-1]
+            self._assign()
+        self._to_repeat = []
+
+    def _give(self, worker: Worker, indices: list[int]) -> None:
+        if not worker.tasks:
+            worker.began = self._watch.now()
+        worker.assign(indices)
 
     def _receive(self) -> None:
         """Attend to the workers until the stream is closed or fails, then end them; runs in a thread."""
@@ -163,11 +197,13 @@ class WorkerStream(Stream):
         except (EOFError, OSError):
             self._replace(worker)
             return False
+        if messages is not None:  # a part of an example is a sign of life too: it is large
+            worker.began = self._watch.time
         if messages:
             with self._changed:
                 for kind, index, message in messages:
                     self._accept(worker, kind, index, message)
-                worker.began = self._last_news = self._watch.time
+                self._last_news = self._watch.time
                 if worker.retired and not worker.tasks:
                     worker.hang_up()
                 if any(worker.ready and len(worker.tasks) <= self._most_tasks // 2 for worker in self._workers):
@@ -184,9 +220,13 @@ class WorkerStream(Stream):
             worker.verdict = f"could not load the simulator:\n\n{text_of(message)}"
         else:
             worker.tasks.popleft()
-            self._messages[index] = message
-            self._missing -= index in self._batch
             self._ends.pop(index, None)
+            if index < self._next or index in self._messages:
+                self._again[index] = message
+                self._changed.notify_all()
+            else:
+                self._messages[index] = message
+                self._missing -= index in self._batch
 
     def _look_after_workers(self, now: float) -> None:
         """Replace workers that are dead or too slow, and say so if nothing happens for long."""
@@ -268,11 +308,11 @@ class WorkerStream(Stream):
         return (
             f"Under start method {method!r} a simulator process imports the script and the simulator's module; what "
             "goes wrong there is on stderr. Both must be importable, and the script must call train under "
-            'if __name__ == "__main__":'
+            'if __name__ == "__main__":' + ("" if hasattr(sys.modules["__main__"], "__file__") else f". {NOTEBOOK}")
         )
 
     def _fail(self, message: str, cause: BaseException | None = None) -> None:
-        """Let `next_batch` raise an error, the first one that there is."""
+        """Let `next_batch` raise this error, unless there has been one before."""
         with self._changed:
             if self._error is None:
                 self._error = SimulatorError(message)
