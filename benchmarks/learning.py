@@ -38,6 +38,9 @@ VARIANTS = {
     },
     "reuse 19, mirror, cosine": {"reuse": 19, "augment": augment.mirror(), "schedule": "cosine"},
     "reuse 19": {"reuse": 19},
+    "reuse 9, mirror, cosine, rate 0.002": {"reuse": 9, "augment": augment.mirror(), "schedule": "cosine", "learning_rate": 0.002},
+    "reuse 9, mirror, cosine, rate 0.003": {"reuse": 9, "augment": augment.mirror(), "schedule": "cosine", "learning_rate": 0.003},
+    "reuse 9, mirror, cosine, decay": {"reuse": 9, "augment": augment.mirror(), "schedule": "cosine", "learning_rate": 0.002, "weight_decay": 0.05},
 }  # fmt: skip
 
 
@@ -69,14 +72,14 @@ def read(folder: Path, seed: int, number: int) -> tuple[list, np.ndarray]:
     return datasets[:number], np.concatenate(labels)[:number]
 
 
-def train(simulations, seed: int, evaluate, *, reuse=0, augment=None, schedule="constant", averaging=None):
+def train(simulations, seed: int, evaluate, threads, *, reuse=0, augment=None, schedule="constant", **options):
     """Train as `definetti_np.train` does; return results at the end, the running means of losses, and the times."""
     from definetti_np import Network, Trainer
 
     datasets, labels = simulations
     size, steps = common.BATCH_SIZE, len(datasets) // common.BATCH_SIZE * (1 + reuse)
-    settings = StepSettings(schedule=schedule, averaging=averaging)
-    trainer = Trainer(Network(**common.HOTSPOT, seed=seed), **settings.for_trainer())
+    settings = StepSettings(schedule=schedule, **options)
+    trainer = Trainer(Network(**common.HOTSPOT, seed=seed), threads=threads, **settings.for_trainer())
     memory, losses, seconds = Memory(seed, size, None), {"fresh": [], "reused": []}, {"preparing": 0.0, "steps": 0.0}
     for step in range(steps):
         clock = [time.perf_counter()]
@@ -118,6 +121,7 @@ def main():
     parser.add_argument("--number", type=int, default=25_000, help="simulations to train on")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="of the training; default: all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     common.show_machine()
@@ -130,7 +134,9 @@ def main():
     for name in options.variants:
         found = []
         for seed in options.seeds:
-            (loss, accuracy), losses, seconds = train(simulations[seed], seed, evaluate, **VARIANTS[name])
+            (loss, accuracy), losses, seconds = train(
+                simulations[seed], seed, evaluate, options.threads, **VARIANTS[name]
+            )
             means = ", ".join(
                 f"{key} {np.mean(values[-len(values) // 10 :]):.3f}" for key, values in losses.items() if values
             )

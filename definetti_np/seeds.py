@@ -7,7 +7,7 @@ import numpy as np
 from .checks import as_integer
 
 # The last of the three numbers of a key; the draws of examples have keys of one number or two.
-_REUSE, _AUGMENT = 1, 2
+_REUSE, _AUGMENT, _VALIDATION = 1, 2, 3
 
 
 def check_seed(seed: Any) -> int:
@@ -25,6 +25,11 @@ def weights_rng(seed: int) -> np.random.Generator:
 def example_seed(seed: int, index: int, attempt: int = 0) -> np.random.SeedSequence:
     """The seed sequence of a draw of example `index`: a function of (seed, index, draws that failed before) alone."""
     return np.random.SeedSequence(seed, spawn_key=(index, attempt) if attempt else (index,))
+
+
+def validation_seed(seed: int, index: int, attempt: int = 0) -> np.random.SeedSequence:
+    """The seed sequence of a draw of validation example `index`."""
+    return np.random.SeedSequence(seed, spawn_key=(index, attempt, _VALIDATION))
 
 
 def reuse_rng(seed: int, step: int) -> np.random.Generator:

@@ -12,12 +12,14 @@ from .checks import as_integer, name_of, qualified_name
 from .files.checkpoint import Checkpoints
 from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
 from .losses import check_accuracy, check_loss
+from .provenance import check_metadata
 from .reuse import Memory, ReuseSettings
 from .schedules import StepSettings
 from .seeds import check_seed
 from .simulation.source import ExampleSource, takes_generator
 from .simulation.stream import StreamSettings
 from .specs import Spec, function_spec, network_spec
+from .validation import ValidationSettings
 
 ON_SIMULATOR_ERROR = ("raise", "redraw")
 
@@ -34,8 +36,8 @@ class TrainSettings:
         The seed, and whether the user gave it; otherwise it is drawn here, and a resumed run takes the checkpoint's.
     save_path
         The model file.
-    steps, reuse, streams
-        How steps are taken, how often examples are used, how they are simulated.
+    steps, reuse, validation, streams
+        How steps are taken, how often examples are used, how a run is evaluated, how examples are simulated.
     """
 
     spec: Spec
@@ -49,6 +51,8 @@ class TrainSettings:
     training_threads: int | None
     steps: StepSettings
     reuse: ReuseSettings
+    validation: ValidationSettings
+    metadata: dict[str, Any]
     seed: int
     has_own_seed: bool
     on_simulator_error: str
@@ -88,6 +92,10 @@ class TrainSettings:
         reuse: Any,
         reuse_capacity: Any,
         augment: Any,
+        validation: Any,
+        keep: Any,
+        patience: Any,
+        metadata: Any,
         checkpoint_every: Any,
         resume: Any,
         on_simulator_error: Any,
@@ -107,7 +115,7 @@ class TrainSettings:
             spec = function_spec(input_shape, output_shape, network_function)
         takes_generator(simulator)
         check_loss(loss, spec)
-        check_accuracy(accuracy)
+        accuracy = check_accuracy(accuracy, loss)
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
         batch_size = as_integer(batch_size, "batch_size", minimum=1)
         streams = StreamSettings.checked(**stream_arguments)
@@ -146,6 +154,8 @@ class TrainSettings:
             reuse=ReuseSettings.checked(
                 reuse=reuse, reuse_capacity=reuse_capacity, augment=augment, batch_size=batch_size
             ),
+            validation=ValidationSettings.checked(validation=validation, keep=keep, patience=patience, spec=spec),
+            metadata=check_metadata(metadata),
             seed=check_seed(seed),
             has_own_seed=seed is not None,
             on_simulator_error=on_simulator_error,
@@ -173,6 +183,7 @@ class TrainSettings:
             "on_simulator_error": self.on_simulator_error,
             **self.steps.describe(self.num_batches),
             **self.reuse.describe(),
+            **self.validation.describe(self.verbosity),
         }
 
     @property
@@ -194,6 +205,10 @@ class TrainSettings:
     def source(self) -> ExampleSource:
         """What simulates an example."""
         return ExampleSource(self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error)
+
+    def validation_source(self) -> ExampleSource:
+        """What simulates an example that training never sees."""
+        return dataclasses.replace(self.source(), is_validation=True)
 
     def checkpoints(self) -> Checkpoints | None:
         """The checkpoints beside the model; None without a save_path."""

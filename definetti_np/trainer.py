@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Trainer:
         prediction is what the network computes: log-probabilities after softmax.
     accuracy
         "classification", None for the loss, or a function ``accuracy(prediction, label)`` of arrays that returns a
-        number.
+        number. "auto" is None under the loss "l2", and "classification" else.
     learning_rate
         Adam's step size.
     threads
@@ -58,7 +59,7 @@ class Trainer:
         network: Network,
         *,
         loss: str | Callable = "cross-ent",
-        accuracy: str | Callable | None = "classification",
+        accuracy: str | Callable | None = "auto",
         learning_rate: float = 0.001,
         threads: int | None = None,
         averaging: float | None = None,
@@ -67,7 +68,7 @@ class Trainer:
     ):
         self.network = network
         self.loss = check_loss(loss, network.spec)
-        self.accuracy = check_accuracy(accuracy)
+        self.accuracy = check_accuracy(accuracy, self.loss)
         shape, wanted = network.prediction_shape, network.spec.output_shape
         for argument, choice in (("loss", self.loss), ("accuracy", self.accuracy)):
             if isinstance(choice, str) and shape != wanted:
@@ -152,6 +153,33 @@ class Trainer:
         """Give the network the average of its weights for good, where there is `averaging`."""
         if self.optimizer.average.size and self.optimizer.steps:
             self.optimizer.weights[:] = self.optimizer.average
+
+    def evaluate(self, data: Iterable[np.ndarray] | MultisetBatch, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The loss and the accuracy of each dataset, (B,) each, with the weights as they are; see `step`."""
+        with kernel_threads(self.threads), self._workspace.use():
+            batch = self.network.as_batch(data)
+            labels = self._check_labels(labels, len(batch))
+            output = self.network.compute(batch).array.copy()
+        losses = self._losses_of(output, labels)
+        if self.accuracy is None:
+            return losses, losses
+        if callable(self.accuracy):
+            accuracy = self.accuracy
+            parts = zip(output[:, np.newaxis], labels[:, np.newaxis], strict=True)
+            return losses, np.array([_as_number(accuracy(prediction.copy(), label)) for prediction, label in parts])
+        return losses, (output.argmax(axis=1) == labels.argmax(axis=1)).astype(np.float64)
+
+    def _losses_of(self, output: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The loss of each dataset, (B,) float64."""
+        if self.loss == "cross-ent":  # a class of weight 0 counts nothing, also where its probability is 0
+            terms = np.where(labels == 0, 0.0, labels * output.astype(np.float64))
+            return -terms.sum(axis=1)
+        if self.loss == "l2":
+            return np.square(output.astype(np.float64) - labels).sum(axis=1)
+        loss = cast(Callable, self.loss)
+        with kernel_threads(self.threads):
+            parts = zip(output[:, np.newaxis], labels[:, np.newaxis], strict=True)
+            return np.array([float(loss(Tensor(prediction), label).array) for prediction, label in parts])
 
     def check_last_step(self, data: Iterable[np.ndarray] | MultisetBatch, labels: np.ndarray) -> None:
         """Raise a FloatingPointError if the step on this batch has made its loss or a weight NaN or infinite.

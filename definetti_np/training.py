@@ -13,7 +13,7 @@ from .files.elsewhere import save_or_keep
 from .files.lock import only_run
 from .interruption import Interruption
 from .logs import log_to
-from .run import Run, find_start, remember
+from .run import Run, find_start, hold_validation, remember
 from .settings import TrainSettings
 from .simulation.stream import open_stream
 
@@ -35,7 +35,7 @@ def train(
     h_net: Sequence[Sequence] = (("fc", 512), ("softmax",)),
     network_function: Callable | None = None,
     loss: str | Callable = "cross-ent",
-    accuracy: str | Callable | None = "classification",
+    accuracy: str | Callable | None = "auto",
     num_batches: int = 20000,
     batch_size: int = 50,
     queue_capacity: int = 250,
@@ -55,6 +55,10 @@ def train(
     reuse: int = 0,
     reuse_capacity: int | None = None,
     augment: Callable | None = None,
+    validation: int = 0,
+    keep: str = "last",
+    patience: int | None = None,
+    metadata: dict | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
     simulator_timeout: float | None = None,
@@ -100,7 +104,8 @@ def train(
         ``loss(prediction, label)`` of a Tensor (B, M) and an array (B, N) that returns a Tensor with one number.
     accuracy
         "classification" (largest prediction at the largest label), None for the loss, or a function
-        ``accuracy(prediction, label)`` of arrays that returns a number.
+        ``accuracy(prediction, label)`` of arrays that returns a number. "auto" is None under the loss "l2", and
+        "classification" else.
     num_batches
         Number of training steps.
     batch_size
@@ -116,7 +121,9 @@ def train(
     save_path
         Base name of the model file; ``.npz`` is added. None saves nothing.
     training_summary
-        Text file of lines ``<batch> <loss> <accuracy>``, one every `verbosity` batches. None writes none.
+        Text file of lines ``<batch> <loss> <accuracy>``, one every `verbosity` batches. None writes none. With `reuse`
+        two more columns follow, the running means of the loss of new examples, before the step on them, and of reused
+        ones; with `validation` four more, loss, its standard error, accuracy and its standard error.
     logfile
         "." for stderr, a path, or None for silence.
     seed
@@ -146,6 +153,16 @@ def train(
         without changing what its label should be, such as those of `definetti_np.augment`. It is applied at each use
         of an example anew, with a `numpy.random.Generator` that is a function of the seed, the step and the place in
         the batch. Predictions use data as it is.
+    validation
+        So many examples that training never sees (of their own seeds, see `simulate_example`) are simulated first and
+        held. Every `verbosity` batches, after the steps, and at the end, loss and accuracy of the weights of the model
+        on them go to the log, the summary and `Model.history`, with their standard errors.
+    keep
+        Which weights the model gets: the "last", or the "best" by the loss on the validation examples.
+    patience
+        Training ends after so many evaluations in a row that are not better than the best before. None for never.
+    metadata
+        A dict of plain JSON that `Model.metadata` and the model file are to hold, such as the names of the classes.
     checkpoint_every
         Write a checkpoint beside the model, ``<save_path>.checkpoint.npz``, every this many batches. None: about
         once a minute. The last one is written when training ends.
@@ -153,9 +170,9 @@ def train(
         Whether to go on from the checkpoint of `save_path`, to the model that an undisturbed run ends with, bit for
         bit; without one, training starts afresh. The arguments must be those of the checkpoint, except for
         `num_batches` (under a constant schedule), the numbers of threads and processes, `queue_capacity`, `verbosity`,
-        `checkpoint_every`, and the log; the code of the simulator is not compared. `seed` may be None. With another
-        `verbosity`, new lines of the summary come at its interval. With `reuse`, the examples to draw from are
-        simulated again first.
+        `checkpoint_every`, `metadata`, and the log. A warning says if the source of the simulator has changed. `seed`
+        may be None. With another `verbosity`, new lines of the summary come at its interval; it must be the same with
+        `patience` or `keep`. With `reuse`, the examples to draw from are simulated again first.
     simulator_timeout
         Seconds that one example may take. After that its simulator process is killed, with what it has started, and
         the example simulated again, three times in all. None for no limit.
@@ -212,16 +229,26 @@ def train(
         batches, redraws = (0, {}) if start is None else (start.batches, start.redraws)
         examples = range(batches * settings.batch_size, settings.num_batches * settings.batch_size)
         waiting = interruption.waiting(lambda: None)  # there is nothing to save yet
+        held = hold_validation(settings, waiting)
         memory = remember(settings, start, waiting)
         with open_stream(settings.source(), settings.streams, examples, redraws, waiting) as stream:
             # Only now, because workers are forked from a process that has neither Numba nor its threads.
             from .model import Model
 
             trainer = _make_trainer(settings)
-            Run(settings, trainer, stream, memory, checkpoints, start).train(interruption)
-        model = Model(trainer.network, loss=loss, seed=settings.seed, batches_trained=settings.num_batches)
+            run = Run(settings, trainer, stream, memory, held, checkpoints, start)
+            run.train(interruption)
+        model = Model(
+            trainer.network,
+            loss=loss,
+            seed=settings.seed,
+            batches_trained=run.batches,
+            history=run.history(),
+            info=run.info(),
+            metadata=settings.metadata,
+        )
         if settings.save_path is not None and checkpoints is not None:
-            save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(settings.num_batches))
+            save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(run.batches))
     return model
 
 

@@ -22,16 +22,18 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in [*LIBRARY, *KERNEL
 FLOORS = [
     "training",
     "run",
-    "settings reuse schedules model trainer",
+    "reports",
+    "settings reuse schedules validation model trainer",
     "invariance network layers",
     "ops simulation",
     "engine files logs",
     "kernels losses seeds summary",
-    "specs augment multiset interruption cores process numba_threads checks errors",
+    "history provenance specs augment multiset interruption cores process numba_threads checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = set(
-    "simulation files specs augment multiset losses seeds logs training settings reuse schedules run".split()
+    "simulation files specs augment multiset losses seeds logs training settings reuse schedules "
+    "validation reports history provenance run".split()
 )
 
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from ..checks import as_integer, shorten
 from ..errors import ModelFileError
+from ..history import columns_of
 from ..process import is_ours, owner
-from .archive import CHECKPOINT, StoredFile, open_file, refuse_on_error, write_file
+from .archive import CHECKPOINT, StoredFile, list_members, open_file, refuse_on_error, write_file
 from .elsewhere import put_elsewhere
 from .whole import file_at, remove_temporaries
 
@@ -45,9 +46,12 @@ class Checkpoint:
         Of the network and of Adam, (N,) each.
     average
         The average of the weights, (N,), or (0,) in a run without one.
+    best
+        The weights that were best in validation, (N,), or (0,) in a run that keeps the last ones.
     state
-        What else there is to know, under some arguments: ``held_from``, the index of the first example that reuse may
-        draw.
+        What else there is to know: ``started``, the date when the run began and the digest of its simulator's source;
+        with reuse ``held_from``, the index of the first example that may be drawn, and ``means``, those of the losses;
+        with validation ``last``, what the last batch reports.
     """
 
     run: dict
@@ -59,7 +63,8 @@ class Checkpoint:
     weights: np.ndarray
     first_moments: np.ndarray
     second_moments: np.ndarray
-    average: np.ndarray
+    average: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
+    best: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
     state: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -71,6 +76,7 @@ class Checkpoint:
         batches: int,
         summary: list[str],
         redraws: Mapping,
+        best: np.ndarray | None = None,
         state: Mapping | None = None,
     ) -> "Checkpoint":
         """The state of a trainer, whose arrays are not copied."""
@@ -86,6 +92,7 @@ class Checkpoint:
             first_moments=optimizer.first_moments,
             second_moments=optimizer.second_moments,
             average=optimizer.average,
+            best=optimizer.weights[:0] if best is None else best,
             state=dict(state or {}),
         )
 
@@ -94,13 +101,13 @@ class Checkpoint:
         optimizer = trainer.optimizer
         if self.weights.shape != optimizer.weights.shape:
             raise ModelFileError(f"a checkpoint of {self.weights.size} weights for {optimizer.weights.size}")
-        for name in (*_ARRAYS, *_MORE_ARRAYS):
+        for name in (*_ARRAYS, "average"):
             getattr(optimizer, name)[...] = getattr(self, name)
         optimizer.steps = self.adam_steps
 
 
 _ARRAYS = ("weights", "first_moments", "second_moments")
-_MORE_ARRAYS = {"average": "averaging"}  # by the argument under which there are such
+_MORE_ARRAYS = {"average": "averaging", "best": "keep"}  # by the argument under which there are such
 _COUNTS = ("batches", "next_example", "adam_steps")
 _PARTS = {"run": dict, "summary": list, "redraws": dict}
 
@@ -129,8 +136,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         arrays: dict[str, Any] = {name: stored.read(name) for name in stored.shapes}
     if arrays["second_moments"].size and arrays["second_moments"].min() < 0:  # Adam takes their square root
         raise ModelFileError(f"{path}: second_moments are negative")
-    none = {name: np.zeros(0, np.float32) for name in _MORE_ARRAYS}
-    return Checkpoint(**described, **(none | arrays))
+    return Checkpoint(**described, **arrays)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file holds what checkpoints hold."""
+    return {f"{name}.npy" for name in _ARRAYS} < set(list_members(path))
 
 
 def _arrays_of(run: Mapping) -> list[str]:
@@ -150,13 +161,16 @@ def _described_run(stored: StoredFile) -> dict:
     reuse = as_integer(run.get("reuse", 0), "run: reuse", minimum=0)
     if adam_steps != batches * (1 + reuse):
         raise ValueError(f"adam_steps is {adam_steps} after {batches} batches{f' and reuse={reuse}' * bool(reuse)}")
-    state = _check_type(header.get("state", {}), dict, "state")
+    state = _check_state(_check_type(header.get("state", {}), dict, "state"))
     if reuse:
         held_from = as_integer(state.get("held_from"), "state: held_from", minimum=0)
         if held_from % batch_size or held_from > next_example:
             raise ValueError(f"state: held_from is {held_from} after {next_example} examples, {batch_size} a batch")
     if summary and int(summary[-1].split()[0]) >= batches:  # archive.py has checked their form and order
         raise ValueError(f"summary: its last line is {summary[-1]!r} after {batches} batches")
+    columns = columns_of(run)
+    if summary and len(summary[-1].split()) != len(columns):
+        raise ValueError(f"summary: its last line is {summary[-1]!r}, its columns are {', '.join(columns)}")
     for reason, number in redraws.items():
         as_integer(number, f"redraws: the number of {reason!r}", minimum=1)
     if redraws and run.get("on_simulator_error") == "raise":
@@ -173,9 +187,23 @@ def _described_run(stored: StoredFile) -> dict:
     return {**{name: header[name] for name in (*_PARTS, *_COUNTS)}, "state": state}
 
 
-def _check_type(value, kind: type, name: str):
+def _check_state(state: dict) -> dict:
+    """Return the state if its parts are what they should be."""
+    means = _check_type(state.get("means", {}), dict, "state: means")
+    for name, number in means.items():
+        _check_type(number, bool if name == "has_warned" else (int, float), f"state: means: {name}")
+    if means and set(means) != {"batches", "fresh", "reused", "variance", "has_warned"}:
+        raise ValueError(f"state: means: {sorted(means)}")
+    for name, value in _check_type(state.get("started", {}), dict, "state: started").items():
+        _check_type(value, str, f"state: started: {name}")
+    for text in _check_type(state.get("last", ""), str, "state: last").split():
+        float(text)
+    return state
+
+
+def _check_type(value: Any, kind: Any, name: str) -> Any:
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
+        raise TypeError(f"{name} must be a {getattr(kind, '__name__', 'number')}, got {value!r}")
     return value
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, wait
 from ..errors import SimulatorError
 from ..interruption import Waiting
 from .messages import decode, encode, failure
-from .source import NO_REDRAWS, Example, ExampleSource, reproducing_line, shorten
+from .source import NO_REDRAWS, Example, ExampleSource, shorten
 from .stream import Stream, StreamSettings, without_error
 
 MOST_IN_TASK = 8  # examples that are simulated by one call of the executor
@@ -83,7 +83,7 @@ class ExecutorStream(Stream):
         return SimulatorError(
             f"examples {indices[0]} to {indices[-1]} of seed {self._source.seed}, or others that the executor was at: "
             f"the executor failed: {shorten(f'{type(error).__name__}: {error}')}\nTo try them in this process:\n"
-            f"    {reproducing_line(self._source.seed, indices[0])}"
+            f"    {self._source.reproducing_line(indices[0])}"
         )
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ from ..errors import NotFiniteError, SimulatorError
 from ..interruption import Interrupted
 from ..losses import check_labels
 from ..multiset import as_floats, as_rows, distinct_rows
-from ..seeds import example_seed
+from ..seeds import example_seed, validation_seed
 from ..specs import Spec, shape_fits
 
 MOST_DRAWS = 100  # of one example, before it counts as impossible
@@ -55,16 +55,17 @@ class Example:
     redraws: tuple[str, ...] = ()
 
 
-def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0) -> Any:
+def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0, validation: bool = False) -> Any:
     """Call the simulator as a run of this seed does for example `index`, and return what it returns.
 
     A simulator that takes an argument receives a `numpy.random.Generator`, by name where it must. For one that takes
     none, `numpy.random` and `random` are seeded, and put back afterwards. `attempt` counts the draws that failed
-    before under ``on_simulator_error="redraw"``.
+    before under ``on_simulator_error="redraw"``. `validation` asks for an example that is held for validation.
     """
     seed, index = as_integer(seed, "seed", minimum=0), as_integer(index, "index", minimum=0)
     attempt = as_integer(attempt, "attempt", minimum=0)
-    return _simulate(simulator, takes_generator(simulator), example_seed(seed, index, attempt))
+    seed_of = validation_seed if validation else example_seed
+    return _simulate(simulator, takes_generator(simulator), seed_of(seed, index, attempt))
 
 
 def _simulate(simulator: Callable, generator: bool | str, seed: np.random.SeedSequence) -> Any:
@@ -159,6 +160,7 @@ class ExampleSource:
     spec: Spec
     loss: str | None
     on_error: str = "raise"
+    is_validation: bool = False
 
     @functools.cached_property
     def _generator(self) -> bool | str:
@@ -187,7 +189,7 @@ class ExampleSource:
         attempt = len(redraws)
         owner = process.owner()
         try:
-            result = _simulate(self.simulator, self._generator, example_seed(self.seed, index, attempt))
+            result = _simulate(self.simulator, self._generator, self._seed_of(index, attempt))
             process.end_fork(owner)
         except BaseException as error:
             process.end_fork(owner, error)
@@ -205,13 +207,20 @@ class ExampleSource:
             what = f"returned something unusable: {shorten(str(error))}\n"
             raise self._failure(index, attempt, what, reason) from None
 
+    def _seed_of(self, index: int, attempt: int) -> np.random.SeedSequence:
+        return (validation_seed if self.is_validation else example_seed)(self.seed, index, attempt)
+
     def _failure(self, index: int, attempt: int, what: str, reason: str | None) -> SimulatorError:
         error = SimulatorError(
-            f"example {index} of seed {self.seed}: the simulator {what}\n"
-            f"To reproduce it in this process:\n    {reproducing_line(self.seed, index, attempt)}"
+            f"{'validation ' * self.is_validation}example {index} of seed {self.seed}: the simulator {what}\n"
+            f"To reproduce it in this process:\n    {self.reproducing_line(index, attempt)}"
         )
         error.reason = reason
         return error
+
+    def reproducing_line(self, index: int, attempt: int = 0) -> str:
+        """The Python that simulates an example again."""
+        return reproducing_line(self.seed, index, attempt, self.is_validation)
 
     def _check(self, result: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not isinstance(result, tuple) or len(result) != 2:
@@ -241,9 +250,10 @@ def shorten(text: str) -> str:
     return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
 
 
-def reproducing_line(seed: int, index: int, attempt: int = 0) -> str:
+def reproducing_line(seed: int, index: int, attempt: int = 0, is_validation: bool = False) -> str:
     """The Python that simulates an example again."""
-    return f"definetti_np.simulate_example(simulator, seed={seed}, index={index}{f', {attempt=}' if attempt else ''})"
+    more = f", {attempt=}" * bool(attempt) + ", validation=True" * is_validation
+    return f"definetti_np.simulate_example(simulator, seed={seed}, index={index}{more})"
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -225,7 +226,8 @@ def open_stream(
 def take_batches(
     source: ExampleSource, settings: StreamSettings, examples: range, size: int, while_waiting: Waiting
 ) -> Iterator[tuple[MultisetBatch, np.ndarray]]:
-    """Yield the examples of a range, in batches of `size` and the rest; the draws that fail are not counted on."""
+    """Yield the examples of a range, in batches of `size` and the rest, which are none of a run's new ones."""
+    settings = dataclasses.replace(settings, check_randomness=False)  # the stream of new examples does that
     with open_stream(source, settings, examples, NO_REDRAWS, while_waiting) as stream:
         for start in range(examples.start, examples.stop, size):
             yield stream.next_batch(min(size, examples.stop - start), while_waiting)
