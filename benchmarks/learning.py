@@ -38,9 +38,9 @@ VARIANTS = {
     },
     "reuse 19, mirror, cosine": {"reuse": 19, "augment": augment.mirror(), "schedule": "cosine"},
     "reuse 19": {"reuse": 19},
-    "reuse 9, mirror, cosine, rate 0.002": {"reuse": 9, "augment": augment.mirror(), "schedule": "cosine", "learning_rate": 0.002},
-    "reuse 9, mirror, cosine, rate 0.003": {"reuse": 9, "augment": augment.mirror(), "schedule": "cosine", "learning_rate": 0.003},
-    "reuse 9, mirror, cosine, decay": {"reuse": 9, "augment": augment.mirror(), "schedule": "cosine", "learning_rate": 0.002, "weight_decay": 0.05},
+    "reuse 9, mirror, cosine, rate 0.002": {
+        "reuse": 9, "augment": augment.mirror(), "schedule": "cosine", "learning_rate": 0.002,
+    },
 }  # fmt: skip
 
 

@@ -307,12 +307,16 @@ class _Bar:
     """A tqdm bar, its text renewed twice a second."""
 
     def __init__(self, num_batches: int, batch_size: int, first: int):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of notebooks without widgets, where the bar is text
-            from tqdm import auto
+        place: dict[str, object] = {"dynamic_ncols": True}
+        if in_notebook():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of notebooks without widgets, where the bar is text
+                from tqdm.auto import tqdm
+        else:
+            from tqdm import tqdm
 
-            place = {} if in_notebook() else {"file": Stderr()}
-            self._bar = auto.tqdm(total=num_batches, initial=first, unit="batch", dynamic_ncols=True, **place)
+            place["file"] = Stderr()
+        self._bar = tqdm(total=num_batches, initial=first, unit="batch", **place)
         self._clock = _Clock(batch_size)
         self._renewed = 0.0
 

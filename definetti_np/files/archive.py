@@ -112,10 +112,12 @@ def open_file(path: Path, kind: str) -> "StoredFile":
 
 def list_members(path: Path) -> list[str]:
     """The names of what a file holds, without a look at it; none if that cannot be told."""
-    with contextlib.suppress(Exception), open(path, "rb") as file:
-        _check_directory(file)
-        with zipfile.ZipFile(file) as archive:
-            return archive.namelist()
+    with contextlib.suppress(Exception):
+        if os.path.isfile(path):  # a pipe would be waited for
+            with open(path, "rb") as file:
+                _check_directory(file)
+                with zipfile.ZipFile(file) as archive:
+                    return archive.namelist()
     return []
 
 
@@ -222,8 +224,12 @@ def refuse_on_error(path: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error)
-        refusal = ModelFileError(f"{path}: {what}: {shorten(text, REASON_LENGTH)}")
-        raise refusal from (error if len(text) <= REASON_LENGTH else None)
+        cause = error if len(text) <= REASON_LENGTH else None
+        try:
+            # A name for it would make a circle, which keeps what was read in memory until Python looks for circles.
+            raise ModelFileError(f"{path}: {what}: {shorten(text, REASON_LENGTH)}") from cause
+        finally:
+            del cause
 
 
 def _check_directory(file: BinaryIO) -> None:
