@@ -20,6 +20,7 @@ from .simulation.source import ExampleSource, takes_generator
 from .simulation.stream import StreamSettings
 from .specs import Spec, function_spec, network_spec
 from .validation import ValidationSettings
+from .warm_start import InitialWeights
 
 ON_SIMULATOR_ERROR = ("raise", "redraw")
 
@@ -53,6 +54,7 @@ class TrainSettings:
     reuse: ReuseSettings
     validation: ValidationSettings
     metadata: dict[str, Any]
+    initial: InitialWeights | None
     seed: int
     has_own_seed: bool
     on_simulator_error: str
@@ -96,6 +98,7 @@ class TrainSettings:
         keep: Any,
         patience: Any,
         metadata: Any,
+        initial: Any,
         checkpoint_every: Any,
         resume: Any,
         on_simulator_error: Any,
@@ -156,6 +159,7 @@ class TrainSettings:
             ),
             validation=ValidationSettings.checked(validation=validation, keep=keep, patience=patience, spec=spec),
             metadata=check_metadata(metadata),
+            initial=InitialWeights.checked(initial, spec),
             seed=check_seed(seed),
             has_own_seed=seed is not None,
             on_simulator_error=on_simulator_error,
@@ -184,6 +188,7 @@ class TrainSettings:
             **self.steps.describe(self.num_batches),
             **self.reuse.describe(),
             **self.validation.describe(self.verbosity),
+            **({} if self.initial is None else {"initial": self.initial.digest}),
         }
 
     @property

@@ -58,6 +58,7 @@ def train(
     validation: int = 0,
     keep: str = "last",
     patience: int | None = None,
+    initial: Model | str | os.PathLike | None = None,
     metadata: dict | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
@@ -161,6 +162,9 @@ def train(
         Which weights the model gets: the "last", or the "best" by the loss on the validation examples.
     patience
         Training ends after so many evaluations in a row that are not better than the best before. None for never.
+    initial
+        A `Model`, or the path of one or of a checkpoint, with whose weights training begins. Its network must have the
+        same layers; the number of rows may be another one.
     metadata
         A dict of plain JSON that `Model.metadata` and the model file are to hold, such as the names of the classes.
     checkpoint_every
@@ -266,6 +270,8 @@ def _make_trainer(settings: TrainSettings) -> Trainer:
         )
         shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
         logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")
+    if settings.initial is not None:
+        settings.initial.put_into(network)
     trainer = Trainer(
         network,
         loss=settings.loss,

@@ -23,7 +23,7 @@ FLOORS = [
     "training",
     "run",
     "reports",
-    "settings reuse schedules validation model trainer",
+    "settings reuse schedules validation warm_start model trainer",
     "invariance network layers",
     "ops simulation",
     "engine files logs",
@@ -33,7 +33,7 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = set(
     "simulation files specs augment multiset losses seeds logs training settings reuse schedules "
-    "validation reports history provenance run".split()
+    "warm_start validation reports history provenance run".split()
 )
 
 

@@ -58,6 +58,10 @@ EVERYTHING = {
     "averaging": 0.9,
     "weight_decay": 0.1,
     "max_gradient_norm": 0.5,
+    "validation": 15,
+    "keep": "best",
+    "verbosity": 5,
+    "metadata": {"classes": ["narrow", "wide"]},
 }
 
 
@@ -93,7 +97,7 @@ def test_everything__resumed_at_random_moments_ends_in_the_same_file(tmp_path, t
         folder = tmp_path / str(stops)
         folder.mkdir()
         while True:
-            stop_after(rng.randint(1, 150))
+            stop_after(rng.randint(15, 180))  # those of validation come first
             try:
                 run(folder, resume=True, checkpoint_every=rng.choice([1, 3, 100]))
             except SimulatorError:
@@ -112,6 +116,7 @@ CHANGES = [
     {"averaging": None},
     {"weight_decay": 0},
     {"max_gradient_norm": None},
+    {"validation": 14},
 ]
 
 
@@ -126,7 +131,7 @@ def test_resume__with_a_bounded_memory_simulates_no_more_than_it_holds(tmp_path,
     monkeypatch.setattr(reuse_module, "MOST_BYTES", 4000)
     options = {"reuse_capacity": capacity, "augment": None}
     run(tmp_path / "twin", **options)
-    stop_after(75)
+    stop_after(90)
     with pytest.raises(SimulatorError):
         run(tmp_path / "here", **options)
     state = read_checkpoint(tmp_path / "here" / "w.checkpoint.npz")
@@ -136,7 +141,7 @@ def test_resume__with_a_bounded_memory_simulates_no_more_than_it_holds(tmp_path,
     stop_after(None)
     caplog.set_level(logging.INFO, logger="definetti_np")
     run(tmp_path / "here", **options, resume=True)
-    assert calls == 120 - first
+    assert calls == 15 + 120 - first
     assert f"simulating examples {first} to 69 again, because reuse draws from them" in caplog.text
     assert files(tmp_path / "here") == files(tmp_path / "twin")
 
@@ -318,6 +323,9 @@ def test_cosine__rises_then_falls_to_zero():
     np.testing.assert_allclose(factors[:51], fractions[:51] / 0.05)
 
 
+NO_VALIDATION = {"validation": 0, "keep": "last"}
+
+
 def rates_of(**options):
     """The learning rates of the steps of a run."""
     rates = []
@@ -335,7 +343,7 @@ def rates_of(**options):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "__init__", keeping)
-        train(**{**EVERYTHING, "accuracy": noting, "learning_rate": 0.01, "num_batches": 5, **options})
+        train(**{**EVERYTHING, "accuracy": noting, "learning_rate": 0.01, "num_batches": 5, **NO_VALIDATION, **options})
     return rates
 
 
