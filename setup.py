@@ -2,7 +2,7 @@
 
 from setuptools import setup
 
-FOLDERS = ("engine", "files", "kernels", "ops", "simulation")
+FOLDERS = ("engine", "files", "genomes", "kernels", "ops", "simulation")
 
 setup(
     packages=["definetti_np", *(f"definetti_np.{folder}" for folder in FOLDERS)],

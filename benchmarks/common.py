@@ -138,6 +138,17 @@ def show_ratio(name: str, of: np.ndarray, to: np.ndarray) -> list[float]:
     return list(shown)
 
 
+def show_table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Print the mean over runs of the numbers of each contender, as a table in Markdown."""
+    names = list(next(iter(results.values()))[0])
+    print(f"\n| | {' | '.join(names)} |")
+    print("|---" * (1 + len(names)) + "|")
+    for contender, runs in results.items():
+        means = {name: np.mean([run[name] for run in runs]) for name in names}
+        shown = [f"{mean:.0f}" if name == "seconds" else f"{mean:.4f}" for name, mean in means.items()]
+        print(f"| {contender} | {' | '.join(shown)} |", flush=True)
+
+
 def machine() -> str:
     """What the numbers depend on: processor, cores, versions and the load by other processes."""
     cpu = platform.processor() or platform.machine()

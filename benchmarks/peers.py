@@ -89,9 +89,9 @@ class Framework:
 
     def pool(self, x):
         """Pooled features (B, P, C), or (B, P, K, C)."""
-        kind = self.spec.pooling.kind
+        kind = self.spec.poolings[0].kind
         if kind == "moments":
-            return self.moments(x, [int(m) if m == int(m) else m for m in self.spec.pooling.orders])
+            return self.moments(x, [int(m) if m == int(m) else m for m in self.spec.poolings[0].orders])
         return self.sort(x) if kind == "sort" else self.maximum(x)
 
 
@@ -102,7 +102,7 @@ class Torch(Framework):
 
     @staticmethod
     def forms(spec):
-        poolings = ("amax", "topk", "max_pool2d") if spec.pooling.k == 1 else (spec.pooling.kind,)
+        poolings = ("amax", "topk", "max_pool2d") if spec.poolings[0].k == 1 else (spec.poolings[0].kind,)
         layouts = ("contiguous", "channels_last") if spec.phi_layers[0].kind == "conv" else ("channels_last",)
         forms = [(layout, pooling, "eager") for layout, pooling in itertools.product(layouts, poolings)]
         return forms + [(layout, poolings[0], "compiled") for layout in layouts]
@@ -264,7 +264,7 @@ class TensorFlow(Framework):
 
     @staticmethod
     def forms(spec):
-        poolings = ("top_k", "reduce_max", "max_pool") if spec.pooling.k == 1 else (spec.pooling.kind,)
+        poolings = ("top_k", "reduce_max", "max_pool") if spec.poolings[0].k == 1 else (spec.poolings[0].kind,)
         return list(itertools.product(poolings, ("graph", "XLA")))
 
     def __init__(self, job: Job, form, threads: int):

@@ -7,20 +7,27 @@ Numba. Type checkers and editors read __init__.pyi instead.
 import importlib
 
 _MODULE_OF = {
+    "GenomeFileError": "errors",
+    "HaplotypeEncoder": "genomes.encoder",
+    "Haplotypes": "genomes.haplotypes",
     "Model": "model",
     "ModelFileError": "errors",
     "MultisetBatch": "multiset",
     "Network": "network",
     "Parameter": "engine.parameters",
+    "Scan": "genomes.scan",
+    "Simulations": "simulation.folder",
     "SimulatorError": "errors",
     "Trainer": "trainer",
     "load": "model",
+    "read_haplotypes": "genomes.reader",
+    "simulate": "simulation.fill",
     "simulate_example": "simulation.source",
     "test": "model",
     "train": "training",
 }
 
-_MODULES = ("augment", "layers", "ops")
+_MODULES = ("augment", "layers", "ops", "simulators")
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])
 __version__ = "0.1.0"

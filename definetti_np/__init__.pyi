@@ -1,27 +1,41 @@
 # What type checkers and editors see of __init__.py, which loads these names on first use; a test compares the two.
-from . import augment, layers, ops
+from . import augment, layers, ops, simulators
 from .engine.parameters import Parameter
-from .errors import ModelFileError, SimulatorError
+from .errors import GenomeFileError, ModelFileError, SimulatorError
+from .genomes.encoder import HaplotypeEncoder
+from .genomes.haplotypes import Haplotypes
+from .genomes.reader import read_haplotypes
+from .genomes.scan import Scan
 from .model import Model, load, test
 from .multiset import MultisetBatch
 from .network import Network
+from .simulation.fill import simulate
+from .simulation.folder import Simulations
 from .simulation.source import simulate_example
 from .trainer import Trainer
 from .training import train
 
 __all__ = [
+    "GenomeFileError",
+    "HaplotypeEncoder",
+    "Haplotypes",
     "Model",
     "ModelFileError",
     "MultisetBatch",
     "Network",
     "Parameter",
+    "Scan",
+    "Simulations",
     "SimulatorError",
     "Trainer",
     "augment",
     "layers",
     "load",
     "ops",
+    "read_haplotypes",
+    "simulate",
     "simulate_example",
+    "simulators",
     "test",
     "train",
 ]

@@ -23,6 +23,13 @@ def as_integer(value: Any, name: str, *, minimum: int) -> int:
     return integer
 
 
+def as_bool(value: Any, name: str) -> bool:
+    """Return `value`, Python's or NumPy's, as a bool, or raise an error that names the argument."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def as_positive_number(value: Any, name: str) -> float:
     """Return `value` as a positive, finite float, or raise an error that names the argument."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.number)):

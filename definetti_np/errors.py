@@ -17,6 +17,10 @@ class NotFiniteError(ValueError):
     """An array holds NaN or infinite values."""
 
 
+class NoDatasetError(ValueError):
+    """A simulation has too few SNPs around its centre for the encoder."""
+
+
 class ModelFileError(ValueError):
     """A file is not a model that this version can read, or cannot be read at all."""
 
@@ -29,3 +33,10 @@ class NotSavedError(OSError):
 
     model: Any = None
     place: Path | None = None
+
+
+class GenomeFileError(ValueError):
+    """A VCF, BCF, BED or tree sequence file that cannot be read, or does not hold what is asked for.
+
+    The message names the file, and the line where there is one.
+    """

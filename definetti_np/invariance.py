@@ -2,11 +2,35 @@
 
 import numpy as np
 
+from .engine.context import compute_context
 from .multiset import MultisetBatch
 from .network import Network
 
 OUTPUT_TOLERANCE = 1e-7  # of float64, relative to the largest number: only the order of sums may change
 ADVICE = "the documentation says more under 'What keeps a network permutation invariant'"
+
+
+def check_context_functions(network: Network, batch: MultisetBatch) -> None:
+    """Compute the context of a batch twice, the second time with its rows in another order.
+
+    Raises
+    ------
+    ValueError
+        If what a function of the user's returns changes; the message says which.
+    """
+    if not network.context.functions:
+        return
+    batch = _as_float64(batch)
+    before, after = compute_context(network.context, batch), compute_context(network.context, _shuffled(batch))
+    channel = 0
+    for entry in network.context.entries:
+        channels = slice(channel, channel + entry.channels)
+        if entry.is_function and _changed(before[..., channels], after[..., channels]).any():
+            raise ValueError(
+                f"context, {entry.kind}: with the rows of a dataset in another order it returns something else. It "
+                f"must depend on which rows there are, and how often each, and on nothing else; {ADVICE}"
+            )
+        channel += entry.channels
 
 
 def check_invariance(network: Network, batch: MultisetBatch) -> None:
@@ -17,7 +41,7 @@ def check_invariance(network: Network, batch: MultisetBatch) -> None:
     ValueError
         If an output changes; the message says which, and which operation gives the first result that changes.
     """
-    batch = MultisetBatch(batch.rows.astype(np.float64), batch.counts, batch.offsets)
+    batch = _as_float64(batch)
     with np.errstate(all="ignore"):
         expected, log = _compute(network, batch)
         if not np.isfinite(expected).all():
@@ -27,15 +51,15 @@ def check_invariance(network: Network, batch: MultisetBatch) -> None:
                 "network_function gives other results for the same batch: it must keep nothing from one call to the "
                 "next and draw nothing by itself; use ops.dropout, which drops in training alone"
             )
-        out, new_log = _compute(network, _shuffled(batch), "with the rows of each dataset in another order")
+        out, new_log = _compute(network, _shuffled(batch), what="with the rows of each dataset in another order")
         if (found := _first_change(expected, out)) is not None:
             raise ValueError(
                 "network_function is not permutation invariant: with the rows of each dataset in another order its "
                 f"output {found}{_first_operation(log, new_log, len(batch))}. What is computed of rows must go through "
                 f"a symmetric function such as ops.max or ops.mean; {ADVICE}"
             )
-        between, number = _between_others(batch), len(batch)
-        out, _ = _compute(network, between, "with other datasets beside the batch")
+        number = len(batch)
+        out, _ = _compute(network, *_between_others(network, batch), "with other datasets beside the batch")
         if (found := _first_change(expected, out[number : 2 * number])) is not None:
             raise ValueError(
                 "network_function mixes the datasets of a batch: computed between others, the output "
@@ -43,18 +67,28 @@ def check_invariance(network: Network, batch: MultisetBatch) -> None:
             )
 
 
-def _between_others(batch: MultisetBatch) -> MultisetBatch:
-    """The batch with as many made-up datasets before it, and twice as many after it."""
+def _as_float64(batch: MultisetBatch) -> MultisetBatch:
+    return MultisetBatch(batch.rows.astype(np.float64), batch.counts, batch.offsets)
+
+
+def _between_others(network: Network, batch: MultisetBatch) -> tuple[MultisetBatch, np.ndarray | None]:
+    """The batch with as many made-up datasets before it, and twice as many after it; and their context.
+
+    That is the batch's, because what is made up may be nothing that a context can be computed of.
+    """
     before, after = (batch.rows * scale + scale for scale in (0.5, 0.25))
     rows = np.concatenate([before, batch.rows, after, before])
     sizes = np.tile(np.diff(batch.offsets), 4)
-    return MultisetBatch(rows, np.tile(batch.counts, 4), np.concatenate([[0], np.cumsum(sizes)]))
+    context = np.tile(compute_context(network.context, batch), (4, 1, 1)) if network.context else None
+    return MultisetBatch(rows, np.tile(batch.counts, 4), np.concatenate([[0], np.cumsum(sizes)])), context
 
 
-def _compute(network: Network, batch: MultisetBatch, what: str | None = None) -> tuple[np.ndarray, list]:
+def _compute(
+    network: Network, batch: MultisetBatch, context: np.ndarray | None = None, what: str | None = None
+) -> tuple[np.ndarray, list]:
     log: list[tuple[str, np.ndarray]] = []
     try:
-        return network.compute(batch, log).array, log
+        return network.compute(batch, log, context).array, log
     except Exception as error:
         if what is not None:
             error.add_note(f"network_function failed {what}, not before: it must be a function of each dataset alone")

@@ -5,9 +5,11 @@ None of these ends a run, or changes its exit code: what cannot be written is lo
 
 import contextlib
 import contextvars
+import errno
 import io
 import logging
 import os
+import stat
 import sys
 import threading
 import time
@@ -22,6 +24,7 @@ from .process import after_fork, is_ours, owner
 logger = logging.getLogger("definetti_np")
 
 LOG_LEVEL = logging.INFO
+SECONDS_BETWEEN_LINES = 10.0  # about the progress of simulations without training
 
 
 @contextlib.contextmanager
@@ -209,7 +212,8 @@ class _LogFile:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            self._descriptor = os.open(self._path, _flags_not_to_wait(self._path, flags), 0o666)
         return self._descriptor
 
     def write(self, line: str) -> None:
@@ -237,6 +241,14 @@ class _LogFile:
             descriptor, self._descriptor = self._descriptor, None
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+
+def _flags_not_to_wait(path: str | os.PathLike, flags: int) -> int:
+    """Add to the flags for `os.open` that a pipe is not waited for: neither for its reader, nor until that reads on."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            flags |= os.O_NONBLOCK
+    return flags
 
 
 _routes = _Routes()
@@ -334,6 +346,51 @@ class _Bar:
             self._bar.close()
 
 
+def progress_of_examples(total: int, *, to_terminal: bool) -> "ExampleProgress":
+    """The progress of simulations alone, as a bar where tqdm works and stderr is a terminal, otherwise as log lines."""
+    if to_terminal and Stderr().isatty():
+        with contextlib.suppress(Exception):
+            return _ExampleBar(total)
+    return ExampleProgress(total)
+
+
+class ExampleProgress:
+    """A log line every ten seconds that says how many examples have been simulated, and one at the end."""
+
+    def __init__(self, total: int):
+        self._total, self._done = total, 0
+        self._start = self._said = time.monotonic()
+
+    def update(self, number: int) -> None:
+        """Count so many more examples."""
+        self._done += number
+        if time.monotonic() - self._said > SECONDS_BETWEEN_LINES or self._done == self._total:
+            self._said = time.monotonic()
+            rate = self._done / max(self._said - self._start, 1e-9)
+            logger.info("%d of %d examples simulated, %.0f examples/s", self._done, self._total, rate)
+
+    def close(self) -> None:
+        """Say no more."""
+
+
+class _ExampleBar(ExampleProgress):
+    """A tqdm bar."""
+
+    def __init__(self, total: int):
+        super().__init__(total)
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, unit="example", dynamic_ncols=True, file=Stderr())
+
+    def update(self, number: int) -> None:
+        with contextlib.suppress(Exception):
+            self._bar.update(number)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._bar.close()
+
+
 class Summary:
     """The training summary: a line ``<batch> <loss> <accuracy> ...`` every `verbosity` batches, written at once.
 
@@ -371,7 +428,10 @@ class Summary:
             if self._file is None:
                 self._file = self._start(self._path)
             while self._pending:
-                self._pending = self._pending[self._file.write(self._pending) :]
+                written = self._file.write(self._pending)
+                if written is None:
+                    raise BlockingIOError(errno.EAGAIN, "the reader of the pipe does not read on", str(self._path))
+                self._pending = self._pending[written:]
         except OSError as error:
             if not self._fails:
                 logger.warning("the training summary cannot be written now: %s; training goes on", error)
@@ -387,7 +447,7 @@ class Summary:
                 file = open(path, "ab", buffering=0)
                 self._pending = b""
                 return file
-        return open(path, "wb", buffering=0)
+        return open(path, "wb", buffering=0, opener=lambda name, flags: os.open(name, _flags_not_to_wait(name, flags)))
 
     def _text(self) -> bytes:
         return "".join(f"{line}\n" for line in self.lines).encode("ascii")

@@ -18,7 +18,7 @@ def check_loss(loss: str | Callable, spec: Spec) -> str | Callable:
     """Return the loss if it is a function, or is known and fits the last layer of the network."""
     if callable(loss):
         return loss
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"loss: unknown loss {loss!r}; choose from {LOSSES}, or give a function")
     if spec.final_layer not in (None, FINAL_LAYER_OF_LOSS[loss]):
         raise ValueError(
@@ -30,8 +30,9 @@ def check_loss(loss: str | Callable, spec: Spec) -> str | Callable:
 def check_accuracy(accuracy: str | Callable | None, loss: str | Callable) -> str | Callable | None:
     """Return the accuracy if it is a function or known; for "auto" the one that goes with the loss."""
     if isinstance(accuracy, str) and accuracy == "auto":
-        return None if loss == "l2" else "classification"
-    if not callable(accuracy) and accuracy not in ACCURACIES:
+        return None if isinstance(loss, str) and loss == "l2" else "classification"
+    is_known = accuracy is None or (isinstance(accuracy, str) and accuracy in ACCURACIES)
+    if not callable(accuracy) and not is_known:
         raise ValueError(f"accuracy: unknown accuracy {accuracy!r}; choose from {ACCURACIES}, or give a function")
     return accuracy
 

@@ -1,26 +1,42 @@
 """Trained models: predict with them, save them, load them."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .checks import as_integer, name_of, shorten
+from .context import Context
 from .cores import available_cores
 from .engine.workspace import Workspace
 from .errors import ModelFileError
 from .files.archive import MODEL, open_file, refuse_on_error, write_model
 from .files.checkpoint import is_checkpoint, read_checkpoint
 from .files.paths import check_parent, model_path
+from .genomes.encoder import HaplotypeEncoder, Sites, check_classes, check_encoder
+from .genomes.haplotypes import Haplotypes
+from .genomes.scan import (
+    OK,
+    TOO_FEW_SNPS,
+    Places,
+    Scan,
+    check_prior,
+    describe_prior,
+    one_line,
+    value_names,
+    with_prior,
+)
 from .history import columns_of, read_lines, write_lines
 from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
 from .provenance import check_metadata, describe_model
-from .specs import function_spec, network_spec
+from .scanner import predict_centers
+from .specs import context_of_rows, function_spec, network_spec
 from .summary import describe_choice, layer_table
 
 # How much is predicted at once; a prediction does not depend on the datasets beside it.
@@ -52,6 +68,10 @@ class Model:
         `train` has not made.
     metadata
         What the user gave to `train` as `metadata`; it may be changed before the model is saved.
+    encoder
+        The `HaplotypeEncoder` that it was trained with, or None.
+    classes
+        The names of what it predicts, or None.
     """
 
     def __init__(
@@ -64,6 +84,8 @@ class Model:
         history: Mapping[str, np.ndarray] | None = None,
         info: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        encoder: HaplotypeEncoder | None = None,
+        classes: Sequence[str] | None = None,
     ):
         self.network = network
         self.loss = loss
@@ -72,6 +94,9 @@ class Model:
         self.history = dict(history or {})
         self.info = dict(info or {})
         self.metadata = dict(metadata or {})
+        check_encoder(encoder, network.spec.input_shape)
+        self.encoder = encoder
+        self.classes = check_classes(classes, network.prediction_shape)
 
     def __repr__(self) -> str:
         training = f"loss={describe_choice(self.loss)}, seed={self.seed}, batches_trained={self.batches_trained}"
@@ -84,41 +109,51 @@ class Model:
         """
         return layer_table(self.network.spec, self.network.parameters)
 
-    def predict(self, data: Iterable[np.ndarray] | MultisetBatch, threads: int | None = None) -> np.ndarray:
+    def predict(
+        self,
+        data: Iterable[np.ndarray] | MultisetBatch | Haplotypes,
+        threads: int | None = None,
+        *,
+        centers: Sequence[float] | np.ndarray | None = None,
+    ) -> np.ndarray:
         """Predict the label of each dataset.
 
         Parameters
         ----------
         data
-            Array (B, n, W[, C]), sequence of B arrays (n, W[, C]), or MultisetBatch; B may be 0.
+            Array (B, n, W[, C]), sequence of B arrays (n, W[, C]), or MultisetBatch; B may be 0. A generator of arrays
+            is predicted part by part, so that its arrays need not be in memory together. Or `Haplotypes`, which the
+            model's encoder encodes around `centers`.
         threads
             Number of threads, None for every core of this process; the result does not depend on it.
+        centers
+            (B,) positions in bp, of Haplotypes.
 
         Returns
         -------
         (B, N) float32
             Posterior probabilities of a softmax network, estimates of a matmul network; what a network function
-            returns, (B, M).
+            returns, (B, M). NaN for a centre with too few SNPs.
 
         Raises
         ------
         ValueError, TypeError
-            If the data does not fit the network.
+            If the data does not fit the network, or the model has no encoder for Haplotypes.
         """
         threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
-        spec = self.network.spec
-        if isinstance(data, MultisetBatch):
-            sizes: Sequence[int] | np.ndarray = np.diff(data.offsets)
-        else:
-            data = check_datasets(data, spec.input_shape)  # all of it, before the first is computed
-            sizes = [len(dataset) for dataset in data]
+        if isinstance(data, Haplotypes):
+            if centers is None:
+                raise ValueError("centers are needed for Haplotypes: positions in bp to predict at")
+            with kernel_threads(threads):
+                return predict_centers(self.network, self._needed_encoder(), data, centers)
+        if centers is not None:
+            raise ValueError(f"centers are for Haplotypes, got data of {type(data).__name__}")
         predictions = [np.empty((0, *self.network.prediction_shape), self.network.dtype)]
         workspace = Workspace()
         with kernel_threads(threads):
-            for start, stop in _parts(sizes, FEATURES_AT_ONCE // self.network.features_per_row):
-                part = data.slice(start, stop) if isinstance(data, MultisetBatch) else data[start:stop]
+            for first, part in self._parts_of(data):
                 with workspace.use():
-                    batch = self.network.as_batch(part, first=start)
+                    batch = self.network.as_batch(part, first=first)
                     predictions.append(self.network.predict_batch(batch).copy())
         return np.concatenate(predictions)
 
@@ -128,12 +163,131 @@ class Model:
         Raises
         ------
         ValueError, TypeError
-            If the network does not take so many, as one with ``g=("sort",)``, which needs the number that it was
-            trained with.
+            If the network or the encoder does not take so many, as a network with ``g=("sort",)``, which needs the
+            number that it was trained with.
         """
-        network = self.network.with_rows(rows)
-        parts = {"history": self.history, "info": self.info, "metadata": self.metadata}
-        return Model(network, loss=self.loss, seed=self.seed, batches_trained=self.batches_trained, **parts)
+        return Model(
+            self.network.with_rows(rows),
+            loss=self.loss,
+            seed=self.seed,
+            batches_trained=self.batches_trained,
+            history=self.history,
+            info=self.info,
+            metadata=self.metadata,
+            encoder=self.encoder,
+            classes=self.classes,
+        )
+
+    def scan(
+        self,
+        haplotypes: Haplotypes,
+        *,
+        step: float = 500,
+        at: str | None = None,
+        start: float | None = None,
+        stop: float | None = None,
+        prior: Sequence[float] | None = None,
+        training_prior: Sequence[float] | None = None,
+        threads: int | None = None,
+    ) -> Scan:
+        """Predict along a contig.
+
+        Each distinct window is computed once, and what overlapping windows share once where that is exact; the memory
+        does not grow with the number of places, but for the table itself.
+
+        Parameters
+        ----------
+        haplotypes
+            What `read_haplotypes` reads.
+        step
+            The distance of the centres in bp; each stands in the middle of an interval of so many bp.
+        at
+            "snps" for a centre between each two neighbouring SNPs, so that each distinct window comes once.
+        start, stop
+            The stretch to scan, 0-based and half open; None for all of the haplotypes' stretch.
+        prior
+            The probabilities of the classes in the genome, which take the place of those in the training by Bayes'
+            rule. None leaves the posterior as it is.
+        training_prior
+            The probabilities of the classes in the training's simulations, None for the same for each.
+        threads
+            Number of threads, None for every core of this process; the result does not depend on it.
+
+        Returns
+        -------
+        Scan
+            A row for each place; one that has too few SNPs or is not accessible says so.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is wrong, the model has no encoder, or the haplotypes are not what it takes.
+        """
+        threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
+        encoder, network = self._needed_encoder(), self.network
+        number = network.prediction_shape[0]
+        is_posterior = network.spec.ends_in_softmax
+        names = value_names(self.classes, number, is_posterior=is_posterior)
+        notes = {"haplotypes": one_line(haplotypes.report), "model": one_line(f"seed {self.seed}")}
+        priors = None
+        if prior is not None:
+            if not is_posterior:
+                raise ValueError("prior is for a network that ends in softmax, which gives probabilities of classes")
+            before = check_prior(
+                [1 / number] * number if training_prior is None else training_prior, number, "training_prior"
+            )
+            priors = check_prior(prior, number, "prior"), before
+            notes["prior"] = describe_prior(names, priors[0])
+            notes["training_prior"] = describe_prior(names, before)
+        elif training_prior is not None:
+            raise ValueError("training_prior is for a prior that takes its place; give prior too")
+        elif is_posterior:
+            notes["prior"] = "that of the training"
+        sites = Sites.of(encoder, haplotypes)
+        places = Places.of(sites, step=step, at=at, start=start, stop=stop)
+        snps, status = places.status(sites)
+        values = np.full((len(status), number), np.nan, np.float32)
+        is_ok = status == OK
+        with kernel_threads(threads):
+            predicted = predict_centers(network, encoder, haplotypes, places.center[is_ok])
+        values[is_ok] = predicted if priors is None else with_prior(predicted, *priors)
+        status[is_ok & np.isnan(values).any(axis=1)] = TOO_FEW_SNPS  # with another choice of rows
+        return Scan(
+            contig=haplotypes.contig,
+            start=places.start,
+            end=places.end,
+            center=places.center,
+            snps=snps,
+            values=values,
+            status=status.astype(str),
+            names=names,
+            notes=notes,
+        )
+
+    def _needed_encoder(self) -> HaplotypeEncoder:
+        if self.encoder is None:
+            raise ValueError(
+                "the model has no encoder, so Haplotypes cannot become its data; train with encoder=, or set "
+                "model.encoder to a HaplotypeEncoder that does what the simulator did"
+            )
+        return self.encoder
+
+    def _parts_of(self, data: Any) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the first dataset, datasets) to predict at once."""
+        rows_at_once = FEATURES_AT_ONCE // self.network.features_per_row
+        input_shape = self.network.spec.input_shape
+        if isinstance(data, MultisetBatch):
+            for start, stop in _parts(np.diff(data.offsets), rows_at_once):
+                yield start, data.slice(start, stop)
+            return
+        first = 0
+        # All of a sequence is looked at before the first is computed; a generator may be longer than memory.
+        pieces = iter(lambda: list(itertools.islice(data, DATASETS_AT_ONCE)), [])
+        for piece in pieces if isinstance(data, Iterator) else [data]:
+            datasets = check_datasets(piece, input_shape, first=first)
+            for start, stop in _parts([len(dataset) for dataset in datasets], rows_at_once):
+                yield first + start, datasets[start:stop]
+            first += len(datasets)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to `path`, with ``.npz`` added where it is missing, whole or not at all."""
@@ -141,7 +295,7 @@ class Model:
         check_parent(path, "path")
         if self.network.dtype != np.float32 or not np.isfinite(self.network.flat.weights).all():
             raise ValueError("only float32 networks with finite weights can be saved")
-        description = {
+        description: dict[str, Any] = {
             "network": self.network.spec.as_dict(),
             "loss": name_of(self.loss),
             "seed": self.seed,
@@ -150,6 +304,10 @@ class Model:
         history = {"columns": list(self.history), "lines": write_lines(self.history)} if self.history else {}
         more = {"history": history, "info": self.info, "metadata": check_metadata(self.metadata)}
         description |= {name: value for name, value in more.items() if value}
+        if self.encoder is not None:
+            description["encoder"] = self.encoder.as_dict()
+        if self.classes is not None:
+            description["classes"] = list(self.classes)
         write_model(path, description, dict(self.network.parameters))
 
 
@@ -165,7 +323,9 @@ def _parts(sizes, rows_at_once: int):
         yield start, len(sizes)
 
 
-def load(path: str | os.PathLike, *, network_function: Callable | None = None) -> Model:
+def load(
+    path: str | os.PathLike, *, network_function: Callable | None = None, context: Sequence | None = None
+) -> Model:
     """Read a model that `Model.save` or `train` wrote; ``.npz`` is added where it is missing.
 
     Of a checkpoint, ``<save_path>.checkpoint``, it reads the model that its run would give if it ended there.
@@ -176,12 +336,14 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
         The file.
     network_function
         The function that was given to `train`, for a model of one: a file holds numbers, and no code.
+    context
+        The context that was given to `train`, for a model whose context has functions; else the file's is enough.
 
     Raises
     ------
     ModelFileError
-        If the file is missing, damaged, or not a model; or if the function is missing, or has other parameters. The
-        message names file and reason.
+        If the file is missing, damaged, or not a model; or if a function is missing, or has other parameters, or the
+        context is not the model's. The message names file and reason.
     """
     path = model_path(path, "path")
     try:
@@ -189,12 +351,12 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
     except ModelFileError:
         if not is_checkpoint(path):
             raise
-        return _model_of_checkpoint(path, network_function)
+        return _model_of_checkpoint(path, network_function, context)
     with file as stored:
         with refuse_on_error(path, "the header describes no network"):
             header = stored.header
             seed = as_integer(header["seed"], "seed", minimum=0)
-            network = _network(header["network"], stored.shapes, path, network_function, seed)
+            network = _network(header["network"], stored.shapes, path, network_function, context, seed)
             model = Model(
                 network,
                 loss=_loss(header["loss"], network),
@@ -202,18 +364,20 @@ def load(path: str | os.PathLike, *, network_function: Callable | None = None) -
                 batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
                 history=_history(header.get("history")),
                 **{name: _dict(header.get(name, {}), name) for name in ("info", "metadata")},
+                encoder=None if header.get("encoder") is None else HaplotypeEncoder.from_dict(header["encoder"]),
+                classes=header.get("classes"),
             )
         for name, array in network.parameters.items():
             stored.read(name, out=array)
     return model
 
 
-def _model_of_checkpoint(path: Path, network_function: Callable | None) -> Model:
+def _model_of_checkpoint(path: Path, network_function: Callable | None, context: Any) -> Model:
     state = read_checkpoint(path)
     with refuse_on_error(path, "the header describes no network"):
         run = state.run
         shapes = {name: tuple(shape) for name, shape in run["parameters"].items()}
-        network = _network(run["network"], shapes, path, network_function, run["seed"])
+        network = _network(run["network"], shapes, path, network_function, context, run["seed"])
         history = read_lines(columns_of(run), state.summary)
         info = describe_model(run, state.state.get("started", {}))
         model = Model(
@@ -247,11 +411,17 @@ def _history(stored: Any) -> dict[str, np.ndarray]:
 
 
 def _network(
-    description: dict, stored_shapes: Mapping[str, tuple], path: Path, network_function: Callable | None, seed: int
+    description: dict,
+    stored_shapes: Mapping[str, tuple],
+    path: Path,
+    network_function: Callable | None,
+    context: Any,
+    seed: int,
 ) -> Network:
     """The network that a file describes, with weights of zero, if its parameters have the shapes that are stored."""
     if not isinstance(description, dict):
         raise TypeError(f"network: {description!r}")
+    description = {**description, "context": _context(path, description, context)}
     name = description.get("network_function")
     if name is None:
         if network_function is not None:
@@ -260,16 +430,16 @@ def _network(
         shapes = {name: shape for layer in lists.layers for name, shape in layer.parameter_shapes()}
         if stored_shapes != shapes:  # before it is built: a damaged description may be that of a huge one
             raise ValueError(f"the network has weights of other names or shapes: {shapes}")
-        return Network.without_weights(lists, seed=seed)
+        return Network.without_weights(lists, description["context"], seed=seed)
     if network_function is None:
         raise ModelFileError(
             f"{path}: a model of a network_function ({shorten(str(name), 100)}), which the file does not hold; give "
             "the function that it was trained with as network_function="
         )
-    shapes = {key: value for key, value in description.items() if key != "network_function"}
-    spec = function_spec(**shapes, network_function=network_function)
+    shapes = {key: description[key] for key in ("input_shape", "output_shape") if key in description}
+    spec = function_spec(**{**description, "network_function": network_function})
     with refuse_on_error(path, f"network_function fails on data of the model's shapes, {shapes}"):
-        network = Network.without_weights(spec, network_function, seed=seed)
+        network = Network.without_weights(spec, description["context"], network_function, seed=seed)
     held, needed = stored_shapes, {name: array.shape for name, array in network.parameters.items()}
     differ = sorted(name for name in held.keys() | needed.keys() if held.get(name) != needed.get(name))
     if differ:
@@ -277,6 +447,19 @@ def _network(
         text = shorten(", ".join(shown), 1000)
         raise ModelFileError(f"{path}: network_function has other parameters than the model: {text}")
     return network
+
+
+def _context(path, description: dict, context: Sequence | None) -> Context:
+    """The context that a file describes, with the functions that the user gives again."""
+    stored = context_of_rows(description.get("context", ()), description["input_shape"])
+    given = stored if context is None else context_of_rows(context, description["input_shape"])
+    if given != stored:
+        raise ModelFileError(f"{path}: context={list(given.as_tuple())}, the model has {list(stored.as_tuple())}")
+    try:
+        given.check_functions()
+    except ValueError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+    return given
 
 
 def _is_function(loss) -> bool:
@@ -289,6 +472,7 @@ def test(
     threads: int | None = None,
     *,
     network_function: Callable | None = None,
+    context: Sequence | None = None,
 ) -> np.ndarray:
     """Predict the labels of datasets with a model that `train` saved: `load` and `Model.predict`.
 
@@ -302,6 +486,8 @@ def test(
         Number of threads, None for every core of this process.
     network_function
         The function that was given to `train`, for a model of one.
+    context
+        The context that was given to `train`, for a model whose context has functions.
 
     Returns
     -------
@@ -309,7 +495,7 @@ def test(
         Posterior probabilities of a softmax network, estimates of a matmul network; what a network function returns,
         (B, M).
     """
-    return load(model_path, network_function=network_function).predict(data, threads)
+    return load(model_path, network_function=network_function, context=context).predict(data, threads)
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it in a file that imports it

@@ -85,6 +85,10 @@ class MultisetBatch:
         first, last = self.offsets[start], self.offsets[stop]
         return MultisetBatch(self.rows[first:last], self.counts[first:last], self.offsets[start : stop + 1] - first)
 
+    def dataset_of(self, row: int) -> int:
+        """The dataset that holds a row."""
+        return int(np.searchsorted(self.offsets, row, side="right")) - 1
+
     def dataset_sizes(self) -> np.ndarray:
         """(B,) the number of rows of each dataset, repeats counted."""
         return np.add.reduceat(self.counts, self.offsets[:-1])

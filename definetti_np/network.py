@@ -10,14 +10,16 @@ from numpy.typing import DTypeLike
 
 from . import ops
 from .checks import check_k
+from .context import Context
 from .engine.assembly import assemble_datasets
+from .engine.context import compute_context
 from .engine.features import RowFeatures, contiguous
 from .engine.parameters import Binding, FlatParameters, Key, Tracer
 from .engine.tensor import Tensor
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch, as_floats
 from .seeds import check_seed, weights_rng
-from .specs import LayerSpec, NetworkSpec, Spec, function_spec, network_spec, shape_fits
+from .specs import LayerSpec, NetworkSpec, PoolingSpec, Spec, context_of_rows, function_spec, network_spec, shape_fits
 from .summary import describe_network
 
 ANY_NUMBER_OF_ROWS = "train with input_shape[0]=None to allow any number of rows"
@@ -35,9 +37,15 @@ class Network:
     phi_net
         Layers of Phi, applied to each row: ``("conv", width, channels)`` and ``("fc", nodes)``.
     g
-        The symmetric function: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
+        The symmetric function: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``; or a list
+        of several, whose results become channels one after another.
     h_net
         Layers applied to the pooled features, the last one ``("matmul",)`` or ``("softmax",)``.
+    context
+        Numbers of the whole dataset at each position, which every row gets as further channels: a list of
+        ``("distinct", w1, ...)``, ``("effective", w1, ...)``, ``("frequency",)``, ``("ld", a1, ...)``,
+        ``("four_gametes", a1, ...)``, ``("moments", m1, ...)``, and functions of a dataset's distinct rows,
+        ``(rows (U, W, C), counts (U,)) -> (W, k)``; see docs/context.md.
     seed
         Seed of the initial weights; None draws one.
     dtype
@@ -57,11 +65,13 @@ class Network:
         g: Sequence,
         h_net: Sequence[Sequence],
         *,
+        context: Sequence | Context = (),
         seed: int | None = None,
         dtype: DTypeLike = np.float32,
     ):
-        spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
-        self._build(spec, LayerLists(spec), seed, dtype)
+        checked_context = context_of_rows(context, input_shape)
+        spec = network_spec(input_shape, output_shape, phi_net, g, h_net, checked_context)
+        self._build(spec, LayerLists(spec), checked_context, seed, dtype)
 
     @classmethod
     def from_function(
@@ -70,6 +80,7 @@ class Network:
         output_shape: Sequence[int],
         network_function: Callable,
         *,
+        context: Sequence | Context = (),
         seed: int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> "Network":
@@ -85,6 +96,8 @@ class Network:
             Function of features of shape (rows, W) or (rows, W, C) that returns a Tensor (B, M). It is called here,
             on made-up data, to find its layers and Parameters in order of first use, and then once per batch. What it
             returns is what the network predicts.
+        context
+            As that of a `Network`: with it the features have shape (rows, W, C + K), where W without C is C = 1.
         seed
             Seed of the initial weights; None draws one.
         dtype
@@ -96,17 +109,20 @@ class Network:
             If the function fails on features of these shapes, or returns anything else.
         """
         network = cls.__new__(cls)
-        network._build(function_spec(input_shape, output_shape, network_function), network_function, seed, dtype)
+        checked_context = context_of_rows(context, input_shape)
+        spec = function_spec(input_shape, output_shape, network_function, checked_context)
+        network._build(spec, network_function, checked_context, seed, dtype)
         return network
 
     @classmethod
-    def without_weights(cls, spec: Spec, function: Callable | None = None, *, seed: int) -> "Network":
-        """Make the float32 network of a checked description, and of its function if it is one of a function.
+    def without_weights(cls, spec: Spec, context: Context, function: Callable | None = None, *, seed: int) -> "Network":
+        """Make the float32 network of a checked description and its context, and of the function where it has one.
 
         Its weights are zeros, to be read from a file: drawing them takes five times their memory.
         """
         network = cls.__new__(cls)
-        network._build(spec, function or LayerLists(cast(NetworkSpec, spec)), seed, np.float32, draws=False)
+        function = function or LayerLists(cast(NetworkSpec, spec))
+        network._build(spec, function, context, seed, np.float32, draws=False)
         return network
 
     def with_rows(self, rows: int | None) -> "Network":
@@ -114,17 +130,31 @@ class Network:
         shape = (rows, *self.spec.input_shape[1:])
         spec: Spec
         if isinstance(self.spec, NetworkSpec):
-            spec = network_spec(**{**self.spec.as_dict(), "input_shape": shape})
+            spec = network_spec(**{**self.spec.as_dict(), "input_shape": shape, "context": self.context})
             function: Callable = LayerLists(spec)
         else:
-            spec, function = function_spec(shape, self.spec.output_shape, self.network_function), self.network_function
+            spec, function = (
+                function_spec(shape, self.spec.output_shape, self.network_function, self.context),
+                self.network_function,
+            )
         network = type(self).__new__(type(self))
-        network._build(spec, function, self.seed, self.dtype, draws=False)
+        network._build(spec, function, self.context, self.seed, self.dtype, draws=False)
         network.flat.weights[:] = self.flat.weights
         return network
 
-    def _build(self, spec: Spec, function: Callable, seed: int | None, dtype: DTypeLike, *, draws: bool = True) -> None:
+    def _build(
+        self,
+        spec: Spec,
+        function: Callable,
+        context: Context,
+        seed: int | None,
+        dtype: DTypeLike,
+        *,
+        draws: bool = True,
+    ) -> None:
+        context.check_functions()
         self.spec = spec
+        self.context = context
         self.network_function = function
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
@@ -147,18 +177,18 @@ class Network:
             else:
                 prediction = self._call_on_made_up_data()
                 self.prediction_shape = prediction.shape[1:]
-                self.features_per_row = math.prod(self.spec.row_shape) + tracer.features_per_row
+                self.features_per_row = math.prod(self.spec.feature_shape) + tracer.features_per_row
         self._names = tracer.names
         return tracer
 
     def _call_on_made_up_data(self) -> Tensor:
-        batch = made_up_batch(self.spec, self.dtype)
+        batch, context = made_up_batch(self.spec, self.dtype)
         try:
             with np.errstate(all="ignore"):
-                return self._call(batch)
+                return self._call(batch, context)
         except Exception as error:
             sizes = " and ".join(map(str, sorted(set(batch.dataset_sizes().tolist()))))
-            row = self.spec.input_shape[1:]
+            row = self.spec.feature_shape if self.context else self.spec.input_shape[1:]
             error.add_note(f"network_function was called on made-up data, 2 datasets of {sizes} rows of shape {row}")
             raise
 
@@ -198,12 +228,18 @@ class Network:
             prediction = self.compute(batch).array
             return np.exp(prediction) if self.spec.ends_in_softmax else prediction
 
-    def compute(self, batch: MultisetBatch, log: list | None = None) -> Tensor:
-        """The output (B, N) as a constant; operations write what they compute of whole datasets to the log."""
-        dtype = batch.rows.dtype
+    def compute(self, batch: MultisetBatch, log: list | None = None, context: np.ndarray | None = None) -> Tensor:
+        """The output (B, N) as a constant; operations write what they compute of whole datasets to the log.
+
+        context (B, W, K) is the context of the batch where it is known.
+        """
+        return self.apply(self._call, batch, context, dtype=batch.rows.dtype, log=log)
+
+    def apply(self, function: Callable, *arguments: Any, dtype: DTypeLike, log: list | None = None) -> Tensor:
+        """Call a function of this network's layers, such as `LayerLists.pool`, with its weights as constants."""
         constants = {key: Tensor(np.asarray(self.flat.by_name[name].array, dtype)) for key, name in self._names.items()}
         with Binding(constants, log=log).active():
-            return self._call(batch)
+            return function(*arguments)
 
     def forward(self, batch: MultisetBatch) -> Tensor:
         """The output (B, N) as a Tensor to differentiate: log-probabilities after softmax, else estimates."""
@@ -217,8 +253,8 @@ class Network:
             )
         return out
 
-    def _call(self, batch: MultisetBatch) -> Tensor:
-        out = self.network_function(RowFeatures.from_batch(batch, flat=len(self.spec.input_shape) == 2))
+    def _call(self, batch: MultisetBatch, context: np.ndarray | None = None) -> Tensor:
+        out = self.network_function(self._features(batch, context))
         if not isinstance(out, Tensor):
             hint = "; pool the rows first, with ops.max, ops.mean, ..." if isinstance(out, RowFeatures) else ""
             raise TypeError(f"network_function must return a Tensor (B, M), got {out!r}{hint}")
@@ -227,6 +263,11 @@ class Network:
                 f"network_function must return a Tensor (B, M), here ({len(batch)}, M), got shape {out.shape}"
             )
         return contiguous(out)
+
+    def _features(self, batch: MultisetBatch, context: np.ndarray | None) -> RowFeatures:
+        if not self.context:
+            return RowFeatures.from_batch(batch, flat=len(self.spec.input_shape) == 2)
+        return RowFeatures.with_context(batch, compute_context(self.context, batch) if context is None else context)
 
     def as_batch(self, data: Iterable[np.ndarray] | MultisetBatch, *, first: int = 0) -> MultisetBatch:
         """Turn data into the batch the network computes on, or say what is wrong with it.
@@ -243,6 +284,8 @@ class Network:
             datasets = check_datasets(data, self.spec.input_shape, first=first)
             batch = assemble_datasets(datasets, self.dtype, first=first)
         self._check_batch(batch)
+        if self.context:
+            self.context.check_rows(batch.rows, lambda u: f"data[{first + batch.dataset_of(u)}]")
         return batch
 
     def _check_batch(self, batch: MultisetBatch) -> None:
@@ -303,7 +346,7 @@ class LayerLists:
     """The network function of layer lists: h(g(Phi(x)))."""
 
     def __init__(self, spec: NetworkSpec):
-        self._specs, self._pooling, self._ends_in_softmax = spec.layers, spec.pooling, spec.ends_in_softmax
+        self._specs, self._poolings, self._ends_in_softmax = spec.layers, spec.poolings, spec.ends_in_softmax
         self.features_per_row = spec.features_per_row
         self._layers = [_layer(s) for s in spec.layers]
         number = len(spec.phi_layers)
@@ -316,10 +359,34 @@ class LayerLists:
 
     def __call__(self, x: RowFeatures) -> Tensor:
         """Log-probabilities or estimates (B, N)."""
-        pooling, features = self._pooling, self._phi(x)
-        pooled = ops.moments(features, pooling.orders) if pooling.k is None else ops.top_k(features, pooling.k)
+        return self.finish(self.pool(x))
+
+    @property
+    def reach(self) -> int | None:
+        """Over how many positions of a row a pooled position looks; None if it looks at all of them."""
+        if not all(isinstance(layer, Conv) for layer in self._phi.layers):
+            return None
+        return 1 + sum(layer.width - 1 for layer in self._phi.layers if isinstance(layer, Conv))
+
+    @property
+    def pools_exactly(self) -> bool:
+        """Whether pooling chooses values, so that it rounds nothing."""
+        return all(pooling.k is not None for pooling in self._poolings)
+
+    def pool(self, x: RowFeatures) -> Tensor:
+        """g of Phi: what is pooled of the rows at each position, (B, P, C) or (B, N)."""
+        features = self._phi(x)
+        pooled = [_pool(features, pooling) for pooling in self._poolings]
+        return pooled[0] if len(pooled) == 1 else ops.concatenate(pooled, axis=-1)
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """h of what is pooled: log-probabilities or estimates (B, N)."""
         out = self._h(pooled)
         return ops.log_softmax(out) if self._ends_in_softmax else out
+
+
+def _pool(x: RowFeatures, pooling: PoolingSpec) -> Tensor:
+    return ops.moments(x, pooling.orders) if pooling.k is None else ops.top_k(x, pooling.k)
 
 
 def _layer(spec: LayerSpec) -> Conv | Dense:
@@ -329,10 +396,10 @@ def _layer(spec: LayerSpec) -> Conv | Dense:
     return Dense(spec.weight_shape[-1], ops.relu if spec.kind == "fc" else None, name=spec.name)
 
 
-def made_up_batch(spec: Spec, dtype: DTypeLike) -> MultisetBatch:
-    """Two datasets of a few distinct random rows, for a function to be called on; as many rows as the network takes.
+def made_up_batch(spec: Spec, dtype: DTypeLike) -> tuple[MultisetBatch, np.ndarray]:
+    """Two datasets of a few distinct random rows, for a function to be called on, and their context, (2, W, K).
 
-    Where the network takes any number, they have different ones, and large.
+    They have as many rows as the network takes; where that is any number, different ones, and large.
     """
     rng = np.random.default_rng(0)
     datasets = []
@@ -341,4 +408,5 @@ def made_up_batch(spec: Spec, dtype: DTypeLike) -> MultisetBatch:
         counts = np.ones(len(rows), np.int64)
         counts[0] += number - len(rows)
         datasets.append((rows, counts))
-    return MultisetBatch.from_distinct(datasets)
+    context = rng.random((2, spec.row_shape[0], spec.context.channels)).astype(dtype)
+    return MultisetBatch.from_distinct(datasets), context

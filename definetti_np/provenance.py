@@ -24,8 +24,10 @@ def date_now() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(int(epoch) if epoch.isdecimal() else None))
 
 
-def digest_of_source(function: Callable) -> str | None:
+def digest_of_source(function: Callable | None) -> str | None:
     """The SHA-256 of the source of a function, of the one in a partial, or of an object's class; None without it."""
+    if function is None:
+        return None
     while isinstance(function, functools.partial):
         function = function.func
     try:
@@ -35,7 +37,7 @@ def digest_of_source(function: Callable) -> str | None:
     return hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
 
 
-def describe_start(simulator: Callable) -> dict[str, str]:
+def describe_start(simulator: Callable | None) -> dict[str, str]:
     """What is to be known when a run goes on: the date when it began, and the digest of its simulator's source."""
     digest = digest_of_source(simulator)
     return {"date": date_now()} | ({} if digest is None else {"simulator_sha256": digest})

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import process
-from .checks import qualified_name
 from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
 from .interruption import Interrupted, Interruption, Waiting
@@ -20,6 +19,7 @@ from .reports import Reports
 from .reuse import Memory, augment_batch
 from .settings import TrainSettings
 from .simulation.source import describe_redraws
+from .simulation.store import Store
 from .simulation.stream import Stream, take_batches
 from .validation import Validation
 
@@ -59,21 +59,25 @@ def find_start(checkpoints: Checkpoints | None, settings: TrainSettings) -> Chec
         logger.warning(
             "the source of the simulator %s has changed since the run began: if it simulates other data now, the "
             "examples before and after are not of one kind",
-            qualified_name(settings.simulator),
+            settings.simulator_name,
         )
     logger.info("going on from %s, after %d batches", checkpoints.path, start.batches)
     return start
 
 
-def remember(settings: TrainSettings, start: Checkpoint | None, while_waiting: Waiting) -> Memory | None:
+def remember(
+    settings: TrainSettings, start: Checkpoint | None, while_waiting: Waiting, store: Store | None
+) -> Memory | None:
     """Return what holds the examples that reuse draws from, or None; a checkpoint's are simulated again."""
     if start is None:
         return settings.memory(0)
     memory = settings.memory(start.state.get("held_from", 0))
     if memory is not None and start.batches:
         past = range(memory.held.start, start.next_example)
-        logger.info("simulating examples %d to %d again, because reuse draws from them", past.start, past.stop - 1)
-        for batch in take_batches(settings.source(), settings.streams, past, settings.batch_size, while_waiting):
+        how = "simulating" if store is None else "reading"
+        logger.info("%s examples %d to %d again, because reuse draws from them", how, past.start, past.stop - 1)
+        source, size = settings.source(), settings.batch_size
+        for batch in take_batches(source, settings.streams, past, size, while_waiting, store):
             memory.add(*batch)
     return memory
 

@@ -22,6 +22,14 @@ def weights_rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed))
 
 
+def encoder_rng(seed: np.random.SeedSequence) -> np.random.Generator:
+    """The generator of what an encoder draws for an example with this seed: another stream than its simulator's.
+
+    Its key is larger than any that the simulator gets by spawning.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 2**32 - 1)))
+
+
 def example_seed(seed: int, index: int, attempt: int = 0) -> np.random.SeedSequence:
     """The seed sequence of a draw of example `index`: a function of (seed, index, draws that failed before) alone."""
     return np.random.SeedSequence(seed, spawn_key=(index, attempt) if attempt else (index,))

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import as_integer, name_of, qualified_name
+from .checks import as_bool, as_integer, name_of, qualified_name
+from .context import Context
 from .files.checkpoint import Checkpoints
-from .files.paths import check_distinct_paths, check_parent, check_text_file, model_path
+from .files.paths import as_path, check_distinct_paths, check_parent, check_text_file, model_path
+from .genomes.encoder import check_classes, check_encoder, name_with_encoder
 from .losses import check_accuracy, check_loss
 from .provenance import check_metadata
 from .reuse import Memory, ReuseSettings
 from .schedules import StepSettings
 from .seeds import check_seed
-from .simulation.source import ExampleSource, takes_generator
+from .simulation.source import ExampleSource, check_on_error, takes_generator
+from .simulation.store import Store, StoreSettings
 from .simulation.stream import StreamSettings
-from .specs import Spec, function_spec, network_spec
+from .specs import Spec, context_of_rows, function_spec, network_spec
 from .validation import ValidationSettings
 from .warm_start import InitialWeights
-
-ON_SIMULATOR_ERROR = ("raise", "redraw")
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,21 @@ class TrainSettings:
     Attributes
     ----------
     spec
-        The network that `input_shape`, `output_shape` and the layer lists or `network_function` describe.
+        The network that `input_shape`, `output_shape`, `context` and the layer lists or `network_function` describe.
     seed, has_own_seed
         The seed, and whether the user gave it; otherwise it is drawn here, and a resumed run takes the checkpoint's.
     save_path
         The model file.
     steps, reuse, validation, streams
         How steps are taken, how often examples are used, how a run is evaluated, how examples are simulated.
+    store
+        Where simulations are kept; then the simulator may be None.
     """
 
     spec: Spec
     network_function: Callable | None
-    simulator: Callable
+    context: Context
+    simulator: Callable | None
     loss: str | Callable
     accuracy: str | Callable | None
     num_batches: int
@@ -59,11 +63,14 @@ class TrainSettings:
     has_own_seed: bool
     on_simulator_error: str
     streams: StreamSettings
+    store: StoreSettings | None
     save_path: Path | None
     checkpoint_every: int | None
     resume: bool
     training_summary: Path | None
     logfile: str | Path | None
+    encoder: Any = None
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def checked(
@@ -76,6 +83,7 @@ class TrainSettings:
         g: Any,
         h_net: Any,
         network_function: Any,
+        context: Any,
         loss: Any,
         accuracy: Any,
         num_batches: Any,
@@ -102,6 +110,10 @@ class TrainSettings:
         checkpoint_every: Any,
         resume: Any,
         on_simulator_error: Any,
+        simulations: Any,
+        simulations_version: Any,
+        encoder: Any = None,
+        classes: Any = None,
         **stream_arguments: Any,
     ) -> TrainSettings:
         """Check the arguments of `train`; those that are not named here are `StreamSettings.checked`'s.
@@ -112,17 +124,25 @@ class TrainSettings:
             If one of them is wrong, or does not go with another one.
         """
         spec: Spec
+        context = context_of_rows(context, input_shape)
+        context.check_functions()
         if network_function is None:
-            spec = network_spec(input_shape, output_shape, phi_net, g, h_net)
+            spec = network_spec(input_shape, output_shape, phi_net, g, h_net, context)
         else:
-            spec = function_spec(input_shape, output_shape, network_function)
-        takes_generator(simulator)
+            spec = function_spec(input_shape, output_shape, network_function, context)
+        store = StoreSettings.of_training(simulations, simulations_version, simulator)
+        if store is None or simulator is not None:
+            takes_generator(simulator)
+        has_own_seed = seed is not None
+        if store is not None and store.found is not None and seed is None:
+            seed = store.found.seed
+        check_encoder(encoder, spec.input_shape)
         check_loss(loss, spec)
         accuracy = check_accuracy(accuracy, loss)
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
         batch_size = as_integer(batch_size, "batch_size", minimum=1)
         streams = StreamSettings.checked(**stream_arguments)
-        if batch_size > streams.queue_capacity:
+        if streams.queue_capacity is not None and batch_size > streams.queue_capacity:
             raise ValueError(
                 f"batch_size must be at most queue_capacity, got batch_size={batch_size} and "
                 f"queue_capacity={streams.queue_capacity}; raise queue_capacity"
@@ -137,15 +157,14 @@ class TrainSettings:
             weight_decay=weight_decay,
             max_gradient_norm=max_gradient_norm,
         )
-        if on_simulator_error not in ON_SIMULATOR_ERROR:
-            choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
-            raise ValueError(f"on_simulator_error: unknown choice {on_simulator_error!r}; choose from {choices}")
+        check_on_error(on_simulator_error)
         if logfile not in (None, "."):
-            logfile = Path(logfile).expanduser()
+            logfile = as_path(logfile, "logfile")
             check_text_file(logfile, "logfile")
         settings = cls(
             spec=spec,
             network_function=network_function,
+            context=context,
             simulator=simulator,
             loss=loss,
             accuracy=accuracy,
@@ -161,12 +180,15 @@ class TrainSettings:
             metadata=check_metadata(metadata),
             initial=InitialWeights.checked(initial, spec),
             seed=check_seed(seed),
-            has_own_seed=seed is not None,
+            has_own_seed=has_own_seed,
             on_simulator_error=on_simulator_error,
             streams=streams,
+            store=store,
             **_check_files(save_path, checkpoint_every, resume),
             training_summary=_check_summary(training_summary),
             logfile=logfile,
+            encoder=encoder,
+            classes=check_classes(classes, spec.output_shape),
         )
         check_distinct_paths(settings.files())
         return settings
@@ -183,12 +205,13 @@ class TrainSettings:
             "accuracy": name_of(self.accuracy),
             "batch_size": self.batch_size,
             "seed": self.seed,
-            "simulator": qualified_name(self.simulator),
+            "simulator": self.simulator_name,
             "on_simulator_error": self.on_simulator_error,
             **self.steps.describe(self.num_batches),
             **self.reuse.describe(),
             **self.validation.describe(self.verbosity),
             **({} if self.initial is None else {"initial": self.initial.digest}),
+            **({} if self.encoder is None else {"encoder": self.encoder.as_dict() | {"data": self.encoder.digest()}}),
         }
 
     @property
@@ -207,9 +230,24 @@ class TrainSettings:
             return None
         return Memory(self.seed, self.batch_size, self.reuse.reuse_capacity, first)
 
+    @property
+    def simulator_name(self) -> str:
+        """The name of the simulator, also of one that has made a store and is not there."""
+        if self.simulator is None and self.store is not None and self.store.found is not None:
+            return self.store.found.simulator
+        return name_with_encoder(qualified_name(self.simulator), self.encoder)
+
+    def open_store(self) -> Store | None:
+        """Open the store of simulations, if there is to be one."""
+        if self.store is None:
+            return None
+        return self.store.open(self.simulator_name, self.seed, self.spec.row_shape, self.spec.output_shape)
+
     def source(self) -> ExampleSource:
         """What simulates an example."""
-        return ExampleSource(self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error)
+        return ExampleSource(
+            self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error, self.encoder
+        )
 
     def validation_source(self) -> ExampleSource:
         """What simulates an example that training never sees."""
@@ -233,8 +271,7 @@ class TrainSettings:
 def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str, Any]:
     if checkpoint_every is not None:
         checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", minimum=1)
-    if not isinstance(resume, bool):
-        raise TypeError(f"resume must be True or False, got {resume!r}")
+    resume = as_bool(resume, "resume")
     if save_path is not None:
         save_path = model_path(save_path, "save_path")
         check_parent(save_path, "save_path")
@@ -255,6 +292,6 @@ def _check_files(save_path: Any, checkpoint_every: Any, resume: Any) -> dict[str
 def _check_summary(training_summary: Any) -> Path | None:
     if training_summary is None:
         return None
-    training_summary = Path(training_summary).expanduser().absolute()
+    training_summary = as_path(training_summary, "training_summary").absolute()
     check_text_file(training_summary, "training_summary", is_replaced=True)
     return training_summary

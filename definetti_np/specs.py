@@ -2,7 +2,8 @@
 
 The layer lists are the original defiNETti's: ``("conv", width, channels)`` and ``("fc", nodes)`` before and after the
 symmetric function ``g``, and ``("matmul",)`` or ``("softmax",)`` at the end. A network may also be a function of the
-user's. `NetworkSpec` and `FunctionSpec` say of both what the rest of the package needs to know, under the same names.
+user's. Both may be given a context beside the rows: see context.py. `NetworkSpec` and `FunctionSpec` say of both what
+the rest of the package needs to know, under the same names.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .checks import as_integer, as_positive_number, check_k, check_width, name_of
+from .context import Context, check_context
 
 HIDDEN_LAYERS = {"conv": ("width", "channels"), "fc": ("nodes",)}
 FINAL_LAYERS = ("matmul", "softmax")
@@ -67,6 +69,7 @@ class Spec(ABC):
 
     input_shape: tuple
     output_shape: tuple[int]
+    context: Context
     _file_fields: ClassVar[tuple[str, ...]]
 
     @property
@@ -104,9 +107,37 @@ class Spec(ABC):
         """Positions W and channels C of a row of the data."""
         return row_shape(self.input_shape)
 
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Positions and channels of a row as the network gets it: with the context."""
+        positions, channels = self.row_shape
+        return positions, channels + self.context.channels
+
     def as_dict(self) -> dict:
-        """What a model file stores of it."""
-        return {field: getattr(self, field) for field in self._file_fields}
+        """What a model file stores of it; of a context only where there is one, as before there were any."""
+        stored = {field: getattr(self, field) for field in self._file_fields}
+        return {**stored, "context": self.context.as_tuple()} if self.context else stored
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The shapes of simulations that no network is known for yet. Build it with `data_spec`."""
+
+    input_shape: tuple
+    output_shape: tuple[int]
+
+    fewest_rows = 1
+    context = Context()
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Positions W and channels C of a row of the data."""
+        return row_shape(self.input_shape)
+
+
+def data_spec(input_shape: Sequence, output_shape: Sequence) -> DataSpec:
+    """Check the shapes of data and labels."""
+    return DataSpec(check_input_shape(input_shape), check_output_shape(output_shape))
 
 
 @dataclass(frozen=True)
@@ -122,8 +153,9 @@ class NetworkSpec(Spec):
     g: tuple
     h_net: tuple[tuple, ...]
     phi_layers: tuple[LayerSpec, ...]
-    pooling: PoolingSpec
+    poolings: tuple[PoolingSpec, ...]
     h_layers: tuple[LayerSpec, ...]
+    context: Context = Context()
 
     is_invariant = True
     _file_fields = ("input_shape", "output_shape", "phi_net", "g", "h_net")
@@ -131,7 +163,9 @@ class NetworkSpec(Spec):
     @property
     def written(self) -> dict[str, str]:
         """The lists, by argument."""
-        return {"phi_net": str(list(self.phi_net)), "g": str(self.g), "h_net": str(list(self.h_net))}
+        g = self.g if len(self.poolings) == 1 else list(self.g)
+        lists = {"phi_net": str(list(self.phi_net)), "g": str(g), "h_net": str(list(self.h_net))}
+        return {**self.context.written, **lists}
 
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
@@ -145,19 +179,21 @@ class NetworkSpec(Spec):
 
     @property
     def fewest_rows(self) -> int:
-        """As many as the pooling takes of them."""
-        return self.pooling.k or 1
+        """As many as the poolings take of them."""
+        return max(pooling.k or 1 for pooling in self.poolings)
 
     @property
     def steps(self) -> list[tuple[str, tuple, tuple]]:
         """(name, how the user wrote it, shape that it makes of a dataset) of each layer and of the pooling."""
         rows = self.input_shape[:1]
         found: list[tuple[str, tuple, tuple]] = []
-        dimensions = self.row_shape
+        dimensions = self.feature_shape
+        if self.context:
+            found.append(("context", self.context.as_tuple(), (*rows, *dimensions)))
         for layer, written in zip(self.phi_layers, self.phi_net, strict=True):
             dimensions = layer.output(dimensions[0])
             found.append((layer.name, written, (*rows, *dimensions)))
-        dimensions = (dimensions[0], dimensions[1] * self.pooling.values_per_feature)
+        dimensions = (dimensions[0], dimensions[1] * _values_per_feature(self.poolings))
         found.append(("g", self.g, dimensions))
         for layer, written in zip(self.h_layers, self.h_net, strict=True):
             dimensions = layer.output(dimensions[0])
@@ -167,7 +203,7 @@ class NetworkSpec(Spec):
     @property
     def features_per_row(self) -> int:
         """The number of values that Phi computes of one row, the row itself included."""
-        dimensions = self.row_shape
+        dimensions = self.feature_shape
         total = math.prod(dimensions)
         for layer in self.phi_layers:
             dimensions = layer.output(dimensions[0])
@@ -186,6 +222,7 @@ class FunctionSpec(Spec):
     input_shape: tuple
     output_shape: tuple[int]
     network_function: str
+    context: Context = Context()
 
     final_layer = None
     fewest_rows = 1
@@ -196,10 +233,15 @@ class FunctionSpec(Spec):
     @property
     def written(self) -> dict[str, str]:
         """The function's name."""
-        return {"network_function": self.network_function.removeprefix("function ")}
+        return {**self.context.written, "network_function": self.network_function.removeprefix("function ")}
 
 
-def function_spec(input_shape: Sequence, output_shape: Sequence, network_function: Callable) -> FunctionSpec:
+def function_spec(
+    input_shape: Sequence,
+    output_shape: Sequence,
+    network_function: Callable,
+    context: Sequence | Context = (),
+) -> FunctionSpec:
     """Check the shapes of a network that is a function of the user's, and that it is one."""
     if not callable(network_function):
         raise TypeError(f"network_function must be a function, got {network_function!r}")
@@ -207,11 +249,17 @@ def function_spec(input_shape: Sequence, output_shape: Sequence, network_functio
     if math.prod(row_shape(input_shape)) > LARGEST_ROW:
         raise ValueError(f"input_shape: a row must have at most {LARGEST_ROW} values, got {input_shape!r}")
     name = str(name_of(network_function))
-    return FunctionSpec(input_shape, check_output_shape(output_shape), name)
+    checked = check_context(context, *row_shape(input_shape))
+    return FunctionSpec(input_shape, check_output_shape(output_shape), name, checked.without_functions())
 
 
 def network_spec(
-    input_shape: Sequence, output_shape: Sequence, phi_net: Sequence, g: Sequence, h_net: Sequence
+    input_shape: Sequence,
+    output_shape: Sequence,
+    phi_net: Sequence,
+    g: Sequence,
+    h_net: Sequence,
+    context: Sequence | Context = (),
 ) -> NetworkSpec:
     """Check the description of a network and work out its dimensions.
 
@@ -224,7 +272,9 @@ def network_spec(
     phi_net, h_net
         Layer lists before and after the pooling; `h_net` ends in ``("matmul",)`` or ``("softmax",)``.
     g
-        ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
+        ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``, or a list of several.
+    context
+        What the rows get as further channels: see `definetti_np.context`.
 
     Raises
     ------
@@ -238,14 +288,24 @@ def network_spec(
     if not h_net or h_net[-1][0] not in FINAL_LAYERS:
         last = repr(h_net[-1]) if h_net else "no layer"
         raise ValueError(f"h_net must end in ('matmul',) or ('softmax',), got {last}")
-    dimensions = row_shape(input_shape)
-    phi_layers, dimensions = _hidden_layers("phi", phi_net, dimensions)
-    pooling = _pooling(g, input_shape[0])
-    dimensions = (dimensions[0], dimensions[1] * pooling.values_per_feature)
+    positions, channels = row_shape(input_shape)
+    checked = check_context(context, positions, channels)
+    phi_layers, dimensions = _hidden_layers("phi", phi_net, (positions, channels + checked.channels))
+    poolings = _poolings(g, input_shape[0])
+    dimensions = (dimensions[0], dimensions[1] * _values_per_feature(poolings))
     h_layers, dimensions = _hidden_layers("h", h_net[:-1], dimensions)
     final = LayerSpec(f"h.{len(h_net) - 1}", h_net[-1][0], (math.prod(dimensions), output_shape[0]))
+    written = poolings[0].as_tuple() if len(poolings) == 1 else tuple(pooling.as_tuple() for pooling in poolings)
     return NetworkSpec(
-        input_shape, output_shape, phi_net, pooling.as_tuple(), h_net, phi_layers, pooling, (*h_layers, final)
+        input_shape=input_shape,
+        output_shape=output_shape,
+        phi_net=phi_net,
+        g=written,
+        h_net=h_net,
+        phi_layers=phi_layers,
+        poolings=poolings,
+        h_layers=(*h_layers, final),
+        context=checked.without_functions(),
     )
 
 
@@ -264,6 +324,11 @@ def check_output_shape(output_shape: Sequence) -> tuple[int]:
     if len(shape) != 1:
         raise ValueError(f"output_shape must have one dimension, such as (2,), got {shape!r}")
     return (as_integer(shape[0], "output_shape[0]", minimum=1),)
+
+
+def context_of_rows(context: Sequence | Context, input_shape: Sequence) -> Context:
+    """The checked context of datasets of this shape, with the functions that the specs leave out."""
+    return check_context(context, *row_shape(check_input_shape(input_shape)))
 
 
 def row_shape(input_shape: tuple) -> tuple[int, int]:
@@ -325,31 +390,42 @@ def _hidden_layers(net: str, layers, dimensions: tuple[int, int]) -> tuple[tuple
     return tuple(specs), dimensions
 
 
-def _pooling(g, rows: int | None) -> PoolingSpec:
-    kind, *arguments = _as_tuple(g, "g") or (None,)
+def _values_per_feature(poolings: tuple[PoolingSpec, ...]) -> int:
+    return sum(pooling.values_per_feature for pooling in poolings)
+
+
+def _poolings(g, rows: int | None) -> tuple[PoolingSpec, ...]:
+    """The symmetric functions of `g`: one, or a list of several."""
+    several = _as_tuple(g, "g")
+    if not several or not all(isinstance(one, (tuple, list)) for one in several):
+        return (_pooling(g, rows, "g"),)
+    if len(several) > MOST_LAYERS:
+        raise ValueError(f"g must have at most {MOST_LAYERS} functions, got {len(several)}")
+    return tuple(_pooling(one, rows, f"g[{i}]") for i, one in enumerate(several))
+
+
+def _pooling(g, rows: int | None, where: str) -> PoolingSpec:
+    kind, *arguments = tuple(g) or (None,)
     if not isinstance(kind, str) or kind not in POOLINGS:
-        raise ValueError(f"g: unknown function {kind!r}; choose from {', '.join(map(repr, POOLINGS))}")
+        raise ValueError(f"{where}: unknown function {kind!r}; choose from {', '.join(map(repr, POOLINGS))}")
     if kind in ("max", "sort") and arguments:
-        raise ValueError(f"g: {g!r} must be ({kind!r},)")
+        raise ValueError(f"{where}: {g!r} must be ({kind!r},)")
     if kind == "max":
         return PoolingSpec(kind, k=1)
     if kind == "sort":
         if rows is None:
-            raise ValueError("g: sort needs a fixed number of rows, got input_shape[0]=None; use top_k instead")
+            raise ValueError(f"{where}: sort needs a fixed number of rows, got input_shape[0]=None; use top_k instead")
         return PoolingSpec(kind, k=rows)
     if kind == "top_k":
         if len(arguments) != 1:
-            raise ValueError(f"g: {g!r} must be ('top_k', k)")
-        k = as_integer(arguments[0], "g: k of top_k", minimum=1)
+            raise ValueError(f"{where}: {g!r} must be ('top_k', k)")
+        k = as_integer(arguments[0], f"{where}: k of top_k", minimum=1)
         if rows is not None:
-            check_k(k, rows, "g")
+            check_k(k, rows, where)
         return PoolingSpec(kind, k=k)
     if not arguments:
-        raise ValueError(f"g: {g!r} must be ('moments', m1, m2, ...)")
+        raise ValueError(f"{where}: {g!r} must be ('moments', m1, m2, ...)")
     if len(arguments) > MOST_LAYERS:
-        raise ValueError(f"g: moments must have at most {MOST_LAYERS} orders, got {len(arguments)}")
-    return PoolingSpec(kind, orders=tuple(_order(m, g) for m in arguments))
-
-
-def _order(m, g) -> float:
-    return as_positive_number(m, f"g: the orders of moments in {g!r}")
+        raise ValueError(f"{where}: moments must have at most {MOST_LAYERS} orders, got {len(arguments)}")
+    orders = f"{where}: the orders of moments in {g!r}"
+    return PoolingSpec(kind, orders=tuple(as_positive_number(m, orders) for m in arguments))

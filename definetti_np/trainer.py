@@ -13,7 +13,7 @@ from .cores import available_cores
 from .engine.adam import Adam
 from .engine.tensor import Tensor, backpropagate
 from .engine.workspace import Workspace
-from .invariance import check_invariance
+from .invariance import check_context_functions, check_invariance
 from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import MultisetBatch, as_floats
@@ -76,7 +76,7 @@ class Trainer:
                     f"{argument} {choice!r} needs predictions of the labels' shape (B, {wanted[0]}), network_function "
                     f"returns (B, {shape[0]}); give a function as {argument}"
                 )
-        self._checked = network.spec.is_invariant
+        self._checked = network.spec.is_invariant and not network.context.functions
         self.threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         self._workspace = Workspace()
         flat = network.flat
@@ -121,7 +121,7 @@ class Trainer:
             checks that a network function is permutation invariant.
         """
         if not self._checked:
-            self._check_function(data)
+            self._check_functions(data)
         with kernel_threads(self.threads), self._workspace.use():
             prediction, labels, loss = self._forward(data, labels)
             if not math.isfinite(loss.array):
@@ -220,10 +220,12 @@ class Trainer:
             )
         return loss
 
-    def _check_function(self, data) -> None:
+    def _check_functions(self, data) -> None:
         with kernel_threads(self.threads):
             batch = self.network.as_batch(data)
-            check_invariance(self.network, batch)
+            check_context_functions(self.network, batch)
+            if not self.network.spec.is_invariant:
+                check_invariance(self.network, batch)
             prediction = self.network.compute(batch).array
         if self.loss == "cross-ent" and np.abs(np.exp(prediction).sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:
             raise ValueError(

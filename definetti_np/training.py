@@ -18,6 +18,8 @@ from .settings import TrainSettings
 from .simulation.stream import open_stream
 
 if TYPE_CHECKING:
+    from .genomes.encoder import HaplotypeEncoder
+    from .genomes.likeness import LikeData
     from .model import Model
     from .trainer import Trainer
 
@@ -29,7 +31,7 @@ logger = logging.getLogger("definetti_np")
 def train(
     input_shape: Sequence[int | None],
     output_shape: Sequence[int],
-    simulator: Callable,
+    simulator: Callable | None,
     phi_net: Sequence[Sequence] = (("fc", 1024), ("fc", 1024)),
     g: Sequence = ("max",),
     h_net: Sequence[Sequence] = (("fc", 512), ("softmax",)),
@@ -38,7 +40,7 @@ def train(
     accuracy: str | Callable | None = "auto",
     num_batches: int = 20000,
     batch_size: int = 50,
-    queue_capacity: int = 250,
+    queue_capacity: int | None = None,
     verbosity: int = 100,
     training_threads: int | None = None,
     sim_threads: int | None = None,
@@ -46,6 +48,7 @@ def train(
     training_summary: str | os.PathLike | None = None,
     logfile: str | os.PathLike | None = ".",
     *,
+    context: Sequence = (),
     seed: int | None = None,
     learning_rate: float = 0.001,
     schedule: str | Callable = "constant",
@@ -69,6 +72,10 @@ def train(
     start_method: str | None = None,
     executor: Executor | None = None,
     check_randomness: bool = True,
+    simulations: str | os.PathLike | None = None,
+    simulations_version: str | int | None = None,
+    encoder: HaplotypeEncoder | LikeData | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -87,13 +94,14 @@ def train(
     output_shape
         Shape of the label, ``(N,)``.
     simulator
-        Function that returns a tuple (data, label) of NumPy arrays. With an argument it receives a
-        `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded. Either way
-        example i is a function of (seed, i).
+        Function that returns a tuple (data, label) of NumPy arrays; with an `encoder` data may be a tree sequence. With
+        an argument it receives a `numpy.random.Generator`; without one it finds `numpy.random` and `random` seeded.
+        Either way example i is a function of (seed, i). None trains on what is in `simulations`.
     phi_net
         Layers for each row, ``("conv", width, channels)`` and ``("fc", nodes)``, each with ReLU.
     g
-        Symmetric function of the rows: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``.
+        Symmetric function of the rows: ``("max",)``, ``("sort",)``, ``("top_k", k)`` or ``("moments", m1, m2, ...)``;
+        or a list of several, whose results become channels one after another.
     h_net
         Layers after it, the last one ``("matmul",)`` or ``("softmax",)``.
     network_function
@@ -112,7 +120,8 @@ def train(
     batch_size
         Examples in a batch.
     queue_capacity
-        Examples that may be simulated ahead, at least `batch_size`.
+        Examples that may be simulated ahead, at least `batch_size`. None for 250, or with an executor for as many as
+        keep all its workers busy; the log says how many.
     verbosity
         Report every this many batches.
     training_threads
@@ -127,6 +136,11 @@ def train(
         ones; with `validation` four more, loss, its standard error, accuracy and its standard error.
     logfile
         "." for stderr, a path, or None for silence.
+    context
+        Numbers of the whole dataset at each position, which every row gets as further channels: a list of
+        ``("distinct", w1, ...)``, ``("effective", w1, ...)``, ``("frequency",)``, ``("ld", a1, ...)``,
+        ``("four_gametes", a1, ...)``, ``("moments", m1, ...)``, and functions of a dataset's distinct rows,
+        ``(rows (U, W, C), counts (U,)) -> (W, k)``; see docs/context.md.
     seed
         Non-negative integer from which everything random follows: the same seed gives the same model, bit for bit,
         whatever the numbers of threads and processes. None draws one; it is in the log and in the model.
@@ -198,6 +212,21 @@ def train(
     check_randomness
         Whether to simulate the first two examples twice before training, in two processes if there are, and to warn if
         they differ: then the simulator has randomness that is not the seed's.
+    simulations
+        Folder of a store: what is simulated is written there, and what is there is read instead of simulated, to the
+        same bits; see docs/simulations_store.md. It is made if it does not exist. The folder is of one simulator (by
+        its name), `simulations_version`, seed and shape of data and labels. With ``simulator=None`` all examples have
+        to be there. Then, and for ``seed=None``, the seed is that of the store. A disk that fails does not end
+        training: the simulations wait in memory, and the log says which of them were not written in the end.
+    simulations_version
+        Text or integer that says which version of the simulator this is, for a store; change it when the simulator
+        draws other data under the same name.
+    encoder
+        What encodes real data for this network, a `HaplotypeEncoder` of this `input_shape`; it is stored in the model,
+        for `Model.scan`. The simulator may then return a tree sequence or `Haplotypes` in place of an array: the SNPs
+        around its middle are encoded. With ``encoder.like(haplotypes)`` they are masked as these data are before.
+    classes
+        The names of the numbers of a label, such as ``("flat", "hotspot")``; they are stored in the model.
 
     Returns
     -------
@@ -233,9 +262,10 @@ def train(
         batches, redraws = (0, {}) if start is None else (start.batches, start.redraws)
         examples = range(batches * settings.batch_size, settings.num_batches * settings.batch_size)
         waiting = interruption.waiting(lambda: None)  # there is nothing to save yet
+        store = settings.open_store()
         held = hold_validation(settings, waiting)
-        memory = remember(settings, start, waiting)
-        with open_stream(settings.source(), settings.streams, examples, redraws, waiting) as stream:
+        memory = remember(settings, start, waiting, store)
+        with open_stream(settings.source(), settings.streams, examples, redraws, waiting, store) as stream:
             # Only now, because workers are forked from a process that has neither Numba nor its threads.
             from .model import Model
 
@@ -250,6 +280,8 @@ def train(
             history=run.history(),
             info=run.info(),
             metadata=settings.metadata,
+            encoder=None if encoder is None else encoder.plain(),
+            classes=settings.classes,
         )
         if settings.save_path is not None and checkpoints is not None:
             save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(run.batches))
@@ -263,10 +295,14 @@ def _make_trainer(settings: TrainSettings) -> Trainer:
 
     spec = settings.spec
     if settings.network_function is None:
-        network = Network(**spec.as_dict(), seed=settings.seed)
+        network = Network(**{**spec.as_dict(), "context": settings.context}, seed=settings.seed)
     else:
         network = Network.from_function(
-            spec.input_shape, spec.output_shape, settings.network_function, seed=settings.seed
+            spec.input_shape,
+            spec.output_shape,
+            settings.network_function,
+            context=settings.context,
+            seed=settings.seed,
         )
         shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
         logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")

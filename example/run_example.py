@@ -13,6 +13,22 @@ import simulator_example
 
 from definetti_np import simulate_example, test, train
 
+NETWORK = {
+    "context": [  # numbers of all haplotypes together around each SNP: see docs/context.md
+        ("distinct", 6, 12, 18, 24),
+        ("effective", 6, 12, 18, 24),
+        ("ld", 2, 4, 12),
+        ("four_gametes", 2, 4, 12),
+    ],
+    "phi_net": [("conv", 1, 64)],
+    "g": ("max",),
+    "h_net": [("fc", 128), ("fc", 128), ("softmax",)],
+}
+PUBLISHED = {  # that of the original defiNETti, which sees each haplotype alone
+    "phi_net": [("conv", 5, 32), ("conv", 5, 64)],
+    "g": ("top_k", 1),
+    "h_net": [("fc", 128), ("fc", 128), ("softmax",)],
+}
 HERE = Path(__file__).parent
 TESTED = 500  # fresh simulations
 
@@ -29,9 +45,7 @@ def main():
         simulator_example.INPUT_SHAPE,
         simulator_example.OUTPUT_SHAPE,
         simulator,
-        phi_net=[("conv", 5, 32), ("conv", 5, 64)],
-        g=("top_k", 1),
-        h_net=[("fc", 128), ("fc", 128), ("softmax",)],
+        **(PUBLISHED if options.published else NETWORK),
         num_batches=options.num_batches,
         verbosity=max(1, options.num_batches // 20),
         training_threads=options.training_threads,
@@ -40,6 +54,8 @@ def main():
         training_summary=options.output / "summary.txt",
         seed=options.seed,
         resume=options.resume,
+        encoder=simulator_example.ENCODER,
+        classes=simulator_example.CLASSES,
     )
 
     print(f"Predicting {TESTED} fresh simulations ...")
@@ -55,6 +71,7 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--num-batches", type=int, default=500, help="training steps (default 500)")
+    parser.add_argument("--published", action="store_true", help="train the network of the original defiNETti")
     parser.add_argument("--map", default=HERE / "genetic_map.txt", help="genetic map in the HapMap format")
     parser.add_argument("--seed", type=int, help="seed of the run (default: a new one)")
     parser.add_argument("--sim-threads", type=int, help="simulator processes (default: one per core)")

@@ -6,6 +6,11 @@ The numbers are those of the original defiNETti's example.
 import msprime
 import numpy as np
 
+from definetti_np import HaplotypeEncoder
+from definetti_np.simulators import small_blocks
+
+small_blocks()  # msprime is faster for short regions, and simulates the same
+
 HAPLOTYPES = 198  # the size of the 1000 Genomes CEU sample
 SNPS = 24
 INPUT_SHAPE = (HAPLOTYPES, SNPS, 2)
@@ -16,6 +21,9 @@ MEAN_RECOMBINATION_RATE = 1.25e-8
 REGION = 52_000  # bp, long enough to hold 24 SNPs almost always
 HOTSPOT = 2_000  # bp, in the middle of the region
 HEAT = (10, 100)  # range of the hotspot's rate over the background
+# What `haplotypes_around_the_middle` computes, for real data.
+ENCODER = HaplotypeEncoder(snps=SNPS, haplotypes=HAPLOTYPES, alleles="minor", distance_scale=4 * NE * MUTATION_RATE)
+CLASSES = ("flat", "hotspot")
 
 
 def read_rates(path):
@@ -37,9 +45,8 @@ def simulate_data(rates, probabilities, rng):
     label : (2,)
         One-hot: no hotspot, hotspot.
     """
-    hotspot = rng.integers(2)
-    background = rng.choice(rates, p=probabilities)
-    heat = rng.uniform(*HEAT) * max(MEAN_RECOMBINATION_RATE / background, 1)
+    hotspot, background, heat = draw_parameters(rates, probabilities, rng)
+    heat *= max(MEAN_RECOMBINATION_RATE / background, 1)
     start, stop = (REGION - HOTSPOT) / 2, (REGION + HOTSPOT) / 2
     recombination_map = msprime.RateMap(
         position=[0, start, stop, REGION], rate=[background, background * heat if hotspot else background, background]
@@ -48,6 +55,11 @@ def simulate_data(rates, probabilities, rng):
     while data is None:
         data = haplotypes_around_the_middle(simulate_haplotypes(recombination_map, rng))
     return data, np.eye(2)[hotspot]
+
+
+def draw_parameters(rates, probabilities, rng):
+    """Draw whether there is a hotspot, the background rate, and how much higher the hotspot's rate is."""
+    return rng.integers(2), rng.choice(rates, p=probabilities), rng.uniform(*HEAT)
 
 
 def simulate_haplotypes(recombination_map, rng):

@@ -16,6 +16,7 @@ VECTOR_BYTES = 64 if "+avx512f" in _FEATURES else 32 if "+avx2" in _FEATURES els
 # (rows, vectors) of a tile: its sums, a row of the panel and one factor fill the 32 or 16 vector registers.
 WIDE = (6, 4) if VECTOR_BYTES == 64 else (6, 2)
 NARROW = (12, 2) if VECTOR_BYTES == 64 else (6, 2)
+TERMS_PER_SUM = 1024  # terms of a sum of any length that are added up in the network's type; the rest is float64
 ROW = 5 if VECTOR_BYTES == 64 else 10  # vectors of a row of sums: enough chains to hide how long one addition takes
 
 _INT64 = ir.IntType(64)

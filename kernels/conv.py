@@ -13,7 +13,7 @@ be non-negative is cast to `numpy.uintp`: the check for negative ones would keep
 import numpy as np
 
 from ._jit import Kernel, blocks_of, jit
-from ._tile import NARROW, VECTOR_BYTES, WIDE, narrow_tile, panel_width, wide_tile
+from ._tile import NARROW, TERMS_PER_SUM, VECTOR_BYTES, WIDE, narrow_tile, panel_width, wide_tile
 
 WINDOWS_PER_BLOCK = 96  # windows in a block: their values stay in cache while the panels pass
 WEIGHT_ROWS_PER_BLOCK = 48  # rows of the weight gradient in a block
@@ -178,13 +178,18 @@ def _conv_backward_weight(block, arguments):
     part, first = block % len(parts), block // len(parts) * WEIGHT_ROWS_PER_BLOCK
     last = min(first + WEIGHT_ROWS_PER_BLOCK, parts.shape[1])
     terms_of_part = _ceil_divide(terms, len(parts))
-    end = min(terms, (part + 1) * terms_of_part)
+    begin, end = part * terms_of_part, min(terms, (part + 1) * terms_of_part)
+    many = end - begin > TERMS_PER_SUM
     # The values that these rows of the weight are multiplied with.
     packed = np.zeros((min(terms_of_part, TERMS_AT_ONCE), WEIGHT_ROWS_PER_BLOCK), values.dtype)
     sums = np.zeros((number, WEIGHT_ROWS_PER_BLOCK, columns), values.dtype)
+    totals = np.zeros((number if many else 0, WEIGHT_ROWS_PER_BLOCK, columns), np.float64)
     table = np.empty((1, rows), np.int64)
-    for start in range(part * terms_of_part, end, TERMS_AT_ONCE):
+    for start in range(begin, end, TERMS_AT_ONCE):
         stop = min(start + TERMS_AT_ONCE, end)
+        if many and start > begin and (start - begin) % TERMS_PER_SUM == 0:
+            totals += sums
+            sums[:] = 0
         for j in range(first // channels, _ceil_divide(last, channels)):
             lowest, highest = max(first, j * channels), min(last, (j + 1) * channels)
             for a in range(start, stop):
@@ -200,6 +205,8 @@ def _conv_backward_weight(block, arguments):
                     wide_tile(tile, table, 1, stop - start, WEIGHT_ROWS_PER_BLOCK * itemsize, factors)
                 else:
                     narrow_tile(tile, table, 1, stop - start, WEIGHT_ROWS_PER_BLOCK * itemsize, factors)
+    if many:
+        sums[:] = totals + sums
     for k in range(first, last):
         for panel in range(number):
             left = panel * columns

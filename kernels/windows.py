@@ -13,6 +13,7 @@ many cells is numbered piece by piece. So windows with equal keys are equal, and
 import numpy as np
 
 from ._jit import Kernel, jit
+from ._tile import TERMS_PER_SUM
 
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio: spreads keys over a table (Knuth)
 
@@ -210,11 +211,27 @@ def scatter_windows(
 @Kernel
 def _scatter_windows(dataset, arguments):
     gradient, active, active_offsets, windows, value_offsets, out = arguments[0]
-    for v in range(value_offsets[dataset], value_offsets[dataset + 1]):
+    first, number = value_offsets[dataset], value_offsets[dataset + 1] - value_offsets[dataset]
+    start, stop = active_offsets[dataset], active_offsets[dataset + 1]
+    many = (stop - start) * windows.shape[1] > TERMS_PER_SUM
+    totals = np.zeros((number if many else 0, out.shape[1]), np.float64)
+    pending = np.zeros(number if many else 0, np.int64)  # terms in each row of out
+    for v in range(first, first + number):
         for c in range(out.shape[1]):
             out[v, c] = 0
-    for a in range(active_offsets[dataset], active_offsets[dataset + 1]):
+    for a in range(start, stop):
         for j in range(windows.shape[1]):
             v = windows[active[a], j]
+            if many:
+                if pending[v - first] == TERMS_PER_SUM:
+                    pending[v - first] = 0
+                    for c in range(out.shape[1]):
+                        totals[v - first, c] += out[v, c]
+                        out[v, c] = 0
+                pending[v - first] += 1
             for c in range(out.shape[1]):
                 out[v, c] += gradient[a, j, c]
+    if many:
+        for v in range(number):
+            for c in range(out.shape[1]):
+                out[first + v, c] += totals[v, c]

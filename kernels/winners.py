@@ -13,7 +13,7 @@ Entry e of dataset b and node n sends ``gradient[b, e, n]`` to node n of window 
 import numpy as np
 
 from ._jit import Kernel, blocks_of, jit
-from ._tile import ROW, VECTOR_BYTES, add_rows
+from ._tile import ROW, TERMS_PER_SUM, VECTOR_BYTES, add_rows
 
 WINDOWS_AT_ONCE = 16  # windows whose sums are held at once
 TERMS_PER_BLOCK = 160  # terms of a product in a block of the weight gradient
@@ -115,7 +115,10 @@ def _conv_backward_weight_of_winners(block, arguments):
     part, left = block % len(parts), block // len(parts) * TERMS_PER_BLOCK
     used = min(TERMS_PER_BLOCK, parts.shape[2] - left)
     sums = np.zeros((nodes, used), values.dtype)
-    factors, rows = np.empty(entries, gradient.dtype), np.empty(entries, np.uintp)
+    pending = np.zeros(nodes, np.int64)  # entries in each row of sums
+    many = entries * datasets_of_part > TERMS_PER_SUM
+    totals = np.zeros((nodes if many else 0, used), np.float64)
+    factors, rows = np.empty(TERMS_PER_SUM, gradient.dtype), np.empty(TERMS_PER_SUM, np.uintp)
     first_dataset, last_dataset = part * datasets_of_part, min((part + 1) * datasets_of_part, datasets)
     most = 0
     for b in range(first_dataset, last_dataset):
@@ -130,11 +133,19 @@ def _conv_backward_weight_of_winners(block, arguments):
                 for k in range(start, stop):
                     gathered[d, np.uintp(k - left)] = values[v, np.uintp(k - j * channels)]
         for n in range(nodes):
-            number = 0
-            for e in range(entries):  # the next entry overwrites one that is 0
-                factors[number], rows[number] = gradient[b, e, n], winners[b, e, n] - first
-                number += gradient[b, e, n] != 0
-            _add_rows(sums[n], factors, rows, number, gathered)
+            for top in range(0, entries, TERMS_PER_SUM):
+                number = 0
+                for e in range(top, min(top + TERMS_PER_SUM, entries)):  # the next entry overwrites one that is 0
+                    factors[number], rows[number] = gradient[b, e, n], winners[b, e, n] - first
+                    number += gradient[b, e, n] != 0
+                if pending[n] + number > TERMS_PER_SUM:
+                    totals[n] += sums[n]
+                    sums[n] = 0
+                    pending[n] = 0
+                _add_rows(sums[n], factors, rows, number, gathered)
+                pending[n] += number
+    if many:
+        sums[:] = totals + sums
     for n in range(nodes):
         for k in range(used):
             parts[part, n, np.uintp(left + k)] = sums[n, k]

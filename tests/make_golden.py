@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from definetti_np import Model, Network, Trainer
+from definetti_np import HaplotypeEncoder, Haplotypes, Model, Network, Trainer
 from definetti_np.files.archive import FORMAT_VERSION
 from definetti_np.files.checkpoint import Checkpoint, write_checkpoint
+from definetti_np.genomes.encoder import VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 NETWORKS = {
@@ -47,6 +48,22 @@ def main():
     state = Checkpoint.of(trainer, run, batches=1, summary=["0 0.5 0.25"], redraws={"ValueError": 3})
     path = GOLDEN / f"version_{FORMAT_VERSION}_state.npz"
     write_checkpoint(path, state, previous=path)
+
+
+def write_encoder():
+    """The model of a version of encoders; run it alone when `genomes.encoder.VERSION` has been raised."""
+    encoder = HaplotypeEncoder(snps=4, haplotypes=None, distance_scale=0.001, missing="channel")
+    lists = {"phi_net": [("conv", 2, 3)], "g": ("max",), "h_net": [("fc", 5), ("softmax",)]}
+    network = Network(encoder.shape, (2,), **lists, seed=4)
+    model = Model(network, loss="cross-ent", seed=4, batches_trained=1, encoder=encoder, classes=("flat", "hotspot"))
+    rng = np.random.default_rng(4)
+    alleles = rng.integers(-1, 2, (20, 6), np.int8)
+    positions = np.sort(rng.choice(1000, 20, replace=False)).astype(float)
+    centers = positions[5:15] + 0.5
+    predictions = model.predict(Haplotypes(alleles, positions, length=1000), centers=centers)
+    path = GOLDEN / f"encoder_{VERSION}"
+    model.save(path)
+    np.savez(f"{path}_predictions.npz", alleles=alleles, positions=positions, centers=centers, predictions=predictions)
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def _network_of_dataset(spec, parameters, dataset):
     rows = dataset.reshape(len(dataset), *spec.row_shape)
     for layer in spec.phi_layers:
         rows = np.array([_layer(layer, parameters, row) for row in rows])
-    features = _pool(spec.pooling, rows)
+    features = np.concatenate([_pool(pooling, rows) for pooling in spec.poolings], axis=1)
     for layer in spec.h_layers:
         features = _layer(layer, parameters, features)
     out = features.reshape(-1)
@@ -253,3 +253,62 @@ def _pool(pooling, rows):
     else:
         pooled = -np.sort(-rows, axis=0)[: pooling.k]
     return np.array([pooled[:, p].reshape(-1) for p in range(rows.shape[1])])
+
+
+def count_windows(rows, counts, offsets, widths):
+    """How many distinct windows there are around each position, and how many ordered pairs of rows agree in one."""
+    distinct = np.zeros((len(offsets) - 1, rows.shape[1], len(widths)), int)
+    pairs = np.zeros_like(distinct)
+    for b, p, k in np.ndindex(distinct.shape):
+        begin, end = p - widths[k] // 2, p - widths[k] // 2 + widths[k]
+        of_dataset = np.repeat(np.arange(offsets[b], offsets[b + 1]), counts[offsets[b] : offsets[b + 1]])
+        windows = [tuple(rows[u, max(begin, 0) : end]) for u in of_dataset]
+        distinct[b, p, k] = len(set(windows))
+        pairs[b, p, k] = sum(windows.count(window) for window in windows)
+    return distinct, pairs
+
+
+def linkage(rows, counts, offsets, reaches):
+    """Mean r2 and share of four gametes of the pairs of positions before and from each position on."""
+    r2 = np.zeros((len(offsets) - 1, rows.shape[1], len(reaches)))
+    four_gametes = np.zeros_like(r2)
+    for b, p, k in np.ndindex(r2.shape):
+        of_dataset = slice(offsets[b], offsets[b + 1])
+        alleles = np.repeat(rows[of_dataset], counts[of_dataset], axis=0).astype(np.float64)
+        before, after = range(max(0, p - reaches[k]), p), range(p, min(p + reaches[k], rows.shape[1]))
+        pairs = [(alleles[:, i], alleles[:, j]) for i in before for j in after]
+        pairs = [(x, y) for x, y in pairs if x.std() > 0 and y.std() > 0]
+        if pairs:
+            r2[b, p, k] = np.mean([np.corrcoef(x, y)[0, 1] ** 2 for x, y in pairs])
+            four_gametes[b, p, k] = np.mean([len(set(zip(x, y, strict=True))) == 4 for x, y in pairs])
+    return r2, four_gametes
+
+
+def average_powers(rows, counts, offsets, orders):
+    out = np.zeros((len(offsets) - 1, rows.shape[1], len(orders)))
+    for b, p, k in np.ndindex(out.shape):
+        of_dataset = range(offsets[b], offsets[b + 1])
+        total = sum(counts[u] * float(rows[u, p]) ** orders[k] for u in of_dataset)
+        out[b, p, k] = total / sum(counts[u] for u in of_dataset)
+    return out
+
+
+def find_cells(words, offsets):
+    """The distinct cells of each dataset and position, as tuples, in the order in which they appear."""
+    found = []
+    for b in range(len(offsets) - 1):
+        cells = []
+        for p in range(words.shape[1]):
+            cells += dict.fromkeys((p, *words[u, p]) for u in range(offsets[b], offsets[b + 1]))
+        found.append(cells)
+    return found
+
+
+def gather_cells(rows, context, offsets, cells):
+    """Cells ``u * P + p`` with the context of their dataset and position behind them."""
+    out = []
+    for cell in cells:
+        u, p = divmod(cell, rows.shape[1])
+        b = next(b for b in range(len(context)) if offsets[b] <= u < offsets[b + 1])
+        out.append([*rows[u, p], *context[b, p]])
+    return np.array(out)

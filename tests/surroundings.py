@@ -111,6 +111,13 @@ def without_sigchld():
     return digest
 
 
+def with_sigchld_blocked(method):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    digest = train(worker_killer, sim_threads=2, worker_max_examples=5, start_method=method)
+    assert signal.SIGCHLD in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    return digest
+
+
 def without_sigchld_in_a_thread():
     """Where nobody can change it."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -144,6 +151,8 @@ WAYS = {
     "an accuracy whose child comes back": lambda: with_an_accuracy_that_forks(lambda: 0.25),
     "SIGCHLD ignored": without_sigchld,
     "SIGCHLD ignored, in a thread": without_sigchld_in_a_thread,
+    "SIGCHLD blocked": functools.partial(with_sigchld_blocked, "fork"),
+    "SIGCHLD blocked, with a fork server": functools.partial(with_sigchld_blocked, "forkserver"),
     "SIGCHLD handled by others": with_a_handler_that_waits_for_any_child,
 }
 

@@ -142,12 +142,20 @@ def test_resume__lists_all_differences(twin):
         ({"resume": 1, "save_path": "w"}, TypeError, "resume must be True or False, got 1"),
         ({"save_path": "w.checkpoint"}, ValueError, "save_path must not end in .checkpoint, .* got 'w.checkpoint'"),
         ({"save_path": "w" * 240}, ValueError, "is longer than 255 bytes"),
+        ({"save_path": b"w"}, TypeError, "save_path must be a path, as a str or a pathlib.Path, got b'w'"),
+        ({"training_summary": 3}, TypeError, "training_summary must be a path, as a str or a pathlib.Path, got 3"),
+        ({"logfile": ["l"]}, TypeError, "logfile must be a path, as a str or a pathlib.Path, got .'l'."),
+        ({"save_path": "a\0b"}, ValueError, "save_path must not hold the character of code 0"),
+        ({"resume": np.True_}, ValueError, "resume needs a save_path"),
+        ({"loss": np.array("l2")}, ValueError, "loss: unknown loss array"),
+        ({"accuracy": np.array("x")}, ValueError, "accuracy: unknown accuracy array"),
+        ({"on_simulator_error": np.array(["raise", "x"])}, ValueError, "on_simulator_error: unknown choice array"),
     ],
 )
 def test_train__arguments(options, error, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
-        train(simulator=simulator, **SMALL, **options)
+        train(simulator=simulator, **{**SMALL, **options})
 
 
 def batches_in(tmp_path, **options):
@@ -427,7 +435,8 @@ def test_full_disk__training_goes_on_and_tries_again(tmp_path, twin, disk, log):
         assert sorted(os.listdir(tmp_path)) == ["s", "w.checkpoint.npz", "w.checkpoint.previous.npz", "w.lock"]
         disk(None)
 
-    run(tmp_path, simulator=changing_disk({30: lambda: disk(1000), 50: is_whole}), checkpoint_every=1)
+    disturbed = changing_disk({30: lambda: disk(1000), 50: is_whole})
+    run(tmp_path, simulator=disturbed, checkpoint_every=1, check_randomness=False)
     assert len(re.findall(r"cannot be written: .*File too large; the one of 3 batches is kept", log.text)) == 2
     assert_same(tmp_path, twin)
     assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches == 9

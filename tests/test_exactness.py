@@ -5,8 +5,10 @@ import pytest
 from test_gradients import features_of
 
 from definetti_np import MultisetBatch, Network, ops
+from definetti_np.engine.features import Windows
 from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
 from definetti_np.kernels._jit import threads
+from definetti_np.ops.window_products import WindowGradient
 
 FEW_ROUNDINGS = 4 * 2.0**-24
 NUMBERS = pytest.mark.parametrize("number", [10**3, 10**4, 10**5, 10**6])
@@ -150,6 +152,33 @@ def test_bias__gradient_of_many_rows(pool, number):
     backpropagate(out, gradient)
     expected = gradient.astype(np.float64).sum(axis=0)
     np.testing.assert_allclose(bias.gradient, expected, rtol=64 * 2.0**-24)  # blocks of 64 rows are added up in float32
+
+
+@NUMBERS
+@OFFSETS
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_weight__gradient_of_many_rows(pool, number, offset):
+    """Of a dense layer, from all rows of one dataset, or under a maximum from the one row of each dataset."""
+    datasets = number if pool == "max" else 1
+    array, gradient = positive(number, offset, (3,)), positive(datasets, 0)
+    weight = Leaf(np.ones((3, 2), np.float32), np.zeros((3, 2), np.float32))
+    features = features_of(Tensor(array), 1, [number // datasets] * datasets)
+    backpropagate(getattr(ops, pool)(ops.dense(ops.flatten(features), weight, np.zeros(2, np.float32))), gradient)
+    expected = array.astype(np.float64).T @ np.broadcast_to(gradient / (number / datasets), (number, 2))
+    np.testing.assert_allclose(weight.gradient, expected, rtol=64 * 2.0**-24)  # 1024 are added up in float32
+
+
+@NUMBERS
+def test_values__gradient_where_many_windows_share_them(number):
+    """The windows of a convolution consist of two values alone."""
+    index = np.random.default_rng(1).integers(2, size=(number, 3)).astype(np.int32)
+    gradient = positive(number, 0, (1,))
+    windows = Windows(index, None, np.array([0, number]))
+    found = WindowGradient(gradient, np.arange(number), gradient).conv_backward_values(
+        np.ones((3, 1), np.float32), windows, np.array([0, 2])
+    )
+    expected = [(gradient.astype(np.float64) * (index == v)).sum() for v in range(2)]
+    np.testing.assert_allclose(found[:, 0], expected, rtol=64 * 2.0**-24)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])

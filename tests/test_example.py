@@ -8,7 +8,10 @@ from pathlib import Path
 import msprime
 import numpy as np
 import pytest
+import run_example
 import simulator_example
+
+from definetti_np import Network
 
 EXAMPLE = Path(simulator_example.__file__).parent
 
@@ -116,6 +119,24 @@ def test_simulator__redraws_where_the_hotspot_holds_all_snps(in_hotspot, kept):
         *np.linspace(28_000, 51_000, 20),
     ]
     assert (simulator_example.haplotypes_around_the_middle(tree_sequence_with_sites(positions)) is not None) == kept
+
+
+def test_networks__fit_the_simulator(examples):
+    for network, parameters in ((run_example.NETWORK, None), (run_example.PUBLISHED, 158_626)):
+        network = Network(simulator_example.INPUT_SHAPE, simulator_example.OUTPUT_SHAPE, **network)
+        probabilities = network([data for data, _ in examples])
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+        if parameters is not None:
+            assert network.flat.weights.size == parameters, "as in the original"
+
+
+def test_simulator__parameters_are_those_of_the_example(prior):
+    """What a benchmark draws again of an example's seed is what the example was simulated with."""
+    rng = np.random.default_rng(5)
+    hotspot, background, heat = simulator_example.draw_parameters(*prior, np.random.default_rng(5))
+    assert simulator_example.simulate_data(*prior, rng)[1].argmax() == hotspot
+    assert background in prior[0]
+    assert 10 <= heat < 100
 
 
 def test_run_example__from_training_to_predictions(tmp_path):

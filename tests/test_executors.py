@@ -1,7 +1,7 @@
 """Any executor gives the batches that worker processes give."""
 
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
@@ -9,6 +9,8 @@ import pytest
 from disasters import SMALL, sha_of_training, simulator
 
 from definetti_np import SimulatorError, train
+from definetti_np.simulation import executors
+from definetti_np.simulation.executors import number_of_workers
 
 
 def simulator_without_argument():
@@ -173,3 +175,108 @@ class Client:
 def test_train__what_does_not_go_with_an_executor(options, message, threads):
     with pytest.raises((TypeError, ValueError), match=message):
         train(simulator=simulator, **{**SMALL, "sim_threads": None, "executor": threads, **options})
+
+
+class Cluster(Executor):
+    """Threads that stand for the workers of a cluster; `fault` may take a task of an attempt out of their hands."""
+
+    def __init__(self, workers, fault=lambda indices, attempt: None):
+        self.num_workers = workers
+        self.tasks = []  # (indices, attempt)
+        self.on_their_way = self.most_on_their_way = 0
+        self._fault = fault
+        self._threads = ThreadPoolExecutor(2)
+
+    def submit(self, function, source, indices, attempt):
+        self.tasks.append((indices, attempt))
+        self.on_their_way += 1
+        self.most_on_their_way = max(self.most_on_their_way, self.on_their_way)
+        future = self._fault(indices, attempt) or self._threads.submit(function, source, indices, attempt)
+        future.add_done_callback(self._note_end)
+        return future
+
+    def _note_end(self, future):
+        self.on_their_way -= 1
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+
+
+class WorkerLostError(RuntimeError):
+    pass
+
+
+def lost():
+    future = Future()
+    future.set_exception(WorkerLostError("the machine is gone"))
+    return future
+
+
+FAULTS = {
+    "lost once": lambda indices, attempt: lost() if attempt == 0 and 20 in indices else None,
+    "lost twice": lambda indices, attempt: lost() if attempt < 2 and 20 in indices else None,
+    "many lost": lambda indices, attempt: lost() if attempt == 0 and indices[0] % 3 == 0 else None,
+    "first lost": lambda indices, attempt: lost() if attempt == 0 and 0 in indices else None,
+    "silent": lambda indices, attempt: Future() if attempt == 0 and 60 in indices else None,
+    "silent twice": lambda indices, attempt: Future() if attempt < 2 and 60 in indices else None,
+    "two silent": lambda indices, attempt: Future() if attempt == 0 and {60, 61} & set(indices) else None,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_train__what_a_cluster_loses_is_sent_again(tmp_path, fault, monkeypatch, caplog):
+    monkeypatch.setattr(executors, "LEAST_LATE_SECONDS", 0.2)
+    expected = sha_of_training(folder(tmp_path, "serial"), simulator, sim_threads=0)
+    with Cluster(2, FAULTS[fault]) as executor:
+        where = folder(tmp_path, "cluster")
+        assert sha_of_training(where, simulator, executor=executor, queue_capacity=None) == expected
+    again = [indices for indices, attempt in executor.tasks if attempt > 0]
+    assert again
+    text = "come back" if "silent" in fault else "because it raised WorkerLostError: the machine is gone"
+    assert sum(text in message for message in caplog.messages) == len(again)
+
+
+def test_train__what_a_cluster_always_loses_ends_it():
+    with (
+        Cluster(2, lambda indices, attempt: lost() if 20 in indices else None) as executor,
+        pytest.raises(
+            SimulatorError, match="examples .* of seed 1, .* the executor failed: WorkerLostError: the machine is"
+        ),
+    ):
+        train(simulator=simulator, executor=executor, **SMALL)
+    assert sorted(attempt for indices, attempt in executor.tasks if 20 in indices) == [0, 1, 2]
+
+
+def simulate_slowly(rng):
+    time.sleep(0.3)
+    return simulator(rng)
+
+
+def test_train__tasks_are_few_examples_if_these_take_long_and_many_if_not(caplog):
+    caplog.set_level("INFO", "definetti_np")
+    with Cluster(2) as executor:
+        train(simulator=simulate_slowly, executor=executor, **{**SMALL, "num_batches": 1, "queue_capacity": None})
+    assert {len(indices) for indices, _ in executor.tasks} <= {1, 2}  # two are what is simulated twice
+    with Cluster(2) as executor:
+        many = {"num_batches": 200, "batch_size": 20, "queue_capacity": None}
+        train(simulator=simulator, executor=executor, **{**SMALL, **many})
+    sizes = [len(indices) for indices, _ in executor.tasks]
+    assert max(sizes) > 50
+    assert sizes[0] == 1
+    assert any("the executor has 2 workers; tasks of" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(("capacity", "least"), [(None, 2 * 256), (250, 250 / 8)])
+def test_train__many_workers_have_something_to_do(capacity, least):
+    """Each has a task at hand and another one that comes, unless `queue_capacity` keeps them short."""
+    with Cluster(256) as executor:
+        options = {"num_batches": 40, "batch_size": 100, "queue_capacity": capacity}
+        train(simulator=simulator, executor=executor, **{**SMALL, **options})
+    assert executor.most_on_their_way >= least
+
+
+def test_number_of_workers__of_the_executors_there_are(threads, processes):
+    assert number_of_workers(threads) == 3
+    assert number_of_workers(processes) == 2
+    assert number_of_workers(Cluster(7)) == 7
+    assert number_of_workers(Never()) is None

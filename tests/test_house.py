@@ -20,21 +20,25 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in [*LIBRARY, *KERNEL
 
 # Imports go from a floor to floors below it, or stay on it; a folder is one room of its floor.
 FLOORS = [
+    "__main__ cli",
     "training",
     "run",
     "reports",
     "settings reuse schedules validation warm_start model trainer",
+    "scanner",
     "invariance network layers",
     "ops simulation",
-    "engine files logs",
+    "engine files genomes logs",
     "kernels losses seeds summary",
-    "history provenance specs augment multiset interruption cores process numba_threads checks errors",
+    "history provenance specs context augment multiset interruption cores process numba_threads simulators checks "
+    "errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = set(
-    "simulation files specs augment multiset losses seeds logs training settings reuse schedules "
+    "simulation files genomes specs context augment multiset losses seeds logs training settings reuse schedules "
     "warm_start validation reports history provenance run".split()
 )
+WITHOUT_NUMBA |= {"simulators"}
 
 
 def room_of(path):

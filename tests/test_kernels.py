@@ -8,7 +8,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from definetti_np.kernels import adam, conv, loss, pool
+from definetti_np.kernels import adam, context, conv, loss, pool
 from definetti_np.kernels import rows as row_kernels
 from definetti_np.kernels import windows as window_kernels
 from definetti_np.kernels import winners as winner_kernels
@@ -350,6 +350,115 @@ def test_var__matches_reference(rows, depth, dtype, offset):
     expected = reference.var_backward(gradient, means, values, index, counts, offsets, np.zeros_like(out))
     pool.var_backward(gradient, means, values, index, counts, offsets, offsets * index.shape[1], out)
     np.testing.assert_allclose(out, expected, **tolerance(dtype))
+
+
+@st.composite
+def alleles(draw, largest=1):
+    """Rows (U, P, C) of a few datasets in which channel 0 holds 0, ..., largest; counts (U,), offsets (B + 1,)."""
+    rng = np.random.default_rng(draw(SEEDS))
+    sizes = draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
+    positions, channels = draw(st.integers(1, 9)), draw(st.integers(1, 3))
+    rows = rng.standard_normal((sum(sizes), positions, channels)).astype(draw(DTYPES))
+    rows[..., 0] = rng.integers(largest + 1, size=rows.shape[:2])
+    rows[..., 0] *= rng.random(positions) > 0.2  # some positions do not vary
+    counts = rng.integers(1, draw(st.sampled_from([2, 50])), len(rows))
+    return rows, counts, np.concatenate([[0], np.cumsum(sizes)])
+
+
+def words_of(rows):
+    return rows.view(f"i{rows.itemsize}")
+
+
+@given(st.one_of(alleles(), alleles(largest=2), alleles(largest=100)), st.data())
+def test_count_windows__match_reference(drawn, data):
+    rows, counts, offsets = drawn
+    channel = data.draw(st.integers(0, rows.shape[2] - 1))
+    widths = np.array(data.draw(st.lists(st.integers(1, rows.shape[1]), min_size=1, max_size=4)))
+    distinct = np.full((len(offsets) - 1, rows.shape[1], len(widths)), -1)
+    pairs = np.full_like(distinct, -1)
+    context.count_windows(words_of(rows), channel, counts, offsets, widths, distinct, pairs)
+    expected_distinct, expected_pairs = reference.count_windows(rows[..., channel], counts, offsets, widths)
+    np.testing.assert_array_equal(distinct, expected_distinct)
+    np.testing.assert_array_equal(pairs, expected_pairs)
+
+
+def test_count_windows__missing_alleles_and_numbers_of_any_sign_are_told_apart():
+    rows = np.array([[-1, 0], [-1, 1], [1, 1], [0, -1], [-2.5, 0], [1e30, 0]], np.float32)[..., np.newaxis]
+    distinct, pairs = np.empty((1, 2, 1), np.int64), np.empty((1, 2, 1), np.int64)
+    context.count_windows(words_of(rows), 0, np.ones(6, np.int64), np.array([0, 6]), np.array([1]), distinct, pairs)
+    assert distinct[0, :, 0].tolist() == [5, 3]
+    assert pairs[0, :, 0].tolist() == [4 + 4, 9 + 4 + 1]
+
+
+@given(alleles(), st.lists(st.integers(1, 10), min_size=1, max_size=3))
+def test_linkage__matches_reference(drawn, reaches):
+    rows, counts, offsets = drawn
+    r2 = np.full((len(offsets) - 1, rows.shape[1], len(reaches)), np.nan)
+    four_gametes = np.full_like(r2, np.nan)
+    context.linkage(rows, 0, counts, offsets, np.array(reaches), r2, four_gametes)
+    expected_r2, expected_four_gametes = reference.linkage(rows[..., 0], counts, offsets, reaches)
+    np.testing.assert_allclose(r2, expected_r2, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(four_gametes, expected_four_gametes, rtol=1e-12)
+
+
+@given(st.one_of(alleles(), alleles(largest=2)), st.data())
+def test_context_of_alleles__bits_do_not_depend_on_the_order_of_rows_or_on_how_they_are_counted(drawn, data):
+    rows, counts, offsets = drawn
+    rng = np.random.default_rng(data.draw(SEEDS))
+    chosen = np.repeat(np.arange(len(rows)), np.minimum(counts, 2))  # a row that occurs often as two rows
+    parts = np.where(np.diff(chosen, append=-1) == 0, 1, counts[chosen] - (np.minimum(counts, 2)[chosen] - 1))
+    datasets = np.searchsorted(offsets, chosen, side="right")
+    order = np.lexsort((rng.random(len(chosen)), datasets))
+    others = rows[chosen[order]], parts[order], np.searchsorted(datasets, np.arange(1, len(offsets) + 1))
+    numbers = np.arange(1, rows.shape[1] + 1)
+    results = []
+    for these, times, begins in ((rows, counts, offsets), others):
+        shape = len(begins) - 1, rows.shape[1], len(numbers)
+        windows, pairs = np.empty(shape, np.int64), np.empty(shape, np.int64)
+        r2, four_gametes, powers = np.empty(shape), np.empty(shape), np.empty(shape)
+        context.count_windows(words_of(these), 0, times, begins, numbers, windows, pairs)
+        context.linkage(these, 0, times, begins, numbers, r2, four_gametes)
+        context.average_powers(these, 0, times, begins, numbers, powers)
+        results.append([array.tobytes() for array in (windows, pairs, r2, four_gametes, powers)])
+    assert results[0] == results[1]
+
+
+@given(alleles(largest=3), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 2))
+def test_average_powers__match_reference(drawn, orders, channel):
+    rows, counts, offsets = drawn
+    channel = min(channel, rows.shape[2] - 1)
+    out = np.full((len(offsets) - 1, rows.shape[1], len(orders)), np.nan)
+    context.average_powers(rows, channel, counts, offsets, np.array(orders), out)
+    np.testing.assert_allclose(out, reference.average_powers(rows[..., channel], counts, offsets, orders), rtol=1e-9)
+
+
+@given(st.one_of(alleles(), alleles(largest=2), alleles(largest=100)), SMALL, st.booleans())
+def test_cells__match_reference(drawn, numbers_of_context, of_one_channel):
+    rows, _, offsets = drawn
+    rows = np.ascontiguousarray(rows[..., :1]) if of_one_channel else rows
+    positions = rows.shape[1]
+    numbers, firsts = np.full(rows.shape[:2], -1, np.int32), np.full(len(rows) * positions, -1)
+    counts = np.full(len(offsets) - 1, -1)
+    words = rows.view(np.int32)
+    context.find_cells(words, offsets, numbers, firsts, counts)
+    expected = reference.find_cells(words, offsets)
+    assert counts.tolist() == [len(cells) for cells in expected]
+    cell_offsets = np.concatenate([[0], np.cumsum(counts)])
+    of_context = np.random.default_rng(0).random((len(counts), positions, numbers_of_context)).astype(rows.dtype)
+    values = np.full((cell_offsets[-1], rows.shape[2] + numbers_of_context), np.nan, rows.dtype)
+    context.gather_cells(rows, of_context, offsets, firsts, cell_offsets, numbers, values)
+    cells = np.concatenate([firsts[a * positions :][:n] for a, n in zip(offsets[:-1], counts, strict=True)])
+    np.testing.assert_array_equal(values, reference.gather_cells(rows, of_context, offsets, cells))
+    np.testing.assert_array_equal(values[numbers][..., : rows.shape[2]], rows)
+
+
+def test_find_cells__numbers_of_many_different_cells_are_right_where_equal_ones_are_not_found():
+    rng = np.random.default_rng(1)
+    rows = rng.integers(40, size=(100, 3, 1)).astype(np.float32)
+    numbers, firsts, counts = np.empty((100, 3), np.int32), np.empty(300, np.int64), np.empty(1, np.int64)
+    context.find_cells(rows.view(np.int32), np.array([0, 100]), numbers, firsts, counts)
+    assert sorted(np.unique(numbers)) == list(range(counts[0]))
+    np.testing.assert_array_equal(rows.reshape(-1)[firsts[numbers]], rows[..., 0])
 
 
 @given(SEEDS, st.integers(1, 40), st.integers(1, 6), DTYPES)

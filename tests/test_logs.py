@@ -464,15 +464,47 @@ def test_summary__on_a_disk_that_is_full_after_any_number_of_bytes(tmp_path, cap
 
 def test_summary__into_a_pipe_and_a_device(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    read = []
-    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
-    reader.start()
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     for path in (tmp_path / "pipe", Path("/dev/null"), Path("/dev/full")):
         summary = Summary(path, 1, ["0 0.5 0.25"])
         summary.update(1, 0.5, 0.75)
         summary.close()
-    reader.join()
-    assert read == ["0 0.5 0.25\n1 0.5 0.75\n"]
+    assert os.read(reader, 1000) == b"0 0.5 0.25\n1 0.5 0.75\n"
+    os.close(reader)
+
+
+def test_summary__into_a_pipe_that_nobody_reads_waits_for_nothing(tmp_path, caplog):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    summary = Summary(path, 1)
+    summary.update(0, 0.5, 0.25)
+    assert [record.getMessage().partition(": ")[0] for record in caplog.records] == [
+        "the training summary cannot be written now"
+    ]
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    summary.update(1, 0.5, 0.25)
+    assert os.read(reader, 1000) == b"0 0.5 0.25\n1 0.5 0.25\n"
+    for batch in range(2, 10_000):  # more than a pipe holds
+        summary.update(batch, 0.5, 0.25)
+    summary.close()
+    assert "lines of the training summary could not be written" in caplog.records[-1].getMessage()
+    os.close(reader)
+
+
+def test_log__into_a_pipe_that_nobody_reads_waits_for_nothing(tmp_path, capfd):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with log_to(path):
+        logger.info("one")
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        logger.info("two")
+        for _ in range(2000):  # more than a pipe holds
+            logger.info("x" * 100)
+    read = os.read(reader, 2**20).decode().splitlines()
+    os.close(reader)
+    assert read[0] == "(1 lines could not be written)"
+    assert [read[1][-3:], read[2][-5:]] == ["two", "xxxxx"]
+    assert f"the log {path} cannot be written now" in capfd.readouterr().err
 
 
 def test_summary__is_written_by_its_own_process_alone(tmp_path):

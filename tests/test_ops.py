@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_gradients import features_of, rows
 
 from definetti_np import MultisetBatch, Network, ops
-from definetti_np.engine.features import RowFeatures
+from definetti_np.engine.features import RowFeatures, expand
 from definetti_np.engine.operators import OPERATIONS
 from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
 
@@ -463,6 +463,33 @@ def test_mean__has_a_gradient_at_zero_where_moments_have_none():
         assert (parameter.gradient == expected).all()
 
 
+@pytest.mark.parametrize("learned", [False, True])
+@given(case=rows(), width=st.integers(1, 4), flat=st.booleans())
+def test_count_distinct__reference(case, width, flat, learned):
+    rng, positions, depth, sizes, counts = case
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    batch = MultisetBatch(rng.integers(-1, 2, (len(counts), positions, depth)) * 0.5, counts, offsets)
+    features = RowFeatures.from_batch(batch, flat=flat).spread()
+    if learned:  # units that never fire make the features of different rows equal
+        weight, bias = rng.normal(size=(1, features.channels, 2)), rng.normal(size=2)
+        features = ops.relu(ops.conv(features, Tensor(weight), Tensor(bias)))
+    width = min(width, features.positions)
+    counted = ops.count_distinct(features, width)
+    expected, each = np.zeros((len(sizes), features.positions, 1)), expand(features).array + 0.0
+    for b, p, _ in np.ndindex(expected.shape):
+        begin = p - width // 2
+        windows = each[offsets[b] : offsets[b + 1], max(begin, 0) : begin + width]
+        expected[b, p] = len({window.tobytes() for window in windows})
+    np.testing.assert_array_equal(counted.array, expected)
+    assert not counted.needs_gradient
+
+
+def test_count_distinct__of_rows_without_channels():
+    batch = MultisetBatch.from_datasets([np.array([[0, 1, 1], [0, 0, 1], [0, 0, 1]]), np.array([[1, 1, 0]])])
+    features = RowFeatures.from_batch(batch, flat=True)
+    np.testing.assert_array_equal(ops.count_distinct(features, 2).array[..., 0], [[1, 2, 2], [1, 1, 1]])
+
+
 @given(rows())
 def test_to_rows__reference_and_gradient(case):
     rng, positions, depth, sizes, counts = case
@@ -536,6 +563,7 @@ REFUSED = {
     "transpose": (lambda: ops.transpose(T, (0, 2)), "transpose: a Tensor .* has no such axes"),
     "top_k": (lambda: ops.top_k(features(), 4), r"features: top_k needs 1 <= k <= 3 \(the number of rows\), got k=4"),
     "sort": (lambda: ops.sort(features(sizes=(2, 4))), "sort: datasets of 2 to 4 rows"),
+    "count_distinct": (lambda: ops.count_distinct(features(), 5), "count_distinct: .* larger than the 4 positions"),
     "to_rows": (lambda: ops.to_rows(np.ones((3, 4)), features()), r"to_rows: takes \(B, P, C\) or \(B, N\) with B = 2, got a"),
     "cross_entropy": (lambda: ops.cross_entropy(T, np.ones(2)), r"cross_entropy: takes a prediction \(B, N\) and labels of its shape, got \(2, 3\) and \(2,\)"),
     "squared_error": (lambda: ops.squared_error(T3, T3.array), r"squared_error: takes a prediction \(B, N\) and labels of its shape"),

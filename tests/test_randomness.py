@@ -140,6 +140,11 @@ def test_train__ends_if_all_examples_are_equal(way):
         train_in(WAYS[way], lambda rng: example(np.random.default_rng(1)))
 
 
+def test_train__warns_of_a_constant():
+    with pytest.warns(UserWarning, match=r"examples 0 to 23 of seed 1 are all equal.*check_randomness=False"):
+        train_in(0, lambda: (np.ones((6, 3)), np.eye(2)[0]))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_train__is_silent_about_good_simulators_and_when_told_to_be(way):
     with warnings.catch_warnings():

@@ -188,8 +188,9 @@ def test_train__warns_once_when_a_run_overfits(caplog):
     def random_labels(rng):
         return rng.standard_normal((12, 3)), np.eye(2)[rng.integers(2)]
 
-    options = {**SMALL, "simulator": random_labels, "num_batches": 130, "reuse": 15, "reuse_capacity": 20}
-    train(**{**options, "phi_net": [("fc", 64)], "h_net": [("fc", 64), ("softmax",)]}, learning_rate=0.01)
+    options = {**SMALL, "simulator": random_labels, "num_batches": 130, "reuse": 30, "reuse_capacity": 20}
+    layers = {"phi_net": [("fc", 64)], "g": ("sort",), "h_net": [("fc", 64), ("softmax",)]}
+    train(**{**options, **layers}, learning_rate=0.01)
     warnings = [record.getMessage() for record in caplog.records if "overfits" in record.getMessage()]
     assert len(warnings) == 1
     assert "of new examples, before a step on them, and " in warnings[0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..kernels import context as context_kernels
 from ..kernels import windows as kernels
 from ..multiset import MultisetBatch
 from .operators import Arithmetic
@@ -57,6 +58,28 @@ class RowFeatures(Arithmetic):
             positions, channels = 1, positions * channels
         values, value_offsets = Tensor(batch.rows.reshape(-1, channels)), batch.offsets * positions
         return cls(values, positions, batch.counts, batch.offsets, None, value_offsets, is_data=True, flat_rows=flat)
+
+    @classmethod
+    def with_context(cls, batch: MultisetBatch, context: np.ndarray) -> "RowFeatures":
+        """The rows with a context (B, W, K) behind their channels: W positions of C + K channels.
+
+        What rows have at a position is held once for all that have the same. The context need not be compared, because
+        it is the same for all rows of a dataset.
+        """
+        rows, positions, channels = batch.rows.shape
+        numbers, firsts = empty((rows, positions), np.int32), empty((rows * positions,), np.int64)
+        counts = np.empty(len(batch), np.int64)
+        words = batch.rows.view(np.int32)
+        context_kernels.find_cells(words, batch.offsets, numbers, firsts, counts)
+        offsets = np.zeros(len(batch) + 1, np.int64)
+        counts.cumsum(out=offsets[1:])
+        if offsets[-1] > GIVE_UP * numbers.size:
+            both = np.concatenate([batch.rows, np.repeat(context, np.diff(batch.offsets), axis=0)], axis=2)
+            cells = Tensor(both.reshape(-1, both.shape[2]))
+            return cls(cells, positions, batch.counts, batch.offsets, None, batch.offsets * positions)
+        values = empty((offsets[-1], channels + context.shape[2]), batch.rows.dtype)
+        context_kernels.gather_cells(batch.rows, context, batch.offsets, firsts, offsets, numbers, values)
+        return cls(Tensor(values), positions, batch.counts, batch.offsets, numbers, offsets)
 
     @property
     def channels(self) -> int:

@@ -9,8 +9,19 @@ from pathlib import Path
 LONGEST_NAME_BYTES = 255  # bytes, on nearly all file systems
 
 
+def as_path(value: str | os.PathLike, argument: str) -> Path:
+    """The path that the user gives, with ``~`` expanded; or an error that names the argument."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise TypeError(f"{argument} must be a path, as a str or a pathlib.Path, got {value!r}")
+    if "\0" in text:
+        raise ValueError(f"{argument} must not hold the character of code 0, got {text!r}")
+    return Path(text).expanduser()
+
+
 def model_path(path: str | os.PathLike, argument: str) -> Path:
     """The absolute path of a base name's file: ``~`` is expanded and ``.npz`` added where it is missing."""
+    as_path(path, argument)
     text = os.fspath(path)
     if os.path.basename(text) in ("", ".", ".."):
         raise ValueError(f"{argument} must name a file, got {text!r}")

@@ -6,12 +6,14 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 # What fsync says on file systems that have no such thing; there the file is as safe as it can be.
 WITHOUT_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
+_PREFIX = ".definetti_np-"
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object], *, previous: Path | None = None) -> None:
@@ -69,9 +71,18 @@ def remove_temporaries(path: Path) -> None:
                 stale.unlink()
 
 
+def remove_old_temporaries(folder: Path, seconds: float) -> None:
+    """Remove what killed runs have left of any file in a folder, if nobody has written to it for so many seconds."""
+    with contextlib.suppress(OSError):
+        for stale in folder.glob(f"{_PREFIX}*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - stale.stat().st_mtime > seconds:
+                    stale.unlink()
+
+
 def _temporary_prefix(path: Path) -> str:
     # The name itself would be too long: it may have 255 bytes.
-    return f".definetti_np-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}-"
+    return f"{_PREFIX}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}-"
 
 
 def _replace_and_keep(temporary: Path, path: Path, previous: Path) -> None:

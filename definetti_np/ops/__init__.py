@@ -47,6 +47,7 @@ from .losses import (
     squared_error,  # the mean of the summed squared error
 )
 from .pooling import (
+    count_distinct,  # how many distinct windows a dataset has around each position
     moments,  # the means of powers over the rows of each dataset
     sort,  # all values of the rows, descending
     to_rows,  # what was pooled of a dataset, for each of its rows
@@ -69,11 +70,11 @@ from .shapes import (
 )
 
 __all__ = [
-    "abs", "add", "clip", "concatenate", "constant", "conv", "cross_entropy", "dense", "divide", "dropout", "equal",
-    "exp", "flatten", "getitem", "greater", "greater_equal", "leaky_relu", "less", "less_equal", "log", "log_softmax",
-    "logsumexp", "matmul", "max", "mean", "moments", "multiply", "negative", "not_equal", "power", "relu", "reshape",
-    "sigmoid", "softplus", "sort", "sqrt", "squared_error", "stack", "subtract", "sum", "tanh", "to_rows", "top_k",
-    "transpose", "var", "where",
+    "abs", "add", "clip", "concatenate", "constant", "conv", "count_distinct", "cross_entropy", "dense", "divide",
+    "dropout", "equal", "exp", "flatten", "getitem", "greater", "greater_equal", "leaky_relu", "less", "less_equal",
+    "log", "log_softmax", "logsumexp", "matmul", "max", "mean", "moments", "multiply", "negative", "not_equal",
+    "power", "relu", "reshape", "sigmoid", "softplus", "sort", "sqrt", "squared_error", "stack", "subtract", "sum",
+    "tanh", "to_rows", "top_k", "transpose", "var", "where",
 ]  # fmt: skip
 
 

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..checks import as_integer, as_positive_number, check_k
+from ..checks import as_integer, as_positive_number, check_k, check_width
 from ..engine.features import RowFeatures, of_rows
 from ..engine.tensor import Tensor, change_shape
 from ..engine.workspace import empty, empty_like
+from ..kernels import context as context_kernels
 from ..kernels import pool as kernels
+from ..kernels import windows as window_kernels
 from .operands import Operand, describe, operation, resolve, tensor_of
 from .window_products import WinnersGradient
 
@@ -56,6 +58,29 @@ def moments(features: RowFeatures, orders: Sequence[float]) -> Tensor:
         return (values_gradient,)
 
     return Tensor(_by_position(out, features.flat_rows), (values,), backward)
+
+
+@operation
+def count_distinct(features: RowFeatures, width: int = 1) -> Tensor:
+    """How many distinct windows of `width` positions the rows of each dataset have around each position: (B, P, 1).
+
+    The window around position p begins at ``p - width // 2``, and is cut off at the ends; N nodes are N positions.
+    There is no gradient: a number of distinct things changes by jumps.
+    """
+    features = _features("count_distinct", features).spread()
+    width = as_integer(width, "count_distinct: width", minimum=1)
+    check_width(width, features.positions, "count_distinct")
+    values = features.values.array + 0.0  # -0.0 is 0.0
+    words = values.view(np.int32)
+    numbers = empty((len(words), 1), np.int32)  # of the distinct values of a dataset
+    firsts, found = empty((len(words),), np.int64), np.empty(len(features.offsets) - 1, np.int64)
+    step = words.shape[1]
+    window_kernels.find_windows(words, features.value_offsets, step, step, numbers, firsts, found)
+    cells = numbers.reshape(-1)[features.rows_of_values()][:, :, np.newaxis]
+    distinct = np.empty((len(found), features.positions, 1), np.int64)
+    rows = features.counts, features.offsets, np.array([width])
+    context_kernels.count_windows(cells, 0, *rows, distinct, np.empty_like(distinct))
+    return Tensor(distinct.astype(values.dtype))
 
 
 @operation

@@ -1,102 +1,229 @@
-"""Batches from any executor of `concurrent.futures`: threads, processes, or those of a cluster."""
+"""Batches from any executor of `concurrent.futures`: threads, processes, or those of a cluster.
+
+A task is as many examples as take a fifth of a second, because every engine needs some time for a task, and a cluster
+more than an example of a fast simulator takes. A task whose worker was lost, or that does not come back, is sent again:
+example i is the same whoever simulates it, so the first answer counts.
+"""
 
 from __future__ import annotations
 
+import functools
+import logging
+import math
+import statistics
+import time
 from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import CancelledError, Future, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from typing import Any
 
 from ..errors import SimulatorError
 from ..interruption import Waiting
 from .messages import decode, encode, failure
 from .source import NO_REDRAWS, Example, ExampleSource, shorten
-from .stream import Stream, StreamSettings, without_error
+from .stream import DEFAULT_CAPACITY, Stream, StreamSettings, without_error
 
-MOST_IN_TASK = 8  # examples that are simulated by one call of the executor
+logger = logging.getLogger("definetti_np")
+
+TASK_SECONDS = 0.2  # that a task should take
+TASKS_PER_WORKER = 3  # that are on their way: one is being simulated while others are sent and come back
+UNKNOWN_WORKERS = 16  # where an executor does not say how many it has
+MOST_EXAMPLES = 20_000  # of all tasks on their way, because they are kept in memory
+MOST_LOSSES = 3  # of one task, before they end the run
+LATE = 10  # times as long as tasks usually take, after which one is sent again
+LEAST_LATE_SECONDS = 2.0
+JUDGED_TASKS = 5  # that have come back, before one is late
+LOOK_SECONDS = 10.0  # between two questions to an executor, how many workers it has
 TICK_SECONDS = 0.1  # between two looks at whether to go on waiting
 
 
 class ExecutorStream(Stream):
     """Examples are simulated ahead by ``settings.executor``, at most ``settings.queue_capacity`` of them.
 
-    The executor stays open. What it raises is not retried: a pool whose process died takes no more tasks.
+    Without a `queue_capacity` they are as many as keep all workers of the executor busy. The executor stays open.
     """
 
     def __init__(
         self,
         source: ExampleSource,
         settings: StreamSettings,
-        examples: range,
+        examples: Sequence[int],
         redraws: Mapping[str, int] = NO_REDRAWS,
     ):
         super().__init__(source, settings, examples, redraws)
-        self._in_task = max(1, min(MOST_IN_TASK, settings.queue_capacity // 16))
-        self._next_task = examples.start  # the example that the next task begins with
-        self._tasks: deque[tuple[range, Future]] = deque()  # in the order of their examples
+        self._next_task = 0  # the place in `_examples` of the one that the next task begins with
+        self._tasks: deque[_Task] = deque()  # in the order of their examples
         self._messages: deque[bytes] = deque()  # those that have arrived, of examples from `_next` on
-        self._again: Future | None = None
+        self._seconds: float | None = None  # that an example takes, about
+        self._latencies: deque[float] = deque(maxlen=100)  # of tasks: seconds until they came back
+        self._wanted = 0  # examples of the batch that is waited for
+        self._workers, self._looked = UNKNOWN_WORKERS, -math.inf  # how many there are, and when that was asked
+        self._reported = 0
+        self._again: _Task | None = None
         self._assign()
 
-    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
+    def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
+        self._wanted = len(indices)
+        self._assign()
         while len(self._messages) < len(indices):
-            task, future = self._tasks[0]
-            messages = self._result(task, future, while_waiting)
+            messages = self._result(self._tasks[0], while_waiting)
             self._tasks.popleft()
             self._messages += messages
+            self._assign()
         examples = [decode(self._messages.popleft(), self._source) for _ in indices]
-        self._next = indices.stop
+        self._next, self._wanted = self._next + len(indices), 0
         self._assign()
         return examples
 
-    def _take_again(self, indices: range, while_waiting: Waiting) -> list[Example | None]:
-        messages = self._result(self._twice, self._again, while_waiting) if self._again else []
+    def _take_again(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example | None]:
+        messages = self._result(self._again, while_waiting) if self._again else []
         examples = [without_error(decode, message, self._source) for message in messages]
         examples += [None] * (len(self._twice) - len(examples))
         return examples[::-1][: len(indices)]
 
-    def _result(self, indices: range, future: Future, while_waiting: Waiting) -> list[bytes]:
-        while not wait([future], TICK_SECONDS).done:
-            while_waiting()
+    def _result(self, task: _Task, while_waiting: Waiting) -> list[bytes]:
+        """Wait for the messages of a task; send it again if it is lost or late."""
+        while True:
+            done, _ = wait(task.futures, TICK_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                try:
+                    seconds, messages = future.result()
+                except (Exception, CancelledError) as error:
+                    task.futures.remove(future)
+                    self._send_again(task, error)
+                else:
+                    self._learn(task, seconds)
+                    return messages
+            if not done:
+                while_waiting()
+                if self._is_late(task):
+                    logger.warning(
+                        "examples %d to %d have not come back from the executor after %.0f s, where tasks take %.1f s; "
+                        "they are sent again",
+                        task.first, task.last, time.monotonic() - task.sent, statistics.median(list(self._latencies)),
+                    )  # fmt: skip
+                    self._send(task)
+
+    def _learn(self, task: _Task, seconds: float) -> None:
+        one = seconds / len(task.indices)
+        self._seconds = one if self._seconds is None else 0.8 * self._seconds + 0.2 * one
+        for future in task.futures:
+            future.cancel()
+
+    def _is_late(self, task: _Task) -> bool:
+        """Whether a task takes much longer than those that have come back; and each time twice as long."""
+        if len(self._latencies) < JUDGED_TASKS:
+            return False
+        patience = max(LATE * statistics.median(list(self._latencies)), LEAST_LATE_SECONDS)
+        return time.monotonic() - task.sent > patience * 2 ** (task.attempts - 1)
+
+    def _send_again(self, task: _Task, error: BaseException) -> None:
+        task.losses += 1
+        if task.losses == MOST_LOSSES:
+            raise self._failure(task, error) from error
         try:
-            return future.result()
-        except (Exception, CancelledError) as error:
-            raise self._failure(indices, error) from error
+            self._send(task)
+        except SimulatorError:  # a pool that is broken or shut down says so; what broke it says more
+            raise self._failure(task, error) from error
+        logger.warning(
+            "examples %d to %d are sent to the executor again, because it raised %s", task.first, task.last,
+            shorten(f"{type(error).__name__}: {error}"),
+        )  # fmt: skip
 
     def _assign(self) -> None:
-        """Submit tasks while the queue has room, and after the first one what is simulated twice."""
-        limit = min(self._next + self._settings.queue_capacity, self._stop)
+        """Send tasks while there is room, and after the first one what is simulated twice."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._workers = number_of_workers(self._settings.executor) or UNKNOWN_WORKERS
+            self._looked = time.monotonic()
+        workers = self._workers
+        in_task = 1 if self._seconds is None else max(1, round(TASK_SECONDS / max(self._seconds, 1e-9)))
+        if self._settings.queue_capacity is None:
+            most = max(DEFAULT_CAPACITY, min(MOST_EXAMPLES, TASKS_PER_WORKER * workers * in_task))
+        else:
+            most = self._settings.queue_capacity
+        in_task = min(in_task, max(1, most // (TASKS_PER_WORKER * workers)))
+        if self._seconds is None:  # the first tasks are small, because nobody knows how long they take
+            most = min(most, max(TASKS_PER_WORKER * workers, len(self._twice)))
+        elif in_task > 2 * self._reported:
+            self._reported = in_task
+            logger.info(
+                "the executor has %d workers; tasks of %d examples, %d examples at most ahead", workers, in_task, most
+            )
+        limit = min(self._next + max(most, self._wanted), len(self._examples))
         while self._next_task < limit:
-            indices = range(self._next_task, min(self._next_task + self._in_task, limit))
-            self._tasks.append((indices, self._submit(indices)))
-            self._next_task = indices.stop
+            indices = self._examples[self._next_task : min(self._next_task + in_task, limit)]
+            self._tasks.append(self._new_task(indices))
+            self._next_task += len(indices)
             if self._twice and self._again is None:
                 # The other way round, because processes may draw the same numbers, one after another.
-                self._again = self._submit(self._twice[::-1])
+                self._again = self._new_task(self._twice[::-1])
 
-    def _submit(self, indices: range) -> Future:
+    def _new_task(self, indices: Sequence[int]) -> _Task:
+        task = _Task(indices)
+        self._send(task)
+        return task
+
+    def _send(self, task: _Task) -> None:
         try:
-            return self._settings.executor.submit(simulate, self._source, indices)
+            # Its arguments differ from those of the attempt before, because Dask does equal calls once.
+            future = self._settings.executor.submit(simulate, self._source, task.indices, task.attempts)
         except Exception as error:
-            raise self._failure(indices, error) from error
+            raise self._failure(task, error) from error
+        task.futures.append(future)
+        task.attempts += 1
+        task.sent = time.monotonic()
+        future.add_done_callback(functools.partial(self._note_latency, task.sent))
 
-    def _failure(self, indices: range, error: BaseException) -> SimulatorError:
+    def _note_latency(self, sent: float, future: Future) -> None:
+        """Note how long a task took to come back; the executor calls this, in a thread of its own."""
+        if not future.cancelled() and future.exception() is None:
+            self._latencies.append(time.monotonic() - sent)
+
+    def _failure(self, task: _Task, error: BaseException) -> SimulatorError:
         return SimulatorError(
-            f"examples {indices[0]} to {indices[-1]} of seed {self._source.seed}, or others that the executor was at: "
+            f"examples {task.first} to {task.last} of seed {self._source.seed}, or others that the executor was at: "
             f"the executor failed: {shorten(f'{type(error).__name__}: {error}')}\nTo try them in this process:\n"
-            f"    {self._source.reproducing_line(indices[0])}"
+            f"    {self._source.reproducing_line(task.first)}"
         )
 
     def close(self) -> None:
         """Cancel what the executor has not begun."""
         super().close()
-        for future in (*(future for _, future in self._tasks), self._again):
-            if future is not None:
+        for task in (*self._tasks, self._again):
+            for future in task.futures if task else ():
                 future.cancel()
         self._tasks.clear()
 
 
-def simulate(source: ExampleSource, indices: range) -> list[bytes]:
-    """Simulate examples, and return a message of each, the last one of a failure if there is one."""
+class _Task:
+    """Examples that one call of the executor simulates, and the futures of that call and of its repetitions."""
+
+    def __init__(self, indices: Sequence[int]):
+        self.indices = indices
+        self.first, self.last = min(indices), max(indices)
+        self.futures: list[Future] = []
+        self.attempts = self.losses = 0
+        self.sent = 0.0  # when the last attempt was made
+
+
+def number_of_workers(executor: Any) -> int | None:
+    """How many examples an executor simulates at a time, or None if it does not say.
+
+    The executors of `concurrent.futures`, loky, mpi4py and Dask keep it in places of their own.
+    """
+    for name in ("_max_workers", "num_workers", "max_workers"):
+        number = getattr(executor, name, None)
+        if isinstance(number, int) and number > 0:
+            return number
+    client = getattr(executor, "_client", None)
+    if client is not None and callable(getattr(client, "nthreads", None)):
+        return sum(client.nthreads().values()) or None
+    return None
+
+
+def simulate(source: ExampleSource, indices: Sequence[int], attempt: int = 0) -> tuple[float, list[bytes]]:
+    """Simulate examples; return the seconds that it took, and a message of each, the last one of a failure if any."""
+    start = time.perf_counter()
     messages = []
     for index in indices:
         try:
@@ -104,4 +231,4 @@ def simulate(source: ExampleSource, indices: range) -> list[bytes]:
         except SimulatorError as error:
             messages.append(failure(index, str(error)))
             break
-    return messages
+    return time.perf_counter() - start, messages

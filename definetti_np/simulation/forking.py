@@ -6,6 +6,7 @@ import _imp
 import contextlib
 import importlib
 import multiprocessing
+import signal
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -31,6 +32,19 @@ def children_allowed() -> Iterator[None]:
     finally:
         if is_daemon is not None:
             settings["daemon"] = is_daemon
+
+
+@contextlib.contextmanager
+def ends_of_children_known() -> Iterator[None]:
+    """Start nothing inside the block with SIGCHLD blocked: by this signal a fork server hears that a process ended."""
+    if not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def imports_under_way() -> set[str]:

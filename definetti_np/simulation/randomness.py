@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import SimulatorError
-from .source import Example, ExampleSource, reproducing_line
+from .source import Example, ExampleSource, reproducing_line, takes_generator
 
 MOST_TWICE = 2  # examples that are simulated twice
 REASONS = (
@@ -18,7 +18,9 @@ REASONS = (
 SILENCE = "check_randomness=False does not look"
 
 
-def judge(source: ExampleSource, indices: range, examples: Sequence[Example], again: Sequence[Example | None]) -> None:
+def judge(
+    source: ExampleSource, indices: Sequence[int], examples: Sequence[Example], again: Sequence[Example | None]
+) -> None:
     """Compare the first batch of a run with what its first examples were when they were simulated again.
 
     Parameters
@@ -53,11 +55,14 @@ def judge(source: ExampleSource, indices: range, examples: Sequence[Example], ag
             f"when it is simulated again: processes repeat each other's random numbers. {REASONS}; {SILENCE}"
         )
     if len(first) == 1 < len(examples):
-        raise SimulatorError(
+        text = (
             f"examples {indices[0]} to {indices[-1]} of seed {source.seed} are all equal: the simulator makes nothing "
             "of the randomness it is given. Perhaps it makes a generator of its own with a fixed seed, such as "
             f"numpy.random.default_rng(1). Take every random number from rng; {SILENCE}"
         )
+        if source.simulator is not None and takes_generator(source.simulator):
+            raise SimulatorError(text)
+        warnings.warn(text, stacklevel=2)  # it may be a constant, to try something out
     if differing:
         warnings.warn(
             f"example {differing[0]} of seed {source.seed} is another one when it is simulated again, so the same seed "

@@ -13,7 +13,7 @@ import multiprocessing
 import random
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -27,13 +27,14 @@ import numpy.random
 
 from .. import process
 from ..checks import as_integer, check_k
-from ..errors import NotFiniteError, SimulatorError
+from ..errors import NoDatasetError, NotFiniteError, SimulatorError
 from ..interruption import Interrupted
 from ..losses import check_labels
 from ..multiset import as_floats, as_rows, distinct_rows
-from ..seeds import example_seed, validation_seed
-from ..specs import Spec, shape_fits
+from ..seeds import encoder_rng, example_seed, validation_seed
+from ..specs import DataSpec, Spec, shape_fits
 
+ON_SIMULATOR_ERROR = ("raise", "redraw")
 MOST_DRAWS = 100  # of one example, before it counts as impossible
 JUDGED_DRAWS = 200  # so many draws, before the fraction that failed is judged
 MOST_REASONS = 50  # that are counted apart, because a simulator may put numbers into its reasons
@@ -152,19 +153,21 @@ class ExampleSource:
     """Simulates the examples of a run and checks every one of them.
 
     `on_error` is "raise", or "redraw" to draw an example again, with its next seed, where the simulator raises or
-    returns NaN or infinite values.
+    returns NaN or infinite values, or where what it returns has too few SNPs for the `encoder`. The simulator is None
+    where all examples are in a store.
     """
 
-    simulator: Callable
+    simulator: Callable | None
     seed: int
-    spec: Spec
+    spec: Spec | DataSpec
     loss: str | None
     on_error: str = "raise"
+    encoder: Any = None
     is_validation: bool = False
 
     @functools.cached_property
     def _generator(self) -> bool | str:
-        return takes_generator(self.simulator)
+        return self.simulator is not None and takes_generator(self.simulator)
 
     def example(self, index: int) -> Example:
         """Simulate example `index`.
@@ -186,10 +189,13 @@ class ExampleSource:
                     raise SimulatorError(f"{error}\nAll {MOST_DRAWS} draws of this example failed.") from None
 
     def _draw(self, index: int, redraws: list[str]) -> Example:
+        if self.simulator is None:
+            raise RuntimeError(f"there is no simulator for example {index}")
         attempt = len(redraws)
+        seed = self._seed_of(index, attempt)
         owner = process.owner()
         try:
-            result = _simulate(self.simulator, self._generator, self._seed_of(index, attempt))
+            result = _simulate(self.simulator, self._generator, seed)
             process.end_fork(owner)
         except BaseException as error:
             process.end_fork(owner, error)
@@ -201,9 +207,10 @@ class ExampleSource:
             again = isinstance(error, Exception) and not isinstance(error, MemoryError)
             raise self._failure(index, attempt, f"failed:\n\n{text}", _one_line(error) if again else None) from None
         try:
-            return Example(*self._check(result), tuple(redraws))
+            return Example(*self._check(result, seed), tuple(redraws))
         except Exception as error:
-            reason = str(error).split(",")[0] if isinstance(error, NotFiniteError) else None
+            again = isinstance(error, (NotFiniteError, NoDatasetError))
+            reason = str(error).split(",")[0] if again else None
             what = f"returned something unusable: {shorten(str(error))}\n"
             raise self._failure(index, attempt, what, reason) from None
 
@@ -222,11 +229,23 @@ class ExampleSource:
         """The Python that simulates an example again."""
         return reproducing_line(self.seed, index, attempt, self.is_validation)
 
-    def _check(self, result: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _encode(self, data: Any, seed: np.random.SeedSequence) -> np.ndarray:
+        """What the encoder makes of a tree sequence or Haplotypes, around its middle."""
+        encoded = self.encoder.encode(data, rng=encoder_rng(seed))
+        if encoded is None:
+            raise NoDatasetError(
+                "it has too few SNPs around its middle for the encoder, so simulate a longer region, or train with "
+                'on_simulator_error="redraw"'
+            )
+        return encoded
+
+    def _check(self, result: Any, seed: np.random.SeedSequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not isinstance(result, tuple) or len(result) != 2:
             what = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
             raise TypeError(f"it must return a tuple (data, label), got {what}")
         data, label = result
+        if self.encoder is not None and not isinstance(data, np.ndarray):
+            data = self._encode(data, seed)
         for name, array, wanted in (
             ("data", data, self.spec.input_shape),
             ("label", label, self.spec.output_shape),
@@ -239,7 +258,17 @@ class ExampleSource:
         check_k(self.spec.fewest_rows, len(data), f"data of {len(data)} rows")
         label = as_floats(label, "label")
         check_labels(label, self.loss, "label")
-        return *distinct_rows(as_rows(data, "data")), label
+        rows, counts = distinct_rows(as_rows(data, "data"))
+        self.spec.context.check_rows(rows, lambda u: "data")
+        return rows, counts, label
+
+
+def check_on_error(choice: str) -> str:
+    """Return what is to be done where a simulator fails, or raise an error that names the argument."""
+    if not isinstance(choice, str) or choice not in ON_SIMULATOR_ERROR:
+        choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
+        raise ValueError(f"on_simulator_error: unknown choice {choice!r}; choose from {choices}")
+    return choice
 
 
 def shorten(text: str) -> str:
@@ -285,7 +314,11 @@ class Redraws:
         SimulatorError
             If they are too many now.
         """
-        for reason in (reason for example in examples for reason in example.redraws):
+        self.count_reasons((reason for example in examples for reason in example.redraws), total)
+
+    def count_reasons(self, reasons: Iterable[str], total: int) -> None:
+        """Count the reasons of draws that failed; see `count`."""
+        for reason in reasons:
             known = reason in self.counts or len(self.counts) < MOST_REASONS
             key = reason if known else OTHER_REASONS
             self.counts[key] = self.counts.get(key, 0) + 1

@@ -1,4 +1,4 @@
-"""Streams: batches of consecutive examples, in order, simulated here, in processes of our own, or by an executor."""
+"""Streams: batches of examples in order, simulated here, in processes of our own, or by an executor, or read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import as_integer, as_positive_number
+from ..checks import as_bool, as_integer, as_positive_number
 from ..cores import available_cores
 from ..errors import SimulatorError
 from ..interruption import Waiting
@@ -19,7 +19,11 @@ from ..multiset import MultisetBatch
 from .randomness import MOST_TWICE, judge
 from .source import NO_REDRAWS, Example, ExampleSource, Redraws
 
+if TYPE_CHECKING:
+    from .store import Store
+
 PATIENT = Waiting()
+DEFAULT_CAPACITY = 250  # examples
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class StreamSettings:
     """The arguments of `train` that say how to simulate; `checked` makes them of what a user gives."""
 
     sim_threads: int
-    queue_capacity: int = 250
+    queue_capacity: int | None = DEFAULT_CAPACITY
     simulator_timeout: float | None = None
     max_redraw_fraction: float = 0.1
     worker_max_examples: int | None = None
@@ -71,6 +75,10 @@ class StreamSettings:
                 if value is not None:
                     raise ValueError(f"{name} must be None with an executor, which has its own way, got {value!r}")
         sim_threads = available_cores() if sim_threads is None else as_integer(sim_threads, "sim_threads", minimum=0)
+        if queue_capacity is not None:
+            queue_capacity = as_integer(queue_capacity, "queue_capacity", minimum=1)
+        elif executor is None:
+            queue_capacity = DEFAULT_CAPACITY
         if simulator_timeout is not None:
             simulator_timeout = as_positive_number(simulator_timeout, "simulator_timeout")
             if sim_threads == 0:
@@ -85,11 +93,10 @@ class StreamSettings:
         if start_method not in (None, *multiprocessing.get_all_start_methods()):
             choices = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
             raise ValueError(f"start_method: unknown method {start_method!r}; choose from {choices}")
-        if not isinstance(check_randomness, bool):
-            raise TypeError(f"check_randomness must be True or False, got {check_randomness!r}")
+        check_randomness = as_bool(check_randomness, "check_randomness")
         return cls(
             sim_threads=sim_threads,
-            queue_capacity=as_integer(queue_capacity, "queue_capacity", minimum=1),
+            queue_capacity=queue_capacity,
             simulator_timeout=simulator_timeout,
             max_redraw_fraction=max_redraw_fraction,
             worker_max_examples=worker_max_examples,
@@ -103,7 +110,7 @@ class StreamSettings:
 
 
 class Stream(ABC):
-    """Batches of consecutive examples, in order; a context at whose end the stream is closed.
+    """Batches of examples in the order of their indices; a context at whose end the stream is closed.
 
     Parameters
     ----------
@@ -112,7 +119,7 @@ class Stream(ABC):
     settings
         How to simulate.
     examples
-        The indices of the examples, in steps of 1.
+        The indices of the examples, rising: a range, or those that a store lacks.
     redraws
         How many draws failed in the part of the run before, by reason.
     """
@@ -121,20 +128,28 @@ class Stream(ABC):
         self,
         source: ExampleSource,
         settings: StreamSettings,
-        examples: range,
+        examples: Sequence[int],
         redraws: Mapping[str, int] = NO_REDRAWS,
     ):
         self._source = source
         self._settings = settings
-        self._next, self._stop = examples.start, examples.stop  # what is left to be taken
+        self._examples = examples
+        self._next = 0  # the place in `_examples` of the first one that is left to be taken
         self._redraws = Redraws(settings.max_redraw_fraction, redraws)
         self._closing = False
-        self._twice = examples[:MOST_TWICE] if settings.check_randomness else range(0)  # which are simulated twice
+        self._twice: Sequence[int] = ()  # which are simulated twice
+        if settings.check_randomness:
+            self._twice = examples[:MOST_TWICE]
 
     @property
     def redraws(self) -> Mapping[str, int]:
         """How many draws failed up to the end of the last batch, by reason."""
         return self._redraws.counts
+
+    @property
+    def capacity(self) -> int | None:
+        """How many examples may be taken at once, None for any number."""
+        return self._settings.queue_capacity
 
     def next_batch(self, size: int, while_waiting: Waiting = PATIENT) -> tuple[MultisetBatch, np.ndarray]:
         """Return the next `size` examples: their rows, and their labels (size, N).
@@ -148,25 +163,37 @@ class Stream(ABC):
         ValueError
             If the examples are more than the queue holds, more than are left, or the stream is closed.
         """
-        start, end, capacity = self._next, self._next + size, self._settings.queue_capacity
-        if size > capacity or end > self._stop or self._closing:
-            raise ValueError(
-                f"no examples {start} to {end - 1}: the queue holds {capacity}, the last example is "
-                f"{self._stop - 1}, and the stream is {'closed' if self._closing else 'open'}"
-            )
-        examples = self._take(range(start, end), while_waiting)
-        if twice := self._twice[:size]:
-            judge(self._source, range(start, end), examples, self._take_again(twice, while_waiting))
-            self._twice = range(0)
-        self._redraws.count(examples, end)
+        indices = self._examples[self._next : self._next + size]
+        examples = self.next_examples(size, while_waiting)
+        self._redraws.count(examples, indices[-1] + 1)
         return assemble(examples)
 
-    @abstractmethod
-    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
-        """Return these examples, from `_next` on, and set `_next` to their end."""
+    def next_examples(self, size: int, while_waiting: Waiting = PATIENT) -> list[Example]:
+        """Return the next `size` examples one by one, and count no redraws; see `next_batch`."""
+        indices = self._next_indices(size)
+        examples = self._take(indices, while_waiting)
+        if twice := self._twice[:size]:
+            judge(self._source, indices, examples, self._take_again(twice, while_waiting))
+            self._twice = ()
+        return examples
+
+    def _next_indices(self, size: int) -> Sequence[int]:
+        end, capacity = self._next + size, self.capacity
+        if (capacity is not None and size > capacity) or end > len(self._examples) or self._closing:
+            last = self._examples[-1] if self._examples else -1
+            first = self._examples[self._next] if self._next < len(self._examples) else last + 1
+            raise ValueError(
+                f"no examples {first} to {first + size - 1}: the queue holds {capacity}, the last example is {last}, "
+                f"and the stream is {'closed' if self._closing else 'open'}"
+            )
+        return self._examples[self._next : end]
 
     @abstractmethod
-    def _take_again(self, indices: range, while_waiting: Waiting) -> list[Example | None]:
+    def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
+        """Return these examples, the ones from the place `_next` on, and set `_next` to the place behind them."""
+
+    @abstractmethod
+    def _take_again(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example | None]:
         """Return the first examples of the first batch, simulated once more; None for one that fails now."""
 
     def close(self) -> None:
@@ -183,13 +210,13 @@ class Stream(ABC):
 class SerialStream(Stream):
     """Examples are simulated in this process when they are asked for."""
 
-    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
+    def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
         with while_waiting:
             examples = [self._source.example(index) for index in indices]
-        self._next = indices.stop
+        self._next += len(indices)
         return examples
 
-    def _take_again(self, indices: range, while_waiting: Waiting) -> list[Example | None]:
+    def _take_again(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example | None]:
         with while_waiting:
             return [without_error(self._source.example, index) for index in indices]
 
@@ -208,11 +235,28 @@ def open_stream(
     examples: range,
     redraws: Mapping[str, int],
     while_waiting: Waiting,
+    store: Store | None = None,
 ) -> Stream:
     """Open the stream that the settings ask for; what has to start has started when it returns.
 
-    `while_waiting` says what to do until then; for the others see `Stream`.
+    `while_waiting` says what to do until then. With a store, examples are read from it, and what it lacks is added. For
+    the others see `Stream`.
     """
+    from .store_stream import StoreStream  # it is a stream, so its module imports this one
+
+    if store is not None:
+        return StoreStream(store, source, settings, examples, redraws, while_waiting)
+    return open_simulating_stream(source, settings, examples, redraws, while_waiting)
+
+
+def open_simulating_stream(
+    source: ExampleSource,
+    settings: StreamSettings,
+    examples: Sequence[int],
+    redraws: Mapping[str, int],
+    while_waiting: Waiting,
+) -> Stream:
+    """Open a stream that simulates all examples; see `open_stream`."""
     from .executors import ExecutorStream  # both are streams, so their modules import this one
     from .workers import WorkerStream
 
@@ -224,11 +268,16 @@ def open_stream(
 
 
 def take_batches(
-    source: ExampleSource, settings: StreamSettings, examples: range, size: int, while_waiting: Waiting
+    source: ExampleSource,
+    settings: StreamSettings,
+    examples: range,
+    size: int,
+    while_waiting: Waiting,
+    store: Store | None = None,
 ) -> Iterator[tuple[MultisetBatch, np.ndarray]]:
     """Yield the examples of a range, in batches of `size` and the rest, which are none of a run's new ones."""
     settings = dataclasses.replace(settings, check_randomness=False)  # the stream of new examples does that
-    with open_stream(source, settings, examples, NO_REDRAWS, while_waiting) as stream:
+    with open_stream(source, settings, examples, NO_REDRAWS, while_waiting, store) as stream:
         for start in range(examples.start, examples.stop, size):
             yield stream.next_batch(min(size, examples.stop - start), while_waiting)
 

@@ -14,7 +14,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from . import family
-from .forking import children_allowed, no_import_meanwhile
+from .forking import children_allowed, ends_of_children_known, no_import_meanwhile
 from .messages import TASK, Inbox
 from .source import ExampleSource
 from .worker_process import NO_GUARD_CODE, worker_main
@@ -80,7 +80,7 @@ class Worker:
             with warnings.catch_warnings():
                 # Python 3.12 warns of any fork in a process with threads; ours touches nothing but the simulator.
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-                with children_allowed(), no_import_meanwhile(ignore):
+                with children_allowed(), ends_of_children_known(), no_import_meanwhile(ignore):
                     self.process.start()
         except (EOFError, ConnectionError) as error:
             self.socket.close()

@@ -16,14 +16,14 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import SimulatorError
 from ..interruption import Waiting
 from .forking import imports_under_way
 from .messages import READY, decode, text_of
 from .source import NO_REDRAWS, Example, ExampleSource
-from .stream import PATIENT, Stream, StreamSettings, without_error
+from .stream import DEFAULT_CAPACITY, PATIENT, Stream, StreamSettings, without_error
 from .worker import Worker, end_all
 from .worker_process import refuse_to_train_while_starting
 
@@ -63,14 +63,15 @@ class WorkerStream(Stream):
         self,
         source: ExampleSource,
         settings: StreamSettings,
-        examples: range,
+        examples: Sequence[int],
         redraws: Mapping[str, int] = NO_REDRAWS,
         while_waiting: Waiting = PATIENT,
     ):
         refuse_to_train_while_starting()
         super().__init__(source, settings, examples, redraws)
-        self._next_task = examples.start  # the next example that no worker was told to simulate
-        self._most_tasks = max(1, min(MOST_TASKS, settings.queue_capacity // (2 * settings.sim_threads)))
+        self._next_task = 0  # the place in `_examples` of the next one that no worker was told to simulate
+        self._capacity = settings.queue_capacity or DEFAULT_CAPACITY
+        self._most_tasks = max(1, min(MOST_TASKS, self._capacity // (2 * settings.sim_threads)))
         self._messages: dict[int, bytes] = {}
         self._to_repeat = [*reversed(self._twice)]  # not by the worker that simulates them first, nor in this order
         self._first: Worker | None = None  # that worker
@@ -78,7 +79,8 @@ class WorkerStream(Stream):
         self._repeats: list[int] = []  # heap of the examples whose worker died
         self._ends: dict[int, list[str]] = {}  # how the processes ended that were at an example
         self._failed_starts: list[str] = []  # how processes ended before they were ready, since the last that was
-        self._batch, self._missing = range(0), 0  # what the trainer waits for, and how many of it have not arrived
+        self._batch: Collection[int] = ()  # what the trainer waits for
+        self._missing = 0  # how many of it have not arrived
         self._error: SimulatorError | None = None
         self._changed = threading.Condition()
         self._watch = _Watch()
@@ -107,20 +109,20 @@ class WorkerStream(Stream):
         self._receiver.start()
         atexit.register(self.close)  # or multiprocessing would end the workers, and this stream start them again
 
-    def _take(self, indices: range, while_waiting: Waiting) -> list[Example]:
+    def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
         with self._changed:
-            self._batch = indices
+            self._batch = set(indices)
             self._missing = sum(index not in self._messages for index in indices)
             while not self._changed.wait_for(lambda: self._error or not self._missing, TICK_SECONDS):
                 while_waiting()
             if self._error:
                 raise self._error
             messages = [self._messages.pop(index) for index in indices]
-            self._next = indices.stop
+            self._next += len(indices)
             self._assign()
         return [decode(message, self._source) for message in messages]
 
-    def _take_again(self, indices: range, while_waiting: Waiting) -> list[Example | None]:
+    def _take_again(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example | None]:
         with self._changed:
             while not self._changed.wait_for(lambda: self._error or len(self._again) >= len(indices), TICK_SECONDS):
                 while_waiting()
@@ -130,7 +132,7 @@ class WorkerStream(Stream):
 
     def _assign(self) -> None:
         """Hand out examples in turn, repeats first, while workers are short of them and the queue has room."""
-        limit = min(self._next + self._settings.queue_capacity, self._stop)
+        limit = min(self._next + self._capacity, len(self._examples))
         most_examples = self._settings.worker_max_examples or float("inf")
         given: dict[Worker, list[int]] = {}
         free = [worker for worker in self._workers if worker.ready and not worker.retired]
@@ -145,7 +147,7 @@ class WorkerStream(Stream):
             if self._repeats:
                 indices.append(heapq.heappop(self._repeats))
             else:
-                indices.append(self._next_task)
+                indices.append(self._examples[self._next_task])
                 self._first = self._first or worker
                 self._next_task += 1
             if worker.total + len(indices) >= most_examples:
@@ -221,12 +223,15 @@ class WorkerStream(Stream):
         else:
             worker.tasks.popleft()
             self._ends.pop(index, None)
-            if index < self._next or index in self._messages:
+            if self._is_taken(index) or index in self._messages:
                 self._again[index] = message
                 self._changed.notify_all()
             else:
                 self._messages[index] = message
                 self._missing -= index in self._batch
+
+    def _is_taken(self, index: int) -> bool:
+        return self._next > 0 and index <= self._examples[self._next - 1]
 
     def _look_after_workers(self, now: float) -> None:
         """Replace workers that are dead or too slow, and say so if nothing happens for long."""

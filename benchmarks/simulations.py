@@ -1,0 +1,100 @@
+"""Simulations that a folder keeps, and training on them: what accuracy.py and scenarios.py share."""
+
+import copy
+import functools
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from common import BATCH_SIZE
+
+from definetti_np import MultisetBatch, Network, Trainer, augment, simulate_example
+from definetti_np.multiset import distinct_rows, merge_rows
+
+PER_FILE = 5_000
+RATE = 0.001
+
+
+def find_files(folder: Path, name: str, make: Callable, seed: int, examples: int, workers: int) -> list[Path]:
+    """The files of a seed's examples; those that are missing are simulated with what ``make()`` returns."""
+    paths = {first: folder / f"{name}_{seed}_from_{first}.npz" for first in range(0, examples, PER_FILE)}
+    if missing := [first for first, path in paths.items() if not path.exists()]:
+        print(f"Simulating {len(missing) * PER_FILE:,} examples of seed {seed} ...", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            for first in missing:
+                simulate = functools.partial(_simulate, make, seed)
+                data, labels = zip(*pool.imap(simulate, range(first, first + PER_FILE), chunksize=50), strict=True)
+                alleles, distances = np.moveaxis(np.array(data, np.float32), -1, 0)
+                alleles = np.packbits(alleles.astype(np.uint8), axis=-1)
+                np.savez(paths[first], alleles=alleles, distances=distances[:, 0], labels=np.array(labels, np.float32))
+    return list(paths.values())
+
+
+def _simulate(make: Callable, seed: int, index: int):
+    return simulate_example(make(), seed=seed, index=index)
+
+
+class Simulations:
+    """Examples of alleles and distances, as dense data and as distinct rows with counts."""
+
+    def __init__(self, files: list[Path], number: int):
+        stored = [np.load(path) for path in files]
+        self.alleles = np.concatenate([part["alleles"] for part in stored])[:number]
+        self.distances = np.concatenate([part["distances"] for part in stored])[:number]
+        self.labels = np.concatenate([part["labels"] for part in stored])[:number].astype(np.float32)
+        self.rows = [distinct_rows(data) for part in self.parts() for data in self.dense(part)]
+
+    def changed(self, change: Callable) -> "Simulations":
+        """The same examples with other rows: change(i, rows, counts) gives those of example i, not yet merged."""
+        other = copy.copy(self)
+        other.rows = [merge_rows(*change(i, *pair)) for i, pair in enumerate(self.rows)]
+        return other
+
+    def parts(self) -> Iterator[slice]:
+        """Consecutive batches."""
+        return (slice(i, i + BATCH_SIZE) for i in range(0, len(self.labels), BATCH_SIZE))
+
+    def dense(self, part: slice) -> np.ndarray:
+        """Data (B, n, W, 2) float32."""
+        alleles = np.unpackbits(self.alleles[part], axis=-1)[..., : self.distances.shape[1]].astype(np.float32)
+        distances = np.broadcast_to(self.distances[part][:, np.newaxis], alleles.shape)
+        return np.stack([alleles, distances], axis=-1)
+
+    def batches(self) -> Iterator[MultisetBatch]:
+        return (MultisetBatch.from_distinct(self.rows[part]) for part in self.parts())
+
+
+def train_network(
+    description: dict, train: Simulations, seed: int, threads: int, reuse: int | None = None, *augmentations: Callable
+) -> tuple[Network, float]:
+    """Train a network as `definetti_np.train` does, and return it with the seconds.
+
+    Augment the examples. With a number for reuse, which may be 0, take so many more steps after each batch, on examples
+    drawn from all so far, and let the learning rate fall as a cosine does.
+    """
+    start = time.perf_counter()
+    trainer = Trainer(Network(**description, seed=seed), learning_rate=RATE, threads=threads)
+    rng, augmentation = np.random.default_rng(seed), augment.compose(*augmentations)
+    each = 1 + (reuse or 0)
+    steps = len(train.labels) // BATCH_SIZE * each
+    for step in range(steps):
+        so_far = step // each * BATCH_SIZE
+        chosen = np.arange(so_far, so_far + BATCH_SIZE)
+        if step % each:
+            chosen = rng.integers(so_far + BATCH_SIZE, size=BATCH_SIZE)
+        rows = [train.rows[i] for i in chosen]
+        if augmentations:
+            rows = [augment.augment_rows(augmentation, *pair, rng) for pair in rows]
+        if reuse is not None:
+            trainer.optimizer.learning_rate = RATE * (1 + math.cos(math.pi * step / steps)) / 2
+        trainer.step(MultisetBatch.from_distinct(rows), train.labels[chosen])
+    return trainer.network, time.perf_counter() - start
+
+
+def predict(network: Network, simulations: Simulations) -> np.ndarray:
+    """Probabilities (B, N)."""
+    return np.concatenate([network(batch) for batch in simulations.batches()])

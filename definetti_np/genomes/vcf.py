@@ -1,0 +1,281 @@
+"""VCF, plain, gzip or bgzip, read as a stream: no index, no other package, and no more memory than what is kept."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from ..errors import GenomeFileError
+from .haplotypes import MISSING
+from .intervals import list_names
+from .records import ABSENT, Block, RecordSieve, Region, check_contig
+
+logger = logging.getLogger("definetti_np")
+
+BYTES_AT_ONCE = 2**20
+SECONDS_BETWEEN_REPORTS = 10
+COLUMNS = b"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT"
+END_OF_BGZIP = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+
+_TAB, _COLON, _BAR, _SLASH = b"\t:|/"
+_UNKNOWN = -3
+_ALLELES = np.full(256, _UNKNOWN, np.int8)
+_ALLELES[list(b"01.")] = 0, 1, MISSING
+
+
+class VcfStream:
+    """A VCF that is open until the end of a ``with`` block.
+
+    Attributes
+    ----------
+    contigs
+        The contigs of the header, with their lengths or None.
+    samples
+        The names of the samples.
+
+    Raises
+    ------
+    GenomeFileError
+        If it is no VCF with genotypes.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.contigs: dict[str, float | None] = {}
+        self.samples: list[str] = []
+        self._size = path.stat().st_size
+        self._raw = open(path, "rb")
+        self._file: BufferedReader | gzip.GzipFile = self._raw
+        self._line = 0  # the last one that was read
+        try:
+            if self._raw.peek(2)[:2] == b"\x1f\x8b":
+                self._check_end_of_bgzip()
+                self._file = gzip.GzipFile(fileobj=self._raw)
+            self._text = self._lines()
+            self._rest = self._read_header()
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def __enter__(self) -> VcfStream:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._raw.close()
+
+    def _check_end_of_bgzip(self) -> None:
+        """A bgzip ends in an empty block; one that was cut between two blocks would look whole otherwise."""
+        head = self._raw.peek(18)[:18]
+        if head[3:4] == b"\x04" and head[12:14] == b"BC":
+            self._raw.seek(-len(END_OF_BGZIP), 2)
+            if self._raw.read() != END_OF_BGZIP:
+                raise GenomeFileError(f"{self.path}: cut short, because the last block of bgzip is missing")
+            self._raw.seek(0)
+
+    def _lines(self) -> Iterator[list[bytes]]:
+        """Yield lines, many at a time, without their ends."""
+        carry = b""
+        while True:
+            try:
+                text = self._file.read(BYTES_AT_ONCE)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise GenomeFileError(f"{self.path}, after line {self._line}: damaged or cut short: {error}") from None
+            if not text:
+                break
+            end = text.rfind(b"\n") + 1
+            if not end:
+                carry += text
+                continue
+            lines = (carry + text[:end]).replace(b"\r\n", b"\n")
+            carry = text[end:]
+            yield lines[:-1].split(b"\n")
+        if carry:
+            yield [carry.rstrip(b"\r")]
+
+    def _read_header(self) -> list[bytes]:
+        """Read up to the line of columns; return the lines that came with it."""
+        for lines in self._text:
+            for i, line in enumerate(lines):
+                self._line += 1
+                if self._line == 1 and not line.startswith(b"##fileformat=VCF"):
+                    raise GenomeFileError(f"{self.path}, line 1: not a VCF, which begins with ##fileformat=VCF")
+                if line.startswith(b"##"):
+                    self._read_contig(line)
+                    continue
+                if not line.startswith(b"#CHROM"):
+                    raise GenomeFileError(f"{self._where()}: the line of columns, #CHROM ..., is missing before this")
+                columns = line.decode(errors="replace").split("\t")
+                if len(columns) < 10:
+                    raise GenomeFileError(
+                        f"{self._where()}: it has no samples, so 0 haplotypes; a VCF with genotypes is needed"
+                    )
+                if not line.startswith(COLUMNS):
+                    raise GenomeFileError(f"{self._where()}: the columns must be {COLUMNS.decode()!r} and samples")
+                self.samples = columns[9:]
+                return lines[i + 1 :]
+        raise GenomeFileError(f"{self.path}: not a VCF, because the line of columns, #CHROM ..., is missing")
+
+    def _read_contig(self, line: bytes) -> None:
+        if line.startswith(b"##contig=<"):
+            text = line.decode(errors="replace")
+            name, length = re.search(r"[<,]ID=([^,>]+)", text), re.search(r"[<,]length=(\d+)", text)
+            if name is not None:
+                self.contigs[name[1]] = None if length is None else float(length[1])
+
+    def _where(self, line: int | None = None) -> str:
+        return f"{self.path}, line {self._line if line is None else line}"
+
+    def blocks(self, region: Region | None, sieve: RecordSieve) -> Iterator[tuple[str, Block]]:
+        """Yield (contig, block of the sites to keep).
+
+        Without a region the file must hold one contig. With one, reading ends behind it.
+
+        Raises
+        ------
+        GenomeFileError
+            If a line is wrong, or the contigs are not what is asked for; the message names file and line.
+        """
+        if region is not None and self.contigs:
+            check_contig(region, self.contigs, self.path)
+        contig = None if region is None else region.contig.encode()
+        start, stop = (0, None) if region is None else (region.start, region.stop)
+        field = None if sieve.info_field is None else sieve.info_field.encode() + b"="
+        seen: dict[bytes, None] = {}
+        has_records = is_found = False
+        last_report = time.monotonic()
+        for lines in self._chunks():
+            kept: list[tuple[int, int, int, bytes, bytes]] = []
+            is_done = False
+            for line in lines:
+                self._line += 1
+                values = line.split(b"\t", 9)
+                if len(values) < 10:
+                    if not line:
+                        continue
+                    raise GenomeFileError(
+                        f"{self._where()}: {len(values)} columns, where the header has {9 + len(self.samples)}; "
+                        "the file may be cut short"
+                    )
+                name, text, _, reference, alternative, _, filters, info, formats, genotypes = values
+                has_records = True
+                if name != contig:
+                    if contig is None:
+                        contig = name
+                    else:
+                        if region is None:
+                            raise self._several_contigs(contig, name)
+                        seen[name] = None
+                        if is_found:
+                            is_done = True
+                            break
+                        continue
+                is_found = True
+                try:
+                    position = int(text) - 1
+                except ValueError:
+                    raise GenomeFileError(f"{self._where()}: POS must be an integer, got {text!r}") from None
+                sieve.order(position, self._where)
+                if position < start:
+                    continue
+                if stop is not None and position >= stop:
+                    is_done = True
+                    break
+                ancestral = None if field is None else _info_value(info, field)
+                exchange = sieve.keeps(position, reference, alternative, filters, ancestral, self._where)
+                if exchange >= 0:
+                    if formats[:2] != b"GT" or formats[2:3] not in (b"", b":"):
+                        raise GenomeFileError(
+                            f"{self._where()}: it has no genotypes, because FORMAT is {formats.decode()!r} and does "
+                            "not begin with GT"
+                        )
+                    kept.append((self._line, position, exchange, genotypes, formats))
+            if kept and contig is not None:
+                yield contig.decode(errors="replace"), self._block(kept)
+            if is_done:
+                break
+            if time.monotonic() - last_report > SECONDS_BETWEEN_REPORTS and kept:
+                last_report = time.monotonic()
+                share = 100 * self._raw.tell() / max(1, self._size)
+                logger.info("reading %s: %.0f %%, up to position %s", self.path, share, f"{kept[-1][1]:,}")
+        if not has_records:
+            raise GenomeFileError(f"{self.path}: it has a header and no record")
+        if region is not None and not is_found:
+            check_contig(region, [*self.contigs, *(name.decode(errors="replace") for name in seen)], self.path)
+
+    def _chunks(self) -> Iterator[list[bytes]]:
+        yield self._rest
+        yield from self._text
+
+    def _several_contigs(self, first: bytes, other: bytes) -> GenomeFileError:
+        names = list(self.contigs) or [first.decode(), other.decode(), "maybe more"]
+        return GenomeFileError(
+            f"{self._where()}: contig {other.decode()!r} after {first.decode()!r}; a scan is of one contig, so say "
+            f"which with region=, of {list_names(names)}"
+        )
+
+    def _block(self, kept: list[tuple[int, int, int, bytes, bytes]]) -> Block:
+        lines, positions, exchange, genotypes, _ = zip(*kept, strict=True)
+        alleles, is_phased = self._decode(lines, genotypes)
+        return Block(
+            np.array(positions, np.int64),
+            np.array(exchange, bool),
+            alleles,
+            is_phased,
+            lambda site: self._where(lines[site]),
+        )
+
+    def _decode(self, lines: tuple[int, ...], genotypes: tuple[bytes, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Alleles (k, N, 2) int8 and whether they are phased (k, N) of the columns of genotypes of k lines."""
+        shape = len(lines), len(self.samples)
+        text = np.frombuffer(b"\t".join(genotypes) + b"\t\t\t\t", np.uint8)
+        lengths = np.array([len(line) for line in genotypes]) + 1
+        # Most files have nothing but genotypes such as 0|1, four bytes each with their tab.
+        if (lengths == 4 * shape[1]).all() and (text[3:-3:4] == _TAB).all() and (text[1:-3:4] != _TAB).all():
+            first, middle, second, last = text[:-3].reshape(-1, 4).T
+        else:
+            tabs = np.flatnonzero(text[:-3] == _TAB)
+            is_whole = len(tabs) == shape[0] * shape[1]
+            if not is_whole or (tabs[shape[1] - 1 :: shape[1]] != np.cumsum(lengths) - 1).any():
+                raise self._wrong_columns(lines, genotypes)
+            starts = np.append(0, tabs[:-1] + 1)
+            first, middle, second, last = (text[starts + i] for i in range(4))
+        is_haploid = (middle == _TAB) | (middle == _COLON)
+        is_phased = middle == _BAR
+        is_diploid = (is_phased | (middle == _SLASH)) & ((last == _TAB) | (last == _COLON))
+        alleles = np.empty((shape[0] * shape[1], 2), np.int8)
+        alleles[:, 0] = _ALLELES[first]
+        alleles[:, 1] = np.where(is_haploid, ABSENT, _ALLELES[second])
+        bad = ~(is_haploid | is_diploid) | (alleles == _UNKNOWN).any(axis=1)
+        if bad.any():
+            line, sample = divmod(int(bad.argmax()), shape[1])
+            field = genotypes[line].split(b"\t")[sample].split(b":")[0].decode(errors="replace")
+            raise GenomeFileError(
+                f"{self._where(lines[line])}: the genotype {field!r} of sample {self.samples[sample]!r} is none of a "
+                "haploid or diploid sample with alleles 0, 1 and ."
+            )
+        return alleles.reshape(*shape, 2), is_phased.reshape(shape)
+
+    def _wrong_columns(self, lines: tuple[int, ...], genotypes: tuple[bytes, ...]) -> GenomeFileError:
+        numbers = [line.count(b"\t") + 1 for line in genotypes]
+        i = next(i for i, number in enumerate(numbers) if number != len(self.samples))
+        return GenomeFileError(
+            f"{self._where(lines[i])}: {9 + numbers[i]} columns, where the header has {9 + len(self.samples)}; "
+            "the file may be cut short"
+        )
+
+
+def _info_value(info: bytes, field: bytes) -> bytes | None:
+    """The value of a field, such as b"AA=", of an INFO column."""
+    for entry in info.split(b";"):
+        if entry.startswith(field):
+            return entry[len(field) :]
+    return None
