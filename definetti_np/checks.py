@@ -75,6 +75,14 @@ def qualified_name(function: Any) -> str:
     return getattr(function, "__qualname__", type(function).__qualname__)
 
 
+def leave_out_middle(text: str, most: int = 20_000) -> str:
+    """The beginning and the end of a very long text: an error may hold all of somebody's data."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
+
+
 def shorten(text: str, most: int) -> str:
     """The first characters of a text, and how many more there are; messages may quote what is as long as a file."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text) - most} more characters)"

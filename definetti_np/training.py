@@ -16,6 +16,7 @@ from .logs import log_to
 from .run import Run, find_start, hold_validation, remember
 from .settings import TrainSettings
 from .simulation.stream import open_stream
+from .simulation.worker_process import refuse_to_train_while_starting
 
 if TYPE_CHECKING:
     from .genomes.encoder import HaplotypeEncoder
@@ -253,6 +254,8 @@ def train(
         attribute `model` is the trained `Model`.
     """
     settings = TrainSettings.checked(**locals())
+    if settings.streams.starts_processes:
+        refuse_to_train_while_starting()  # before the lock, which the script that starts the processes holds
     checkpoints = settings.checkpoints()
     lock = None if checkpoints is None else checkpoints.lock
     with log_to(settings.logfile), Interruption() as interruption, only_run(lock):

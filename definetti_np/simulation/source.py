@@ -26,7 +26,7 @@ import numpy.ma
 import numpy.random
 
 from .. import process
-from ..checks import as_integer, check_k
+from ..checks import as_integer, check_k, leave_out_middle
 from ..errors import NoDatasetError, NotFiniteError, SimulatorError
 from ..interruption import Interrupted
 from ..losses import check_labels
@@ -38,7 +38,6 @@ ON_SIMULATOR_ERROR = ("raise", "redraw")
 MOST_DRAWS = 100  # of one example, before it counts as impossible
 JUDGED_DRAWS = 200  # so many draws, before the fraction that failed is judged
 MOST_REASONS = 50  # that are counted apart, because a simulator may put numbers into its reasons
-MOST_CHARACTERS = 20_000  # of the text of an error
 OTHER_REASONS = "other reasons"
 NO_REDRAWS: Mapping[str, int] = MappingProxyType({})
 
@@ -202,7 +201,7 @@ class ExampleSource:
             ours = isinstance(error, Interrupted) or multiprocessing.parent_process() is None
             if isinstance(error, KeyboardInterrupt) and ours:
                 raise  # it is the user's, not the simulator's
-            text = shorten("".join(traceback.format_exception(error)))
+            text = leave_out_middle("".join(traceback.format_exception(error)))
             # Another draw is no remedy where memory has run out, nor where the simulator wants to end the process.
             again = isinstance(error, Exception) and not isinstance(error, MemoryError)
             raise self._failure(index, attempt, f"failed:\n\n{text}", _one_line(error) if again else None) from None
@@ -211,7 +210,7 @@ class ExampleSource:
         except Exception as error:
             again = isinstance(error, (NotFiniteError, NoDatasetError))
             reason = str(error).split(",")[0] if again else None
-            what = f"returned something unusable: {shorten(str(error))}\n"
+            what = f"returned something unusable: {leave_out_middle(str(error))}\n"
             raise self._failure(index, attempt, what, reason) from None
 
     def _seed_of(self, index: int, attempt: int) -> np.random.SeedSequence:
@@ -269,14 +268,6 @@ def check_on_error(choice: str) -> str:
         choices = ", ".join(map(repr, ON_SIMULATOR_ERROR))
         raise ValueError(f"on_simulator_error: unknown choice {choice!r}; choose from {choices}")
     return choice
-
-
-def shorten(text: str) -> str:
-    """Leave the middle of a very long text out: an error may hold all of somebody's data."""
-    if len(text) <= MOST_CHARACTERS:
-        return text
-    half = MOST_CHARACTERS // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
 
 
 def reproducing_line(seed: int, index: int, attempt: int = 0, is_validation: bool = False) -> str:

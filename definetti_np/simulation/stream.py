@@ -39,6 +39,11 @@ class StreamSettings:
     executor: Any = None
     check_randomness: bool = True
 
+    @property
+    def starts_processes(self) -> bool:
+        """Whether examples are simulated by processes of our own."""
+        return self.executor is None and self.sim_threads > 0
+
     @classmethod
     def checked(
         cls,

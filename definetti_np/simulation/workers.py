@@ -25,7 +25,6 @@ from .messages import READY, decode, text_of
 from .source import NO_REDRAWS, Example, ExampleSource
 from .stream import DEFAULT_CAPACITY, PATIENT, Stream, StreamSettings, without_error
 from .worker import Worker, end_all
-from .worker_process import refuse_to_train_while_starting
 
 logger = logging.getLogger("definetti_np")
 
@@ -67,7 +66,6 @@ class WorkerStream(Stream):
         redraws: Mapping[str, int] = NO_REDRAWS,
         while_waiting: Waiting = PATIENT,
     ):
-        refuse_to_train_while_starting()
         super().__init__(source, settings, examples, redraws)
         self._next_task = 0  # the place in `_examples` of the next one that no worker was told to simulate
         self._capacity = settings.queue_capacity or DEFAULT_CAPACITY
