@@ -8,6 +8,7 @@ import importlib
 
 _MODULE_OF = {
     "ClassPosterior": "posteriors.classes",
+    "Ensemble": "ensembles",
     "GenomeFileError": "errors",
     "HaplotypeEncoder": "genomes.encoder",
     "Haplotypes": "genomes.haplotypes",
@@ -21,7 +22,10 @@ _MODULE_OF = {
     "Simulations": "simulation.folder",
     "SimulatorError": "errors",
     "Trainer": "trainer",
+    "calibrate": "diagnostics.calibration",
+    "ensemble": "ensembles",
     "load": "model",
+    "load_ensemble": "ensembles",
     "read_haplotypes": "genomes.reader",
     "simulate": "simulation.fill",
     "simulate_example": "simulation.source",

@@ -1,6 +1,8 @@
 # What type checkers and editors see of __init__.py, which loads these names on first use; a test compares the two.
 from . import augment, diagnostics, layers, ops, simulators
+from .diagnostics.calibration import calibrate
 from .engine.parameters import Parameter
+from .ensembles import Ensemble, ensemble, load_ensemble
 from .errors import GenomeFileError, ModelFileError, SimulatorError
 from .genomes.encoder import HaplotypeEncoder
 from .genomes.haplotypes import Haplotypes
@@ -19,6 +21,7 @@ from .training import train
 
 __all__ = [
     "ClassPosterior",
+    "Ensemble",
     "GenomeFileError",
     "HaplotypeEncoder",
     "Haplotypes",
@@ -33,9 +36,12 @@ __all__ = [
     "SimulatorError",
     "Trainer",
     "augment",
+    "calibrate",
     "diagnostics",
+    "ensemble",
     "layers",
     "load",
+    "load_ensemble",
     "ops",
     "read_haplotypes",
     "simulate",

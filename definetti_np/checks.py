@@ -43,6 +43,14 @@ def as_positive_number(value: Any, name: str) -> float:
     return number
 
 
+def as_nonnegative_number(value: Any, name: str) -> float:
+    """Return `value` as a finite float that is 0 or more, or raise an error that names the argument."""
+    try:
+        return 0.0 if not isinstance(value, (bool, np.bool_)) and value == 0 else as_positive_number(value, name)
+    except ValueError:
+        raise ValueError(f"{name} must be 0 or more, and finite, got {value!r}") from None
+
+
 def check_width(width: int, positions: int, where: str) -> None:
     """Raise a ValueError if the window of a convolution has more positions than there are."""
     if width > positions:
@@ -65,6 +73,14 @@ def qualified_name(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def leave_out_middle(text: str, most: int = 20_000) -> str:
+    """The beginning and the end of a very long text: an error may hold all of somebody's data."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
 
 
 def shorten(text: str, most: int) -> str:

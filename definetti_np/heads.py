@@ -17,6 +17,7 @@ import numpy as np
 from .checks import as_integer
 
 MOST_ARGUMENTS = 1000  # quantiles, components, bins
+MOST_LABELS = 1000  # because a file may ask for any number of names
 RANGE_TOLERANCE = 1e-6  # of the width of a box: how far outside of it a label may be that float32 has rounded
 
 

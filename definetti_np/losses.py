@@ -12,9 +12,9 @@ from .specs import Spec
 
 FINAL_LAYER_OF_LOSS = {"cross-ent": "softmax", "l2": "matmul"}  # of the layer lists, by loss
 LOSSES = tuple(FINAL_LAYER_OF_LOSS)
-DEFAULT_LOSS, DEFAULT_ACCURACY = "cross-ent", "classification"  # of `train`, in whose place a head puts its own
+DEFAULT_LOSS = "cross-ent"  # of `train`, in whose place a head puts its own
 LOSSES_OF_HEADS = tuple(sorted({head.loss for head in HEADS.values()}))
-ACCURACIES = ("classification", None)
+ACCURACIES = ("auto", "classification", None)
 LABEL_SUM_TOLERANCE = 1e-4
 
 
@@ -41,17 +41,16 @@ def check_loss(loss: str | Callable, spec: Spec) -> str | Callable:
     return loss
 
 
-def check_accuracy(accuracy: str | Callable | None) -> str | Callable | None:
-    """Return the accuracy if it is a function or known."""
+def check_accuracy(accuracy: str | Callable | None, loss: str | Callable) -> str | Callable | None:
+    """Return the accuracy if it is a function or known; for "auto" the one that goes with the loss."""
+    if isinstance(accuracy, str) and accuracy == "auto":
+        return None if isinstance(loss, str) and loss in ("l2", *LOSSES_OF_HEADS) else "classification"
     is_known = accuracy is None or (isinstance(accuracy, str) and accuracy in ACCURACIES)
     if not callable(accuracy) and not is_known:
         raise ValueError(f"accuracy: unknown accuracy {accuracy!r}; choose from {ACCURACIES}, or give a function")
+    if isinstance(accuracy, str) and isinstance(loss, str) and loss in LOSSES_OF_HEADS:
+        raise ValueError(f"accuracy 'classification' is for classes, and the loss is {loss!r}; leave accuracy out")
     return accuracy
-
-
-def accuracy_of(accuracy: str | Callable | None, spec: Spec) -> str | Callable | None:
-    """The accuracy, and in place of the default one that of a head: its loss."""
-    return None if spec.head is not None and accuracy == DEFAULT_ACCURACY else accuracy
 
 
 def check_labels(labels: np.ndarray, loss: str | Callable | None, name: str, box: LabelBox | None = None) -> None:

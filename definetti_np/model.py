@@ -2,17 +2,19 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .checks import as_integer, name_of, shorten
+from .checks import as_integer, as_positive_number, name_of, shorten
 from .context import Context
 from .cores import available_cores
 from .engine.workspace import Workspace
 from .errors import ModelFileError
-from .files.archive import MODEL, StoredFile, open_file, refuse_on_error, write_model
+from .files.archive import MODEL, open_file, refuse_on_error, write_model
+from .files.checkpoint import is_checkpoint, read_checkpoint
 from .files.paths import check_parent, model_path
 from .genomes.encoder import HaplotypeEncoder, Sites, check_classes, check_encoder
 from .genomes.haplotypes import Haplotypes
@@ -27,12 +29,14 @@ from .genomes.scan import (
     value_names,
     with_prior,
 )
+from .history import columns_of, read_lines, write_lines
 from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
 from .posteriors.classes import ClassPosterior
 from .posteriors.posterior import Posterior
+from .provenance import check_metadata, describe_model
 from .scanner import predict_centers
 from .specs import context_of_rows, function_spec, network_spec
 from .summary import describe_choice, layer_table
@@ -55,6 +59,17 @@ class Model:
         The seed of its training run.
     batches_trained
         How many batches it was trained on.
+    history
+        What its training has reported: arrays by name, of which ``batch`` says after which batch; empty for a model
+        that `train` has not made. There are ``loss`` and ``accuracy`` of the batch, under `reuse` ``fresh_loss`` and
+        ``reused_loss``, and under `validation` ``validation_loss``, ``validation_loss_error``,
+        ``validation_accuracy``, ``validation_accuracy_error``; the errors are standard errors.
+    info
+        How it was trained: arguments of `train` that are not the default or always matter, such as ``batch_size`` and
+        ``learning_rate``; ``simulator``, its name; ``date``, on which the run began, in UTC. Empty for a model that
+        `train` has not made.
+    metadata
+        What the user gave to `train` as `metadata`; it may be changed before the model is saved.
     encoder
         The `HaplotypeEncoder` that it was trained with, or None.
     classes
@@ -70,6 +85,9 @@ class Model:
         loss: str | Callable,
         seed: int,
         batches_trained: int,
+        history: Mapping[str, np.ndarray] | None = None,
+        info: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         encoder: HaplotypeEncoder | None = None,
         classes: Sequence[str] | None = None,
     ):
@@ -77,6 +95,9 @@ class Model:
         self.loss = loss
         self.seed = seed
         self.batches_trained = batches_trained
+        self.history = dict(history or {})
+        self.info = dict(info or {})
+        self.metadata = dict(metadata or {})
         check_encoder(encoder, network.spec.input_shape)
         self.encoder = encoder
         self.classes = check_classes(classes, network.prediction_shape)
@@ -84,7 +105,8 @@ class Model:
 
     def __repr__(self) -> str:
         training = f"loss={describe_choice(self.loss)}, seed={self.seed}, batches_trained={self.batches_trained}"
-        return f"Model({training}) of\n{self.network}{self._checked_when()}"
+        tempered = "" if self.temperature is None else f"\n    temperature {self.temperature:.4g}"
+        return f"Model({training}) of\n{self.network}{tempered}{self._checked_when()}"
 
     def _checked_when(self) -> str:
         """What is known of its posteriors, where it has any that a check has looked at."""
@@ -93,6 +115,23 @@ class Model:
         result = "passed" if self.last_check["passed"] else "failed"
         when, examples = self.last_check["date"], self.last_check["examples"]
         return f"\n    posteriors checked on {when} on {examples} examples: {result}"
+
+    @property
+    def temperature(self) -> float | None:
+        """What the logarithms of probabilities are divided by, as `calibrate` finds it; None changes nothing."""
+        return self.network.temperature
+
+    @temperature.setter
+    def temperature(self, value: float | None) -> None:
+        if value is not None and not self.network.spec.ends_in_softmax:
+            raise ValueError("temperature is for a network that ends in softmax, which gives probabilities of classes")
+        self.network.temperature = None if value is None else as_positive_number(value, "temperature")
+        self.last_check = None  # it was of other probabilities
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds whose examples its training used."""
+        return (self.seed,)
 
     def summary(self) -> str:
         """The table of its layers, with the shape that each makes of a dataset and its number of parameters.
@@ -188,6 +227,27 @@ class Model:
                     batch = self.network.as_batch(part, first=first)
                     parts.append(compute(batch).copy())
         return np.concatenate(parts)
+
+    def with_rows(self, rows: int | None) -> "Model":
+        """The same model for datasets of another number of rows, or of any number for None.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the network or the encoder does not take so many, as a network with ``g=("sort",)``, which needs the
+            number that it was trained with.
+        """
+        return Model(
+            self.network.with_rows(rows),
+            loss=self.loss,
+            seed=self.seed,
+            batches_trained=self.batches_trained,
+            history=self.history,
+            info=self.info,
+            metadata=self.metadata,
+            encoder=self.encoder,
+            classes=self.classes,
+        )
 
     def scan(
         self,
@@ -304,6 +364,10 @@ class Model:
         """Write the model to `path`, with ``.npz`` added where it is missing, whole or not at all."""
         path = model_path(path, "path")
         check_parent(path, "path")
+        write_model(path, self.describe(), dict(self.network.parameters))
+
+    def describe(self) -> dict[str, Any]:
+        """What a file says of it, beside its weights."""
         if self.network.dtype != np.float32 or not np.isfinite(self.network.flat.weights).all():
             raise ValueError("only float32 networks with finite weights can be saved")
         description: dict[str, Any] = {
@@ -312,13 +376,18 @@ class Model:
             "seed": self.seed,
             "batches_trained": self.batches_trained,
         }
+        history = {"columns": list(self.history), "lines": write_lines(self.history)} if self.history else {}
+        more = {"history": history, "info": self.info, "metadata": check_metadata(self.metadata)}
+        description |= {name: value for name, value in more.items() if value}
         if self.encoder is not None:
             description["encoder"] = self.encoder.as_dict()
         if self.classes is not None:
             description["classes"] = list(self.classes)
         if self.last_check is not None:
             description["last_check"] = self.last_check
-        write_model(path, description, dict(self.network.parameters))
+        if self.temperature is not None:
+            description["temperature"] = self.temperature
+        return description
 
 
 def _parts(sizes, rows_at_once: int):
@@ -338,6 +407,8 @@ def load(
 ) -> Model:
     """Read a model that `Model.save` or `train` wrote; ``.npz`` is added where it is missing.
 
+    Of a checkpoint, ``<save_path>.checkpoint``, it reads the model that its run would give if it ended there.
+
     Parameters
     ----------
     path
@@ -354,28 +425,90 @@ def load(
         context is not the model's. The message names file and reason.
     """
     path = model_path(path, "path")
-    with open_file(path, MODEL) as stored:
+    try:
+        file = open_file(path, MODEL)
+    except ModelFileError:
+        if not is_checkpoint(path):
+            raise
+        return _model_of_checkpoint(path, network_function, context)
+    with file as stored:
         with refuse_on_error(path, "the header describes no network"):
-            header = stored.header
-            seed = as_integer(header["seed"], "seed", minimum=0)
-            network = _network(stored, path, network_function, context, seed)
-            model = Model(
-                network,
-                loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
-                seed=seed,
-                batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
-                encoder=None if header.get("encoder") is None else HaplotypeEncoder.from_dict(header["encoder"]),
-                classes=header.get("classes"),
-            )
-            model.last_check = _check_of(header)
-        for name, array in network.parameters.items():
+            if "ensemble" in stored.header:
+                raise ValueError("it is an ensemble; read it with definetti_np.load_ensemble")
+            model = model_of(stored.header, stored.shapes, path, network_function, context)
+        for name, array in model.network.parameters.items():
             stored.read(name, out=array)
     return model
 
 
-def _network(stored: StoredFile, path, network_function: Callable | None, context, seed: int) -> Network:
+def model_of(
+    header: dict, shapes: Mapping[str, tuple], path: Path, network_function: Callable | None = None, context: Any = None
+) -> Model:
+    """The model that a header describes, with weights of zero, if these have the shapes that are stored."""
+    seed = as_integer(header["seed"], "seed", minimum=0)
+    network = _network(header["network"], shapes, path, network_function, context, seed)
+    model = Model(
+        network,
+        loss=_loss(header["loss"], network),
+        seed=seed,
+        batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
+        history=_history(header.get("history")),
+        **{name: _dict(header.get(name, {}), name) for name in ("info", "metadata")},
+        encoder=None if header.get("encoder") is None else HaplotypeEncoder.from_dict(header["encoder"]),
+        classes=header.get("classes"),
+    )
+    model.temperature = header.get("temperature")
+    model.last_check = _check_of(header)
+    return model
+
+
+def _model_of_checkpoint(path: Path, network_function: Callable | None, context: Any) -> Model:
+    state = read_checkpoint(path)
+    with refuse_on_error(path, "the header describes no network"):
+        run = state.run
+        shapes = {name: tuple(shape) for name, shape in run["parameters"].items()}
+        network = _network(run["network"], shapes, path, network_function, context, run["seed"])
+        history = read_lines(columns_of(run), state.summary)
+        info = describe_model(run, state.state.get("started", {}))
+        model = Model(
+            network,
+            loss=_loss(run["loss"], network),
+            seed=run["seed"],
+            batches_trained=state.batches,
+            history=history,
+            info=info,
+        )
+    network.flat.weights[:] = next(array for array in (state.best, state.average, state.weights) if array.size)
+    return model
+
+
+def _loss(name: Any, network: Network) -> str | Callable:
+    return name if _is_function(name) else check_loss(name, network.spec)
+
+
+def _dict(value: Any, name: str) -> dict:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name}: {value!r}")
+    return value
+
+
+def _history(stored: Any) -> dict[str, np.ndarray]:
+    """The history that a header holds: names of columns, and lines of numbers."""
+    if stored is None:
+        return {}
+    columns, lines = (list(map(str, stored[name])) for name in ("columns", "lines"))
+    return read_lines(columns, lines)
+
+
+def _network(
+    description: dict,
+    stored_shapes: Mapping[str, tuple],
+    path: Path,
+    network_function: Callable | None,
+    context: Any,
+    seed: int,
+) -> Network:
     """The network that a file describes, with weights of zero, if its parameters have the shapes that are stored."""
-    description = stored.header["network"]
     if not isinstance(description, dict):
         raise TypeError(f"network: {description!r}")
     description = {**description, "context": _context(path, description, context)}
@@ -385,7 +518,7 @@ def _network(stored: StoredFile, path, network_function: Callable | None, contex
             raise ModelFileError(f"{path}: a model of phi_net, g and h_net, without a network_function; leave it out")
         lists = network_spec(**description)
         shapes = {name: shape for layer in lists.layers for name, shape in layer.parameter_shapes()}
-        if stored.shapes != shapes:  # before it is built: a damaged description may be that of a huge one
+        if stored_shapes != shapes:  # before it is built: a damaged description may be that of a huge one
             raise ValueError(f"the network has weights of other names or shapes: {shapes}")
         return Network.without_weights(lists, description["context"], seed=seed)
     if network_function is None:
@@ -397,7 +530,7 @@ def _network(stored: StoredFile, path, network_function: Callable | None, contex
     spec = function_spec(**{**description, "network_function": network_function})
     with refuse_on_error(path, f"network_function fails on data of the model's shapes, {shapes}"):
         network = Network.without_weights(spec, description["context"], network_function, seed=seed)
-    held, needed = stored.shapes, {name: array.shape for name, array in network.parameters.items()}
+    held, needed = stored_shapes, {name: array.shape for name, array in network.parameters.items()}
     differ = sorted(name for name in held.keys() | needed.keys() if held.get(name) != needed.get(name))
     if differ:
         shown = [f"{n} ({needed.get(n, 'none')} in the function, {held.get(n, 'none')} in the file)" for n in differ]

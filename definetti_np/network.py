@@ -138,6 +138,23 @@ class Network:
         network._build(spec, function, context, seed, np.float32, draws=False)
         return network
 
+    def with_rows(self, rows: int | None) -> "Network":
+        """The same network, with a copy of the weights, for another number of rows, or for any number where None."""
+        shape = (rows, *self.spec.input_shape[1:])
+        spec: Spec
+        if isinstance(self.spec, NetworkSpec):
+            spec = network_spec(**{**self.spec.as_dict(), "input_shape": shape, "context": self.context})
+            function: Callable = LayerLists(spec)
+        else:
+            spec, function = (
+                function_spec(shape, self.spec.output_shape, self.network_function, self.context),
+                self.network_function,
+            )
+        network = type(self).__new__(type(self))
+        network._build(spec, function, self.context, self.seed, self.dtype, draws=False)
+        network.flat.weights[:] = self.flat.weights
+        return network
+
     def _build(
         self,
         spec: Spec,
@@ -150,6 +167,7 @@ class Network:
     ) -> None:
         context.check_functions()
         self.spec = spec
+        self.temperature: float | None = None  # of a model that `calibrate` has changed
         self.head = None if spec.head is None or spec.box is None else make_head(spec.head, spec.box)
         self.context = context
         self.network_function = function
@@ -228,7 +246,9 @@ class Network:
         """What is predicted, (B, N), of what `compute` returns."""
         if self.head is not None:
             return self.posterior_of(outputs).mean().astype(self.dtype)
-        return np.exp(outputs) if self.spec.ends_in_softmax else outputs
+        if not self.spec.ends_in_softmax:
+            return outputs
+        return np.exp(outputs) if self.temperature is None else temper(outputs, self.temperature)
 
     def posterior_of(self, numbers: np.ndarray) -> Posterior:
         """The posterior that a head makes of what `compute` returns, (B, M)."""
@@ -318,6 +338,13 @@ class Network:
                 f"data: a dataset of {sizes[sizes != rows][0]} rows, the network takes {rows}; {ANY_NUMBER_OF_ROWS}"
             )
         check_k(self.spec.fewest_rows, sizes.min(), f"data: a dataset of {sizes.min()} rows")
+
+
+def temper(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities that are proportional to the powers 1 / temperature of those whose logarithms are given, (B, N)."""
+    logs = log_probabilities.astype(np.float64) / temperature
+    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(log_probabilities.dtype)
 
 
 def check_datasets(data: Any, input_shape: tuple, *, first: int = 0) -> Sequence[np.ndarray] | np.ndarray:

@@ -58,13 +58,14 @@ def _may_be_a_fork() -> bool:
     return multiprocessing.parent_process() is not None and "--multiprocessing-fork" not in sys.orig_argv
 
 
+_no_compiler = threading.RLock()
 _held = threading.local()  # the lock that this thread holds while it forks
 
 
 def compiler_lock() -> Any:
     """The lock that a thread holds while it compiles; one that nobody holds where Numba has not been imported."""
     module = sys.modules.get("numba.core.compiler_lock")
-    return getattr(module, "global_compiler_lock", None) or threading.RLock()
+    return getattr(module, "global_compiler_lock", None) or _no_compiler
 
 
 def _wait_for_compiler() -> None:

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from .checks import as_integer, as_positive_number, check_k, check_width, name_of
 from .context import Context, check_context
-from .heads import HEADS, HeadSpec, LabelBox
+from .heads import HEADS, MOST_LABELS, HeadSpec, LabelBox
 
 HIDDEN_LAYERS = {"conv": ("width", "channels"), "fc": ("nodes",)}
 FINAL_LAYERS = ("matmul", "softmax")
@@ -340,6 +340,8 @@ def _head(layer: tuple, labels: int, label_range, label_names) -> tuple[HeadSpec
                     f"{name} is for an h_net that ends in one of {', '.join(map(repr, HEADS))}, got {layer}"
                 )
         return None, None
+    if labels > MOST_LABELS:
+        raise ValueError(f"output_shape: a head describes at most {MOST_LABELS} numbers, got {labels}")
     box = LabelBox.checked(label_range, label_names, labels)
     if HEADS[kind].needs_range and box.ranges is None:
         raise ValueError(

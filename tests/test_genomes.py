@@ -429,6 +429,42 @@ def test_region__without_an_index_says_so(indexed, caplog):
     assert "with an index (tabix -p vcf) it would be faster" in caplog.text
 
 
+def write_index(path, text, compressed, contigs, block=300):
+    """Write a .tbi in which each contig is one bin, the largest, from its first record to the end of the last."""
+    starts = [0]  # of the blocks in the compressed file
+    while starts[-1] < len(compressed):
+        starts.append(starts[-1] + struct.unpack_from("<H", compressed, starts[-1] + 16)[0] + 1)
+
+    def virtual(offset):
+        return starts[offset // block] << 16 | offset % block
+
+    names = b"".join(name.encode() + b"\0" for name in contigs)
+    index = b"TBI\1" + struct.pack("<8i", len(contigs), 2, 1, 2, 0, ord("#"), 0, len(names)) + names
+    for name in contigs:
+        first = text.index(f"\n{name}\t".encode()) + 1
+        last = text.index(b"\n", text.rindex(f"\n{name}\t".encode()) + 1) + 1
+        index += struct.pack("<iIiQQiQ", 1, 0, 1, virtual(first), virtual(last), 1, virtual(first))
+    path.write_bytes(bgzip(index))
+
+
+def test_region__of_a_file_with_an_index_is_that_of_the_stream(write, monkeypatch):
+    records = [f"{c} {p} A C 0|1 1|1 0|0" for c in ("chr1", "chr2") for p in range(5, 500, 3)]
+    records.insert(200, "chr2 107 ATTT A 0|1 1|1 0|0")  # a deletion that reaches into a region
+    text = vcf(*records).encode()
+    path = write(bgzip(text), "indexed.vcf.gz")
+    write_index(path.with_name("indexed.vcf.gz.tbi"), text, path.read_bytes(), ("chr1", "chr2"))
+    for region in ("chr2", "chr2:109-300", ("chr1", 9, 200), ("chr2", 300, None)):
+        indexed = both(path, region=region)
+        assert indexed.num_sites > 10
+        monkeypatch.setattr("definetti_np.genomes.reader.VcfStream", None)  # the index is used without being asked for
+        np.testing.assert_array_equal(read_haplotypes(path, region=region).alleles, indexed.alleles)
+        monkeypatch.undo()
+    with pytest.raises(GenomeFileError, match="there is no contig '1'; the file has chr1, chr2"):
+        read_haplotypes(path, region="1")
+    with pytest.raises(GenomeFileError, match=r"no SNP of chr2:600-700 is left; left out: there is no record"):
+        read_haplotypes(path, region="chr2:600-700")
+
+
 def test_bcf__is_read_with_cyvcf2(indexed):
     with pytest.raises(GenomeFileError, match="contig 'chr2' after 'chr1'; a scan is of one contig"):
         read_haplotypes(indexed["bcf"])
@@ -436,6 +472,15 @@ def test_bcf__is_read_with_cyvcf2(indexed):
         read_haplotypes(indexed["bcf"], reader="stream")
     with pytest.raises(GenomeFileError, match="a region needs an index"):
         read_haplotypes(indexed["bcf"], region="chr1")
+
+
+def test_bcf__that_is_cut_short(indexed):
+    for name in ("bcf", "vcf.gz"):
+        content = indexed[name].read_bytes()
+        for size in (len(content) - len(END_OF_BGZIP), len(content) // 2, 40):
+            indexed[name].write_bytes(content[:size])
+            with pytest.raises(GenomeFileError, match="cut short"):
+                read_haplotypes(indexed[name], reader="cyvcf2")
 
 
 def test_contigs__several_without_a_region_and_one_that_is_not_there(indexed, write):

@@ -23,19 +23,22 @@ FLOORS = [
     "__main__ cli",
     "training",
     "run",
+    "reports",
     "diagnostics",
-    "settings model trainer",
+    "settings reuse schedules validation warm_start model ensembles trainer",
     "scanner",
     "invariance network layers",
     "posteriors",
     "ops simulation",
     "engine files genomes logs",
     "kernels losses seeds summary",
-    "specs context heads augment multiset interruption cores process numba_threads simulators checks errors",
+    "history provenance specs context heads augment multiset interruption cores process numba_threads simulators "
+    "checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = set(
-    "simulation files genomes specs context heads augment multiset losses seeds logs training settings run".split()
+    "simulation files genomes specs context heads augment multiset losses seeds logs training settings reuse schedules "
+    "warm_start validation reports history provenance run".split()
 )
 WITHOUT_NUMBA |= {"simulators"}
 

@@ -651,7 +651,7 @@ def test_densities__values_and_what_does_not_fit():
     log_density = ops.mixture_log_density(standard, np.array([[1.0, -2.0]]), 1).array
     np.testing.assert_allclose(log_density, -np.log(2 * np.pi) - 2.5)
     x = Tensor(np.array([[1.0, 4.0]]))
-    np.testing.assert_allclose(ops.pinball(x, np.array([[3.0]]), (0.1, 0.8)).array, 0.1 * 2 + 0.2 * 1)
+    np.testing.assert_allclose(ops.pinball(x, np.array([[3.0]]), (0.1, 0.8)).array, [0.1 * 2 + 0.2 * 1])
     splines = ops.rational_quadratic(np.array([0.2, 0.9]), np.zeros((2, 13))).array
     np.testing.assert_allclose(splines, [[0.2, 0], [0.9, 0]], atol=1e-12)
     with pytest.raises(ValueError, match=r"2 Gaussians of labels \(1, 2\) take a Tensor \(1, 12\), got \(1, 5\)"):

@@ -82,17 +82,20 @@ from definetti_np import train
 
 with open({folder!r} + "/starts", "a") as file:
     print(os.getpid(), file=file)
-train(simulator=simulator, **SMALL, sim_threads=3, start_method={method!r})
+train(simulator=simulator, **SMALL, sim_threads=3, start_method={method!r}, save_path={save_path!r})
 """
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_train__a_script_without_guard(tmp_path, method):
-    trainer = start_script(tmp_path, UNGUARDED.format(folder=str(tmp_path), method=method))
+@pytest.mark.parametrize("save_path", [None, "model"])
+def test_train__a_script_without_guard(tmp_path, method, save_path):
+    save_path = save_path and str(tmp_path / save_path)
+    trainer = start_script(tmp_path, UNGUARDED.format(folder=str(tmp_path), method=method, save_path=save_path))
     _, errors = trainer.communicate(timeout=60)
     assert trainer.returncode == 1
     assert 'call train under if __name__ == "__main__"' in errors
     assert "bootstrapping" not in errors
+    assert "another run" not in errors
     assert errors.count("Traceback") <= 2, "one, or one with its cause"
     assert len((tmp_path / "starts").read_text().split()) <= 4, "no process starts others"
     assert not descendants(trainer.pid)

@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 import numpy as np
 
 from ..checks import as_integer, name_of, qualified_name
+from ..ensembles import Ensemble
 from ..genomes.encoder import name_with_encoder
 from ..interruption import Interruption
 from ..model import Model
@@ -29,7 +30,7 @@ EXAMPLES_AT_ONCE = 50
 
 
 def check(
-    model: Model,
+    model: Model | Ensemble,
     simulator: Callable | None,
     examples: int = 1000,
     *,
@@ -48,7 +49,7 @@ def check(
     Parameters
     ----------
     model
-        A model that ends in softmax or in a head.
+        A model that ends in softmax or in a head, or an `Ensemble` of such.
     simulator
         The simulator of its training; None reads `simulations` alone.
     examples
@@ -111,7 +112,7 @@ def evaluate(posterior: Posterior | ClassPosterior, labels: np.ndarray, *, seed:
 
 
 def fresh_examples(
-    model: Model,
+    model: Model | Ensemble,
     simulator: Callable | None,
     examples: int,
     seed: int | None,
@@ -129,10 +130,10 @@ def fresh_examples(
     if seed is None and settings is not None and settings.found is not None:
         seed = settings.found.seed
     seed = check_seed(seed)
-    if seed == model.seed:
+    if seed in model.seeds:
         where = "" if settings is None else f", as in the store {str(settings.folder)!r}"
         raise ValueError(
-            f"seed must be another one than that of the model's training, {model.seed}{where}: the training used its "
+            f"seed must be another one than that of the model's training, {seed}{where}: the training used its "
             "examples; give another seed and folder"
         )
     streams = StreamSettings.checked(

@@ -42,7 +42,7 @@ def contigs_of(reader: Any) -> dict[str, float | None]:
     names, lengths = list(reader.seqnames), [None] * len(reader.seqnames)
     with contextlib.suppress(AttributeError):  # the header has no lengths
         lengths = list(reader.seqlens)
-    return {name: float(length) if length else None for name, length in zip(names, lengths, strict=True)}
+    return {name: float(length) if length and length > 0 else None for name, length in zip(names, lengths, strict=True)}
 
 
 def blocks(reader: Any, path: Path, region: Region | None, sieve: RecordSieve) -> Iterator[tuple[str, Block]]:

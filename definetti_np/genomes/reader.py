@@ -16,7 +16,7 @@ from ..errors import GenomeFileError
 from .haplotypes import Haplotypes, as_accessible
 from .htslib import blocks, contigs_of, open_with_cyvcf2
 from .records import ON_UNPHASED, Block, GenotypeCollector, RecordSieve, Region
-from .vcf import VcfStream
+from .vcf import VcfStream, check_end_of_bgzip
 
 logger = logging.getLogger("definetti_np")
 
@@ -102,6 +102,7 @@ def read_haplotypes(
     kind = _kind(path)
     if kind in ("trees", "tsz"):
         return _log(_from_trees(path, kind, checked, samples, accessible, inaccessible))
+    check_end_of_bgzip(path)
     job = _Job(path, checked, samples, accessible, inaccessible, on_unphased, phase_seed, ancestral)
     sieve = RecordSieve(ancestral=ancestral, only_pass=only_pass)
     if _takes_cyvcf2(path, kind, checked, reader):

@@ -32,6 +32,16 @@ _ALLELES = np.full(256, _UNKNOWN, np.int8)
 _ALLELES[list(b"01.")] = 0, 1, MISSING
 
 
+def check_end_of_bgzip(path: Path) -> None:
+    """Raise GenomeFileError if a bgzip lacks the empty block at its end: cut between two blocks it would look whole."""
+    with open(path, "rb") as file:
+        head = file.read(18)
+        if head[:4] == b"\x1f\x8b\x08\x04" and head[12:14] == b"BC":
+            file.seek(-min(len(END_OF_BGZIP), path.stat().st_size), 2)
+            if file.read() != END_OF_BGZIP:
+                raise GenomeFileError(f"{path}: cut short, because the last block of bgzip is missing")
+
+
 class VcfStream:
     """A VCF that is open until the end of a ``with`` block.
 
@@ -58,7 +68,6 @@ class VcfStream:
         self._line = 0  # the last one that was read
         try:
             if self._raw.peek(2)[:2] == b"\x1f\x8b":
-                self._check_end_of_bgzip()
                 self._file = gzip.GzipFile(fileobj=self._raw)
             self._text = self._lines()
             self._rest = self._read_header()
@@ -71,15 +80,6 @@ class VcfStream:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._raw.close()
-
-    def _check_end_of_bgzip(self) -> None:
-        """A bgzip ends in an empty block; one that was cut between two blocks would look whole otherwise."""
-        head = self._raw.peek(18)[:18]
-        if head[3:4] == b"\x04" and head[12:14] == b"BC":
-            self._raw.seek(-len(END_OF_BGZIP), 2)
-            if self._raw.read() != END_OF_BGZIP:
-                raise GenomeFileError(f"{self.path}: cut short, because the last block of bgzip is missing")
-            self._raw.seek(0)
 
     def _lines(self) -> Iterator[list[bytes]]:
         """Yield lines, many at a time, without their ends."""

@@ -102,7 +102,7 @@ def _logsumexp(x: np.ndarray) -> np.ndarray:
 
 @operation
 def pinball(x: Operand, labels: np.ndarray, quantiles: Sequence[float]) -> Tensor:
-    """The mean over B datasets of the summed loss that quantiles minimise (Koenker and Bassett 1978).
+    """The summed loss of each dataset, (B,), that quantiles minimise (Koenker and Bassett 1978).
 
     x (B, N * Q) are the Q quantiles of each label, labels (B, N), `quantiles` Q numbers between 0 and 1. Each is worth
     ``q * (label - x)`` where the label is larger, else ``(1 - q) * (x - label)``.
@@ -113,10 +113,10 @@ def pinball(x: Operand, labels: np.ndarray, quantiles: Sequence[float]) -> Tenso
     every = np.tile(levels, given.shape[-1]).astype(labels.dtype)
     error = labels - x.array
     weights = np.where(error > 0, every, every - 1)
-    out = np.asarray((weights * error).sum(axis=-1).mean())
+    out = (weights * error).sum(axis=-1)
 
     def backward(gradient):
-        return ((-weights * (gradient / len(labels))).astype(labels.dtype),)
+        return (-weights * gradient[:, None],)
 
     return Tensor(out, (x,), backward)
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from .. import ops
 from ..engine.tensor import Tensor
 from ..heads import HeadSpec, LabelBox
 from .posterior import Posterior
@@ -40,9 +41,13 @@ class Head(ABC, Generic[S]):
         """The inverse of `scale`, in float64."""
         return self.box.low + (labels.astype(np.float64) + 1) * (self.box.width / 2)
 
-    @abstractmethod
     def loss(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The mean loss over B datasets; x (B, M), labels (B, N), and the parameters of the head's own by role."""
+        """The mean loss over B datasets; see `losses`."""
+        return ops.mean(self.losses(x, labels, parameters))
+
+    @abstractmethod
+    def losses(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The loss of each dataset, (B,); x (B, M), labels (B, N), and the parameters of the head's own by role."""
 
     @abstractmethod
     def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> Posterior:

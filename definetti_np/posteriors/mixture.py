@@ -18,10 +18,9 @@ HALVINGS = 60  # of an interval that holds a quantile
 class MixtureHead(Head[MixtureSpec]):
     """A mixture of K Gaussians; ``("gaussian",)`` is one of K = 1."""
 
-    def loss(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The mean negative logarithm of the density."""
-        logs = ops.mixture_log_density(x, self.scale(labels), self.spec.components)
-        return self.log_volume - ops.mean(logs)
+    def losses(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The negative logarithms of the density."""
+        return self.log_volume - ops.mixture_log_density(x, self.scale(labels), self.spec.components)
 
     def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> "MixturePosterior":
         """The mixtures."""

@@ -14,8 +14,8 @@ from .posterior import Posterior, one_label
 class QuantilesHead(Head[QuantilesSpec]):
     """Quantiles that ascend by construction: the lowest one, and positive steps."""
 
-    def loss(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The pinball loss, in the units of the head."""
+    def losses(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The pinball losses, in the units of the head."""
         levels = self.spec.arguments
         return ops.pinball(ops.reshape(self._values(x), x.shape), self.scale(labels), levels)
 

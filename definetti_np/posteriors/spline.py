@@ -27,11 +27,11 @@ SAMPLES_AT_ONCE = 8192
 class SplineHead(Head[SplineSpec]):
     """The flow."""
 
-    def loss(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The mean negative logarithm of the density."""
+    def losses(self, x: Tensor, labels: np.ndarray, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The negative logarithms of the density."""
         unit = np.clip((self.scale(labels) + 1) / 2, 0, 1).astype(labels.dtype)
         _, logs = self.to_uniform(x, Tensor(unit), parameters)
-        return float(np.log(self.box.width).sum()) - ops.mean(logs)
+        return float(np.log(self.box.width).sum()) - logs
 
     def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> "SplinePosterior":
         """The posteriors."""

@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from typing import Any
 
+from ..checks import leave_out_middle
 from ..errors import SimulatorError
 from ..interruption import Waiting
 from .messages import decode, encode, failure
-from .source import NO_REDRAWS, Example, ExampleSource, reproducing_line, shorten
+from .source import NO_REDRAWS, Example, ExampleSource
 from .stream import DEFAULT_CAPACITY, Stream, StreamSettings, without_error
 
 logger = logging.getLogger("definetti_np")
@@ -127,7 +128,7 @@ class ExecutorStream(Stream):
             raise self._failure(task, error) from error
         logger.warning(
             "examples %d to %d are sent to the executor again, because it raised %s", task.first, task.last,
-            shorten(f"{type(error).__name__}: {error}"),
+            leave_out_middle(f"{type(error).__name__}: {error}"),
         )  # fmt: skip
 
     def _assign(self) -> None:
@@ -180,10 +181,11 @@ class ExecutorStream(Stream):
             self._latencies.append(time.monotonic() - sent)
 
     def _failure(self, task: _Task, error: BaseException) -> SimulatorError:
+        what = leave_out_middle(f"{type(error).__name__}: {error}")
         return SimulatorError(
             f"examples {task.first} to {task.last} of seed {self._source.seed}, or others that the executor was at: "
-            f"the executor failed: {shorten(f'{type(error).__name__}: {error}')}\nTo try them in this process:\n"
-            f"    {reproducing_line(self._source.seed, task.first)}"
+            f"the executor failed: {what}\nTo try them in this process:\n"
+            f"    {self._source.reproducing_line(task.first)}"
         )
 
     def close(self) -> None:

@@ -62,12 +62,12 @@ def no_import_meanwhile(ignore: Collection[str]) -> Iterator[None]:
     global _compiler
     deadline = time.monotonic() + IMPORT_SECONDS
     me = threading.get_ident()
-    compiler = compiler_lock()
     while True:
+        compiler = compiler_lock()  # which comes with Numba, whose import is waited for
         compiler.acquire()  # first, because a thread that compiles may import
         _imp.acquire_lock()  # a thread needs it to begin an import, not to go on with one
         others = any(lock.owner != me and lock.name not in ignore for lock in _locks_of_imports())
-        if not others or time.monotonic() > deadline:
+        if not others and compiler is compiler_lock() or time.monotonic() > deadline:
             break
         _imp.release_lock()
         compiler.release()  # because a thread that imports may compile

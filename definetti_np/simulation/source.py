@@ -26,19 +26,18 @@ import numpy.ma
 import numpy.random
 
 from .. import process
-from ..checks import as_integer, check_k
+from ..checks import as_integer, check_k, leave_out_middle
 from ..errors import NoDatasetError, NotFiniteError, SimulatorError
 from ..interruption import Interrupted
 from ..losses import check_labels
 from ..multiset import as_floats, as_rows, distinct_rows
-from ..seeds import encoder_rng, example_seed
+from ..seeds import encoder_rng, example_seed, validation_seed
 from ..specs import DataSpec, Spec, shape_fits
 
 ON_SIMULATOR_ERROR = ("raise", "redraw")
 MOST_DRAWS = 100  # of one example, before it counts as impossible
 JUDGED_DRAWS = 200  # so many draws, before the fraction that failed is judged
 MOST_REASONS = 50  # that are counted apart, because a simulator may put numbers into its reasons
-MOST_CHARACTERS = 20_000  # of the text of an error
 OTHER_REASONS = "other reasons"
 NO_REDRAWS: Mapping[str, int] = MappingProxyType({})
 
@@ -56,16 +55,17 @@ class Example:
     redraws: tuple[str, ...] = ()
 
 
-def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0) -> Any:
+def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0, validation: bool = False) -> Any:
     """Call the simulator as a run of this seed does for example `index`, and return what it returns.
 
     A simulator that takes an argument receives a `numpy.random.Generator`, by name where it must. For one that takes
     none, `numpy.random` and `random` are seeded, and put back afterwards. `attempt` counts the draws that failed
-    before under ``on_simulator_error="redraw"``.
+    before under ``on_simulator_error="redraw"``. `validation` asks for an example that is held for validation.
     """
     seed, index = as_integer(seed, "seed", minimum=0), as_integer(index, "index", minimum=0)
     attempt = as_integer(attempt, "attempt", minimum=0)
-    return _simulate(simulator, takes_generator(simulator), example_seed(seed, index, attempt))
+    seed_of = validation_seed if validation else example_seed
+    return _simulate(simulator, takes_generator(simulator), seed_of(seed, index, attempt))
 
 
 def _simulate(simulator: Callable, generator: bool | str, seed: np.random.SeedSequence) -> Any:
@@ -162,6 +162,7 @@ class ExampleSource:
     loss: str | None
     on_error: str = "raise"
     encoder: Any = None
+    is_validation: bool = False
 
     @functools.cached_property
     def _generator(self) -> bool | str:
@@ -190,7 +191,7 @@ class ExampleSource:
         if self.simulator is None:
             raise RuntimeError(f"there is no simulator for example {index}")
         attempt = len(redraws)
-        seed = example_seed(self.seed, index, attempt)
+        seed = self._seed_of(index, attempt)
         owner = process.owner()
         try:
             result = _simulate(self.simulator, self._generator, seed)
@@ -200,7 +201,7 @@ class ExampleSource:
             ours = isinstance(error, Interrupted) or multiprocessing.parent_process() is None
             if isinstance(error, KeyboardInterrupt) and ours:
                 raise  # it is the user's, not the simulator's
-            text = shorten("".join(traceback.format_exception(error)))
+            text = leave_out_middle("".join(traceback.format_exception(error)))
             # Another draw is no remedy where memory has run out, nor where the simulator wants to end the process.
             again = isinstance(error, Exception) and not isinstance(error, MemoryError)
             raise self._failure(index, attempt, f"failed:\n\n{text}", _one_line(error) if again else None) from None
@@ -209,16 +210,23 @@ class ExampleSource:
         except Exception as error:
             again = isinstance(error, (NotFiniteError, NoDatasetError))
             reason = str(error).split(",")[0] if again else None
-            what = f"returned something unusable: {shorten(str(error))}\n"
+            what = f"returned something unusable: {leave_out_middle(str(error))}\n"
             raise self._failure(index, attempt, what, reason) from None
+
+    def _seed_of(self, index: int, attempt: int) -> np.random.SeedSequence:
+        return (validation_seed if self.is_validation else example_seed)(self.seed, index, attempt)
 
     def _failure(self, index: int, attempt: int, what: str, reason: str | None) -> SimulatorError:
         error = SimulatorError(
-            f"example {index} of seed {self.seed}: the simulator {what}\n"
-            f"To reproduce it in this process:\n    {reproducing_line(self.seed, index, attempt)}"
+            f"{'validation ' * self.is_validation}example {index} of seed {self.seed}: the simulator {what}\n"
+            f"To reproduce it in this process:\n    {self.reproducing_line(index, attempt)}"
         )
         error.reason = reason
         return error
+
+    def reproducing_line(self, index: int, attempt: int = 0) -> str:
+        """The Python that simulates an example again."""
+        return reproducing_line(self.seed, index, attempt, self.is_validation)
 
     def _encode(self, data: Any, seed: np.random.SeedSequence) -> np.ndarray:
         """What the encoder makes of a tree sequence or Haplotypes, around its middle."""
@@ -262,17 +270,10 @@ def check_on_error(choice: str) -> str:
     return choice
 
 
-def shorten(text: str) -> str:
-    """Leave the middle of a very long text out: an error may hold all of somebody's data."""
-    if len(text) <= MOST_CHARACTERS:
-        return text
-    half = MOST_CHARACTERS // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
-
-
-def reproducing_line(seed: int, index: int, attempt: int = 0) -> str:
+def reproducing_line(seed: int, index: int, attempt: int = 0, is_validation: bool = False) -> str:
     """The Python that simulates an example again."""
-    return f"definetti_np.simulate_example(simulator, seed={seed}, index={index}{f', {attempt=}' if attempt else ''})"
+    more = f", {attempt=}" * bool(attempt) + ", validation=True" * is_validation
+    return f"definetti_np.simulate_example(simulator, seed={seed}, index={index}{more})"
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,0 +1,115 @@
+"""Ensembles and temperatures: averages by hand, files, and what may be wrong."""
+
+import numpy as np
+import pytest
+
+from definetti_np import Model, ModelFileError, Network, calibrate, ensemble, load, load_ensemble
+from definetti_np.diagnostics.calibration import best_temperature
+
+DATA = np.random.default_rng(4).standard_normal((4, 5, 2)).astype(np.float32)
+
+
+def model_of(head, seed, **options):
+    lists = {"phi_net": [("fc", 6)], "g": ("max",), "h_net": [("fc", 8), head]}
+    network = Network((5, 2), (2,), **lists, seed=seed, **options)
+    loss = "cross-ent" if network.spec.head is None else network.spec.head.loss
+    return Model(network, loss=loss, seed=seed, batches_trained=0)
+
+
+BOX = {"label_range": [(0, 1), (-3, 5)]}
+KINDS = {"spline": (("spline", 4), BOX), "mixture": (("mixture", 2), BOX), "softmax": (("softmax",), {})}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ensemble__predicts_the_mean_and_keeps_it_in_a_file(kind, tmp_path):
+    head, options = KINDS[kind]
+    models = [model_of(head, seed, **options) for seed in (1, 2, 3)]
+    both = ensemble(models)
+    expected = np.mean([model.predict(DATA) for model in models], axis=0)
+    np.testing.assert_allclose(both.predict(DATA), expected)
+    both.save(tmp_path / "all")
+    again = load_ensemble(tmp_path / "all")
+    np.testing.assert_array_equal(again.predict(DATA), both.predict(DATA))
+    assert again.seeds == (1, 2, 3)
+    with pytest.raises(ModelFileError, match="it is an ensemble; read it with definetti_np.load_ensemble"):
+        load(tmp_path / "all")
+    models[0].save(tmp_path / "one")
+    with pytest.raises(ModelFileError, match="one model, and no ensemble"):
+        load_ensemble(tmp_path / "one")
+
+
+def test_ensemble__posterior_of_numbers():
+    models = [model_of(("mixture", 2), seed, **BOX) for seed in (1, 2)]
+    models[1].network.flat.weights *= 3
+    one, two = (model.posterior(DATA) for model in models)
+    both = ensemble(models).posterior(DATA)
+    theta = np.full((4, 2), 0.3)
+    density = (np.exp(one.log_prob(theta)) + np.exp(two.log_prob(theta))) / 2
+    np.testing.assert_allclose(np.exp(both.log_prob(theta)), density)
+    samples = both.sample(20_000, seed=1)
+    np.testing.assert_allclose(samples.mean(axis=1), both.mean(), atol=0.1)
+    np.testing.assert_allclose(samples.std(axis=1), both.std(), rtol=0.05)
+    assert (both.std() ** 2 + 1e-9 >= (one.std() ** 2 + two.std() ** 2) / 2).all()
+    np.testing.assert_array_equal(ensemble(models).posterior(DATA[2:3]).sample(9, seed=1)[0], both.sample(9, seed=1)[2])
+    inside = (samples <= both.quantile(0.8)[:, None]).mean(axis=1)
+    np.testing.assert_allclose(inside, 0.8, atol=0.06)
+
+
+def test_ensemble__what_does_not_go_together():
+    spline = model_of(("spline", 4), 1, **BOX)
+    quantiles = [model_of(("quantiles", 0.1, 0.9), seed) for seed in (1, 2)]
+    for models, message in [
+        ([spline], "two models or more"),
+        ([spline, 3], "two models or more"),
+        ([spline, model_of(("softmax",), 2)], r"models\[1\] has other data or labels than models\[0\]"),
+        (quantiles, "gives quantiles, whose average is not known"),
+        ([model_of(("gaussian",), 1, label_range=[(0, 1), (0, 1)]), spline], r"models\[1\] has other data or labels"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            ensemble(models)
+
+
+# Temperature
+
+
+def test_best_temperature__is_the_one_that_was_put_in():
+    rng = np.random.default_rng(1)
+    logits = rng.standard_normal((20_000, 3))
+    right = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.eye(3)[(rng.random((20_000, 1)) > right.cumsum(axis=1)).sum(axis=1)]
+    for temperature in (0.5, 1.0, 2.5):
+        logs = np.log(right) * temperature
+        assert abs(best_temperature(logs - logs.max(), labels) / temperature - 1) < 0.05
+
+
+def simulator(rng):
+    label = rng.integers(2)
+    return rng.normal(label, 2, (5, 2)), np.eye(2)[label]
+
+
+def test_calibrate__lowers_the_cross_entropy_and_is_undone(tmp_path):
+    model = model_of(("softmax",), 1)
+    model.network.flat.weights *= 6  # it is sure of what it does not know
+    before = model.predict(DATA)
+    temperature = calibrate(model, simulator, 500, seed=2, sim_threads=0)
+    assert temperature == model.temperature > 2
+    tempered = before.astype(float) ** (1 / temperature)
+    np.testing.assert_allclose(model.predict(DATA), tempered / tempered.sum(axis=1, keepdims=True), atol=1e-5)
+    np.testing.assert_array_equal(model.posterior(DATA).prob, model.predict(DATA))
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    np.testing.assert_array_equal(again.predict(DATA), model.predict(DATA))
+    assert "temperature" in repr(again)
+    again.temperature = None
+    np.testing.assert_array_equal(again.predict(DATA), before)
+    again.save(tmp_path / "undone")
+    assert load(tmp_path / "undone").temperature is None
+
+
+def test_temperature__bad_values():
+    with pytest.raises(ValueError, match="calibrate takes a Model that ends in softmax"):
+        calibrate(model_of(("spline", 4), 1, **BOX), simulator, 100)
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        model_of(("softmax",), 1).temperature = 0
+    with pytest.raises(ValueError, match="temperature is for a network that ends in softmax"):
+        model_of(("gaussian",), 1).temperature = 2
