@@ -54,7 +54,7 @@ TASKS = {
 }
 
 
-def train(task, simulations, seed, *, reuse, batch_size=100, save_path=None):
+def train(task, simulations, seed, *, reuse, threads=1, batch_size=100, save_path=None):
     """Train as the documentation advises: reuse, cosine, the best weights by validation; returns model and seconds."""
     simulator, _, shape, head, box = TASKS[task]
     start = time.perf_counter()
@@ -75,6 +75,7 @@ def train(task, simulations, seed, *, reuse, batch_size=100, save_path=None):
         verbosity=max(1, simulations // batch_size // 20),
         learning_rate=0.001,
         sim_threads=1,
+        training_threads=threads,
         seed=seed,
         save_path=save_path,
     )
@@ -110,13 +111,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--simulations", type=int, default=10_000)
-    parser.add_argument("--reuse", type=int, default=None, help="None for what makes 10,000 steps of it, 4 at least")
+    parser.add_argument("--reuse", type=int, default=None, help="None for what makes 5,000 steps, 4 at least")
     parser.add_argument("--observations", type=int, nargs="*", default=list(range(1, 11)))
     parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=1, help="one is fastest for networks as small as these")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    reuse = max(4, 10_000 * 100 // options.simulations - 1) if options.reuse is None else options.reuse
-    model, seconds = train(options.task, options.simulations, options.seed, reuse=reuse)
+    reuse = max(4, 5_000 * 100 // options.simulations - 1) if options.reuse is None else options.reuse
+    model, seconds = train(options.task, options.simulations, options.seed, reuse=reuse, threads=options.threads)
     print(f"{options.task}: {options.simulations} simulations, trained in {seconds:.0f} s, reuse {reuse}")
     scores = []
     _, divisor, shape, _, _ = TASKS[options.task]

@@ -3,8 +3,7 @@
 `check` asks a model about fresh simulations whose labels are known, `evaluate` a posterior about labels.
 """
 
-from .calibration import calibrate
 from .check import check, evaluate
 from .report import Report
 
-__all__ = ["Report", "calibrate", "check", "evaluate"]
+__all__ = ["Report", "check", "evaluate"]

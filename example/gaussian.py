@@ -1,0 +1,90 @@
+"""The README's example against its exact posterior, which a grid gives: mean and standard deviation of 100 draws.
+
+python example/gaussian.py [--batches 2000] [--figure gaussian.png]
+"""
+
+import argparse
+
+import numpy as np
+
+from definetti_np import diagnostics, train
+
+BOX = [(0, 1), (6, 10)]
+NAMES = ("mu", "sigma")
+
+
+def simulate(rng):
+    """100 draws (100, 1), and their mean and standard deviation (2,)."""
+    mu, sigma = rng.beta(5, 10), rng.uniform(6, 10)
+    return rng.normal(mu, sigma, (100, 1)), np.array([mu, sigma])
+
+
+def exact_posterior(data, points=200):
+    """The posterior of data (n, 1) on a grid of the box: mu (P,), sigma (P,), density (P, P)."""
+    mu, sigma = ((np.arange(points) + 0.5) / points * (high - low) + low for low, high in BOX)
+    log_prior = 4 * np.log(mu) + 9 * np.log1p(-mu)
+    squares = data.var() + (data.mean() - mu) ** 2
+    logs = log_prior[:, None] - len(data) * (np.log(sigma) + squares[:, None] / (2 * sigma**2))
+    density = np.exp(logs - logs.max())
+    return mu, sigma, density / density.sum() / ((mu[1] - mu[0]) * (sigma[1] - sigma[0]))
+
+
+def compare(model, datasets):
+    """The mean Kullback-Leibler divergence from the exact posteriors, in nats; 0 is perfect."""
+    divergences = []
+    for data in datasets:
+        mu, sigma, density = exact_posterior(data)
+        grid = np.stack(np.meshgrid(mu, sigma, indexing="ij"), axis=-1).reshape(1, -1, 2)
+        ours = model.posterior([data]).log_prob(grid).reshape(density.shape)
+        cell = (mu[1] - mu[0]) * (sigma[1] - sigma[0])
+        divergences.append((density * (np.log(np.maximum(density, 1e-300)) - ours)).sum() * cell)
+    return float(np.mean(divergences))
+
+
+def draw(model, data, path):
+    """Exact and learnt marginal posteriors, side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    mu, sigma, density = exact_posterior(data)
+    samples = model.posterior([data]).sample(20_000, seed=1)[0]
+    for i, (axis, grid) in enumerate(zip(figure.subplots(1, 2), (mu, sigma), strict=True)):
+        other = (sigma, mu)[i]
+        axis.hist(samples[:, i], bins=60, range=BOX[i], density=True, alpha=0.5, label="network")
+        axis.plot(grid, density.sum(axis=1 - i) * (other[1] - other[0]), color="black", label="exact")
+        axis.set(xlabel=NAMES[i])
+        axis.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, default=2000)
+    parser.add_argument("--datasets", type=int, default=20, help="of which the exact posterior is computed")
+    parser.add_argument("--figure", help="where to draw exact and learnt posteriors of one dataset")
+    options = parser.parse_args()
+    model = train(
+        (100, 1),
+        (2,),
+        simulate,
+        phi_net=[("fc", 64), ("fc", 64)],
+        g=("moments", 1, 2),
+        h_net=[("fc", 64), ("spline", 8)],
+        label_range=BOX,
+        label_names=NAMES,
+        num_batches=options.batches,
+        schedule="cosine",
+        seed=1,
+    )
+    rng = np.random.default_rng(2)
+    datasets = [simulate(rng)[0] for _ in range(options.datasets)]
+    print(f"mean divergence from the exact posteriors: {compare(model, datasets):.4f} nats")
+    print(diagnostics.check(model, simulate, 1000, seed=3))
+    if options.figure:
+        draw(model, datasets[0], options.figure)
+
+
+if __name__ == "__main__":
+    main()
