@@ -422,12 +422,24 @@ def _evaluate(options: argparse.Namespace) -> None:
     _say(f"{len(labels):,} fresh simulations with seed {seed}")
     if not model.network.spec.ends_in_softmax:
         _say(f"mean squared error       {np.mean(np.sum((predictions - labels) ** 2, axis=1)):.4g}")
+        if model.network.head is not None:
+            _report(model, batch, labels, seed)
         return
     is_right = predictions.argmax(axis=1) == labels.argmax(axis=1)
     cross_entropy = -np.mean(np.sum(labels * np.log(np.maximum(predictions, 1e-38)), axis=1))
     _say(f"accuracy                   {np.mean(is_right):.4f}")
     _say(f"cross-entropy              {cross_entropy:.4f}")
     _say(f"expected calibration error {calibration_error(predictions.max(axis=1), is_right):.4f}")
+    _report(model, batch, labels, seed)
+
+
+def _report(model: Model, batch: MultisetBatch, labels: np.ndarray, seed: int) -> None:
+    """Say how well posteriors are calibrated, where there are examples enough to know."""
+    from .diagnostics import evaluate  # not at the top, because simulator processes are forked before Numba is loaded
+    from .diagnostics.bands import FEWEST_EXAMPLES
+
+    if len(labels) >= FEWEST_EXAMPLES:
+        _say(str(evaluate(model.posterior(batch), labels, seed=seed)))
 
 
 def calibration_error(confidence: np.ndarray, is_right: np.ndarray) -> float:

@@ -29,7 +29,7 @@ def simulate(rng):
     """The haplotypes of the SNPs nearest to the middle (100, 64, 2), and the label (3,), see NAMES.
 
     Channel 0 is 1 where a haplotype has the minor allele; channel 1 is the logarithm of the distance to the next SNP,
-    the same for all haplotypes. Missing SNPs, where there are fewer than 64, are zeros at a distance of the whole region.
+    the same for all haplotypes. Missing SNPs, where there are fewer than 64, are zeros at a distance of the region.
     """
     label = np.array([rng.uniform(low, high) for low, high in BOX])
     size, change, time_of_change = 10**label

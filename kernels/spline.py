@@ -3,6 +3,7 @@
 R    numbers, each with a spline of its own
 K    bins of a spline
 P    parameters of a spline, 3 K + 1: K raw widths, K raw heights, and K + 1 raw slopes at the ends of the bins
+L    layers of a flow, N its labels, H nodes of the hidden layers of conditioners, S samples
 
 Softmax makes widths and heights of the raw ones, softplus makes slopes; zeros give the identity. Widths, heights and
 slopes have a least size, so that every spline can be inverted in floats.
@@ -13,6 +14,7 @@ import numpy as np
 from ._jit import Kernel, blocks_of, jit
 
 NUMBERS_PER_BLOCK = 64
+SAMPLES_PER_BLOCK = 64
 LEAST_SIZE = 1e-3  # of widths and heights, and of slopes
 SLOPE_SHIFT = 0.5397424172369522  # softplus(SLOPE_SHIFT) + LEAST_SIZE is 1
 
@@ -32,6 +34,68 @@ def spline_backward(
 ) -> None:
     """Write the gradients of what `spline_forward` computes. gradient (R, 2), to_x (R,), to_parameters (R, P)."""
     _spline_backward(blocks_of(len(x), NUMBERS_PER_BLOCK), gradient, x, parameters, to_x, to_parameters)
+
+
+def flow_inverse(
+    starts: np.ndarray,
+    labels: np.ndarray,
+    weight0: np.ndarray,
+    bias0: np.ndarray,
+    weight1: np.ndarray,
+    bias1: np.ndarray,
+    uniform: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write what an autoregressive flow of splines maps to uniform numbers, label by label; uniform, out (S, N).
+
+    The conditioner of label i in a layer starts from starts (L, N, H), to which label j < i adds its place between -1
+    and 1 times labels (L, N, N, H)[layer, j, i]; ReLU, weight0 (L, H, H), bias0 (L, H), ReLU, weight1 (L, H, P), bias1
+    (L, P). Between layers the order of the labels is reversed.
+    """
+    blocks = blocks_of(len(out), SAMPLES_PER_BLOCK)
+    _flow_inverse(blocks, starts, labels, weight0, bias0, weight1, bias1, uniform, out)
+
+
+@Kernel
+def _flow_inverse(block, arguments):
+    starts, labels, weight0, bias0, weight1, bias1, uniform, out = arguments[0]
+    layers, number, nodes = starts.shape
+    size = bias1.shape[1]
+    dtype = out.dtype
+    zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
+    first, hidden, splines = np.empty(nodes, dtype), np.empty(nodes, dtype), np.empty((1, size), dtype)
+    widths, heights = np.empty((size - 1) // 3, dtype), np.empty((size - 1) // 3, dtype)
+    values, found = np.empty(number, dtype), np.empty(number, dtype)
+    for s in range(block * SAMPLES_PER_BLOCK, min((block + 1) * SAMPLES_PER_BLOCK, out.shape[0])):
+        for i in range(number):
+            values[i] = uniform[s, i]
+        for back in range(layers):
+            layer = layers - 1 - back
+            for i in range(number):
+                for h in range(nodes):
+                    first[h] = starts[layer, i, h]
+                for j in range(i):
+                    place = two * found[j] - one
+                    for h in range(nodes):
+                        first[h] += place * labels[layer, j, i, h]
+                for h in range(nodes):
+                    hidden[h] = bias0[layer, h]
+                for k in range(nodes):
+                    if first[k] > zero:
+                        for h in range(nodes):
+                            hidden[h] += first[k] * weight0[layer, k, h]
+                for p in range(size):
+                    splines[0, p] = bias1[layer, p]
+                for k in range(nodes):
+                    if hidden[k] > zero:
+                        for p in range(size):
+                            splines[0, p] += hidden[k] * weight1[layer, k, p]
+                inverse = _inverse_of(values[number - 1 - i], splines, 0, widths, heights)
+                found[i] = min(max(inverse, zero), one)
+            for i in range(number):
+                values[i] = found[i]
+        for i in range(number):
+            out[s, i] = values[i]
 
 
 @jit
@@ -93,29 +157,36 @@ def _spline_forward(block, arguments):
         out[r, 1] = two * np.log(steep / below) + np.log(rise)
 
 
+@jit
+def _inverse_of(y, parameters, r, widths, heights):
+    """Where spline r has the value y; widths and heights (K,) are for its own."""
+    bins = widths.shape[0]
+    one, two, four, zero = widths.dtype.type(1), widths.dtype.type(2), widths.dtype.type(4), widths.dtype.type(0)
+    _sizes(parameters, r, 0, widths)
+    _sizes(parameters, r, bins, heights)
+    k, bottom = _find(y, heights)
+    start = zero
+    for j in range(k):
+        start += widths[j]
+    left, right = _slope(parameters, r, 2 * bins + k), _slope(parameters, r, 2 * bins + k + 1)
+    steep = heights[k] / widths[k]
+    above = y - bottom
+    bend = left + right - two * steep
+    a = heights[k] * (steep - left) + above * bend
+    b = heights[k] * left - above * bend
+    c = -steep * above
+    root = np.sqrt(max(b * b - four * a * c, zero))
+    place = min(max(two * c / (-b - root), zero), one)
+    return start + place * widths[k]
+
+
 @Kernel
 def _spline_inverse(block, arguments):
     y, parameters, out = arguments[0]
     bins = (parameters.shape[1] - 1) // 3
     widths, heights = np.empty(bins, y.dtype), np.empty(bins, y.dtype)
-    one, two, four, zero = y.dtype.type(1), y.dtype.type(2), y.dtype.type(4), y.dtype.type(0)
     for r in range(block * NUMBERS_PER_BLOCK, min((block + 1) * NUMBERS_PER_BLOCK, y.shape[0])):
-        _sizes(parameters, r, 0, widths)
-        _sizes(parameters, r, bins, heights)
-        k, bottom = _find(y[r], heights)
-        start = zero
-        for j in range(k):
-            start += widths[j]
-        left, right = _slope(parameters, r, 2 * bins + k), _slope(parameters, r, 2 * bins + k + 1)
-        steep = heights[k] / widths[k]
-        above = y[r] - bottom
-        bend = left + right - two * steep
-        a = heights[k] * (steep - left) + above * bend
-        b = heights[k] * left - above * bend
-        c = -steep * above
-        root = np.sqrt(max(b * b - four * a * c, zero))
-        place = min(max(two * c / (-b - root), zero), one)
-        out[r] = start + place * widths[k]
+        out[r] = _inverse_of(y[r], parameters, r, widths, heights)
 
 
 @Kernel

@@ -362,3 +362,15 @@ def spline_backward(gradient, x, parameters):
         difference = spline_forward(x, parameters + shift) - spline_forward(x, parameters - shift)
         to_parameters[:, j] = (gradient * difference).sum(axis=1) / (2 * step)
     return (gradient * to_x).sum(axis=1), to_parameters
+
+
+def flow_inverse(starts, labels, weight0, bias0, weight1, bias1, uniform):
+    values = uniform.astype(float)
+    for layer in reversed(range(len(starts))):
+        values, found = values[:, ::-1], np.zeros(values.shape)
+        for s, i in np.ndindex(values.shape):
+            first = starts[layer, i] + sum((2 * found[s, j] - 1) * labels[layer, j, i] for j in range(i))
+            hidden = np.maximum(np.maximum(first, 0) @ weight0[layer] + bias0[layer], 0)
+            found[s, i] = spline_inverse(values[s, i : i + 1], (hidden @ weight1[layer] + bias1[layer])[None])[0]
+        values = found
+    return values

@@ -607,3 +607,16 @@ def test_spline__ends_and_the_identity():
     np.testing.assert_allclose(out, [[0, 0], [1, 0], [0.25, 0]], atol=1e-12)
     spline.spline_inverse(ends, 100 * np.sign(np.random.default_rng(1).standard_normal((3, 13))), back)
     np.testing.assert_allclose(back[:2], [0, 1], atol=1e-12)
+
+
+@given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.integers(2, 4), DTYPES)
+def test_flow_inverse__matches_reference(seed, layers, number, bins, dtype):
+    rng, nodes = np.random.default_rng(seed), 5
+    shapes = [(layers, number, nodes), (layers, number, number, nodes), (layers, nodes, nodes), (layers, nodes)]
+    shapes += [(layers, nodes, 3 * bins + 1), (layers, 3 * bins + 1)]
+    arrays = [rng.standard_normal(shape).astype(dtype) / 2 for shape in shapes]
+    uniform = rng.random((3, number)).astype(dtype)
+    out = np.empty_like(uniform)
+    spline.flow_inverse(*arrays, uniform, out)
+    expected = reference.flow_inverse(*(array.astype(float) for array in arrays), uniform)
+    np.testing.assert_allclose(out, expected, atol=1e-3 if dtype == np.float32 else 1e-9)

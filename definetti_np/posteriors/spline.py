@@ -21,7 +21,7 @@ from ..ops.dense_conv import LINEAR, RELU, dense_layer
 from .head import Head
 from .posterior import POINTS, Posterior
 
-SAMPLES_AT_ONCE = 8192
+_ROLES = ("start.{}", "labels.{}", "weight.{}.0", "bias.{}.0", "weight.{}.1", "bias.{}.1")  # by layer
 
 
 class SplineHead(Head[SplineSpec]):
@@ -59,26 +59,22 @@ class SplineHead(Head[SplineSpec]):
 
     def from_uniform(self, x: np.ndarray, uniform: np.ndarray, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
         """The inverse of `to_uniform`, label by label: labels (R, N) of the unit cube, all of one dataset's x (M,)."""
-        number, nodes = self.spec.labels, self.spec.nodes
-        dtype = x.dtype
-        values = np.ascontiguousarray(uniform, dtype)
-        own = {role: Tensor(array) for role, array in parameters.items()}
-        for layer in reversed(range(self.spec.layers)):
-            values = values[:, ::-1]
-            found = np.zeros(values.shape, dtype)
-            starts = x[layer * number * nodes : (layer + 1) * number * nodes] + parameters[f"start.{layer}"]
-            starts = starts.reshape(number, nodes)
-            weight = parameters[f"labels.{layer}"].reshape(number, number, nodes)
-            for i in range(number):
-                first = np.tile(starts[i], (len(values), 1))
-                for j in range(i):
-                    first += (2 * found[:, j] - 1)[:, None] * weight[j, i]
-                splines = self._rest(Tensor(np.maximum(first, 0)), layer, own).array
-                column = np.empty(len(values), dtype)
-                kernels.spline_inverse(np.ascontiguousarray(values[:, i]), splines, column)
-                found[:, i] = np.clip(column, 0, 1)
-            values = found
-        return values
+        spec, dtype = self.spec, x.dtype
+        layers, number, nodes = spec.layers, spec.labels, spec.nodes
+        own = {role: np.stack([parameters[role.format(layer)] for layer in range(layers)]) for role in _ROLES}
+        starts = (x.reshape(layers, -1) + own["start.{}"]).reshape(layers, number, nodes)
+        out = np.empty(uniform.shape, dtype)
+        kernels.flow_inverse(
+            starts,
+            own["labels.{}"].reshape(layers, number, number, nodes),
+            own["weight.{}.0"],
+            own["bias.{}.0"],
+            own["weight.{}.1"],
+            own["bias.{}.1"],
+            np.ascontiguousarray(uniform, dtype),
+            out,
+        )
+        return out
 
     def _rest(self, nodes: Tensor, layer: int, parameters: Mapping[str, Tensor]) -> Tensor:
         """The second and third dense layers of the conditioners."""
@@ -113,11 +109,8 @@ class SplinePosterior(Posterior):
         return np.stack([self._flow(b, theta[b : b + 1])[0][0] for b in range(len(self))])
 
     def _labels(self, b: int, uniform: np.ndarray) -> np.ndarray:
-        parts = [
-            self._head.from_uniform(self._numbers[b], uniform[start : start + SAMPLES_AT_ONCE], self._parameters)
-            for start in range(0, len(uniform), SAMPLES_AT_ONCE)
-        ]
-        return self._box.low + np.concatenate(parts).astype(np.float64) * self._box.width
+        unit = self._head.from_uniform(self._numbers[b], uniform, self._parameters)
+        return self._box.low + unit.astype(np.float64) * self._box.width
 
     def _draw(self, b: int, n: int, rng: np.random.Generator) -> np.ndarray:
         return self._labels(b, rng.random((n, len(self.names)), np.float32))
