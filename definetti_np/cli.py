@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--sim-threads", type=int, help="simulator processes (default: one per core)")
     training.add_argument("--training-threads", type=int, help="threads of the training (default: one per core)")
     training.add_argument("--simulations", metavar="FOLDER", help="of simulations to read, and to add to")
+    training.add_argument("--follow", action="store_true", help="wait for simulations that other jobs add to it")
     training.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the model")
 
     simulation = _command(
@@ -298,6 +299,8 @@ def _train(options: argparse.Namespace) -> None:
     for name in ("num_batches", "seed", "sim_threads", "training_threads", "simulations"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
+    if options.follow:
+        settings["follow"] = True
     train(**settings, save_path=options.output, resume=options.resume)
 
 

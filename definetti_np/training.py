@@ -75,6 +75,7 @@ def train(
     check_randomness: bool = True,
     simulations: str | os.PathLike | None = None,
     simulations_version: str | int | None = None,
+    follow: bool = False,
     encoder: HaplotypeEncoder | LikeData | None = None,
     classes: Sequence[str] | None = None,
 ) -> Model:
@@ -222,6 +223,9 @@ def train(
     simulations_version
         Text or integer that says which version of the simulator this is, for a store; change it when the simulator
         draws other data under the same name.
+    follow
+        Whether to wait for examples that `simulations` lacks, because other processes add them, such as those of a job
+        array, instead of simulating them here.
     encoder
         What encodes real data for this network, a `HaplotypeEncoder` of this `input_shape`; it is stored in the model,
         for `Model.scan`. The simulator may then return a tree sequence or `Haplotypes` in place of an array: the SNPs

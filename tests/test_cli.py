@@ -107,7 +107,7 @@ def test_simulate__into_a_folder_that_is_trained_from(folder, capsys, tmp_path):
         assert code == 0, err
     assert len(definetti_np.Simulations(tmp_path / "sims")) == 8
     code, _, err = run(
-        capsys, "train", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--seed", 3,
+        capsys, "train", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--follow", "--seed", 3,
         "--output", tmp_path / "m",
     )  # fmt: skip
     assert code == 0, err
