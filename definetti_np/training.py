@@ -262,7 +262,7 @@ def train(
         refuse_to_train_while_starting()  # before the lock, which the script that starts the processes holds
     checkpoints = settings.checkpoints()
     lock = None if checkpoints is None else checkpoints.lock
-    with log_to(settings.logfile), Interruption() as interruption, only_run(lock):
+    with log_to(settings.logfile), Interruption() as interruption, only_run(lock) as holder:
         start = find_start(checkpoints, settings)
         if start is not None:
             settings = settings.with_seed(start.run["seed"])
@@ -277,7 +277,7 @@ def train(
             from .model import Model
 
             trainer = _make_trainer(settings)
-            run = Run(settings, trainer, stream, memory, held, checkpoints, start)
+            run = Run(settings, trainer, stream, memory, held, checkpoints, start, holder)
             run.train(interruption)
         model = Model(
             trainer.network,

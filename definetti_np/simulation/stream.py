@@ -110,6 +110,15 @@ class StreamSettings:
             check_randomness=check_randomness,
         )
 
+    @property
+    def simulators(self) -> int | None:
+        """How many examples are simulated at a time beside the training, None if that is not known, or none are."""
+        if self.executor is not None:
+            from .executors import number_of_workers  # its module imports this one
+
+            return number_of_workers(self.executor)
+        return self.sim_threads or None
+
     def __str__(self) -> str:
         return "an executor" if self.executor is not None else f"{self.sim_threads} simulator processes"
 
