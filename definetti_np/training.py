@@ -73,6 +73,7 @@ def train(
     start_method: str | None = None,
     executor: Executor | None = None,
     check_randomness: bool = True,
+    check_versions: bool = True,
     simulations: str | os.PathLike | None = None,
     simulations_version: str | int | None = None,
     follow: bool = False,
@@ -214,6 +215,8 @@ def train(
     check_randomness
         Whether to simulate the first two examples twice before training, in two processes if there are, and to warn if
         they differ: then the simulator has randomness that is not the seed's.
+    check_versions
+        Whether an executor's workers must have the versions of NumPy, msprime and this package that are here.
     simulations
         Folder of a store: what is simulated is written there, and what is there is read instead of simulated, to the
         same bits; see docs/simulations_store.md. It is made if it does not exist. The folder is of one simulator (by

@@ -38,6 +38,7 @@ class StreamSettings:
     start_method: str | None = None
     executor: Any = None
     check_randomness: bool = True
+    check_versions: bool = True
 
     @property
     def starts_processes(self) -> bool:
@@ -56,6 +57,7 @@ class StreamSettings:
         start_method: Any,
         executor: Any,
         check_randomness: Any,
+        check_versions: Any = True,
     ) -> StreamSettings:
         """Check the arguments, and work out the number of simulator processes.
 
@@ -108,6 +110,7 @@ class StreamSettings:
             start_method=start_method,
             executor=executor,
             check_randomness=check_randomness,
+            check_versions=as_bool(check_versions, "check_versions"),
         )
 
     @property
