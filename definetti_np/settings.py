@@ -112,6 +112,7 @@ class TrainSettings:
         on_simulator_error: Any,
         simulations: Any,
         simulations_version: Any,
+        follow: Any,
         encoder: Any = None,
         classes: Any = None,
         label_range: Any = None,
@@ -136,7 +137,7 @@ class TrainSettings:
                 if value is not None:
                     raise ValueError(f"{name} is for an h_net that ends in a head, got a network_function")
             spec = function_spec(input_shape, output_shape, network_function, context)
-        store = StoreSettings.of_training(simulations, simulations_version, simulator)
+        store = StoreSettings.of_training(simulations, simulations_version, simulator, follow)
         if store is None or simulator is not None:
             takes_generator(simulator)
         has_own_seed = seed is not None

@@ -124,7 +124,7 @@ def fresh_examples(
     """Data and labels of examples that the training of a model did not use, and their seed."""
     examples = as_integer(examples, "examples", minimum=1)
     _check_number(examples, "examples")
-    settings = StoreSettings.of_training(simulations, simulations_version, simulator)
+    settings = StoreSettings.of_training(simulations, simulations_version, simulator, False)
     if simulator is not None:
         takes_generator(simulator)
     if seed is None and settings is not None and settings.found is not None:
