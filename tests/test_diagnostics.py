@@ -1,6 +1,7 @@
 """Diagnostics, each on a case whose answer is known: posteriors that are right pass, those that are wrong fail."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -223,3 +224,19 @@ def test_plot__writes_figures(case, tmp_path):
     paths = report.plot(tmp_path / "figures")
     assert len(paths) in (2, 3)
     assert all(path.stat().st_size > 5000 for path in paths)
+
+
+def test_to_arviz__posterior_and_ranks():
+    pytest.importorskip("arviz_base")
+    posterior, labels = gaussians(1, examples=100)
+    draws = posterior.to_arviz(samples=30, dataset=2)["posterior"]
+    assert draws["b"].shape == (1, 30)
+    ranks = diagnostics.evaluate(posterior, labels).to_arviz()["prior_sbc"]
+    assert ranks["a"].shape == (1, 100)
+    assert 0 <= ranks["a"].min() <= ranks["a"].max() <= 1
+
+
+def test_to_arviz__says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz_base", None)
+    with pytest.raises(ImportError, match="pip install arviz-base"):
+        gaussians(1, examples=100)[0].to_arviz()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from definetti_np import Model, Network, SimulatorError, Trainer, load, train
+from definetti_np import Model, ModelFileError, Network, SimulatorError, Trainer, load, train
 from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
+from definetti_np.files.archive import write_model
 from definetti_np.heads import HEADS, LabelBox
 from definetti_np.posteriors.classes import ClassPosterior
 from definetti_np.posteriors.heads import make_head
@@ -379,3 +380,20 @@ def test_head_loss__is_a_tensor_operation_of_the_prediction():
     labels = np.array([[0.5, 20, 0.25]] * 2)  # the middle of the box, where a standard normal of the box is
     expected = 1.5 * math.log(2 * math.pi) + np.log(np.diff(RANGES) / 2).sum()
     np.testing.assert_allclose(head.loss(x, labels, {}).array, expected)
+
+
+def test_model_file__a_damaged_head_is_refused(tmp_path):
+    """A header that asks for millions of labels, or for a box of another size, takes no memory and is refused."""
+    model = model_of(("spline", 4))
+    for change in (
+        {"output_shape": [10**9]},
+        {"label_range": [[0, 1]]},
+        {"label_range": 3},
+        {"label_names": ["a"]},
+        {"h_net": [["mixture", 10**6]]},
+    ):
+        description = model.describe()
+        description["network"] = {**description["network"], **change}
+        write_model(tmp_path / "bad.npz", description, dict(model.network.parameters))
+        with pytest.raises(ModelFileError, match="the header describes no network"):
+            load(tmp_path / "bad")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..posteriors.posterior import Posterior
+from ..posteriors.posterior import Posterior, arviz_tree
 from ..posteriors.quantiles import QuantilesPosterior
 from .bands import Uniformity, uniformity
 from .report import Report, verdict
@@ -60,6 +60,8 @@ class NumbersReport(Report):
         A `LabelReport` for each label.
     tarp
         The uniformity of the ranks of distances from a random point (Lemos et al. 2023), of all labels together.
+    ranks
+        The ranks of SBC, (E, N); None for quantiles.
     log_score, log_score_error
         The mean log density at the labels and its standard error; None for quantiles.
     """
@@ -71,6 +73,7 @@ class NumbersReport(Report):
         self._truth, self._mean, self.names = truth, mean, posterior.names
         self.tarp: Uniformity | None = None
         self.log_score: float | None = None
+        self.ranks: np.ndarray | None = None
         self.log_score_error: float | None = None
         self._below: list[dict[float, float]] = []  # for each label the fraction below each quantile of the head
         samples = std = ranks = None
@@ -79,6 +82,7 @@ class NumbersReport(Report):
             std = np.maximum(samples.std(axis=1, ddof=1), 1e-300)
             mean = samples.mean(axis=1)
             ranks = _ranks(samples, truth, rng)
+            self.ranks = ranks
             scores = posterior.log_prob(truth)
             self.log_score = float(scores.mean())
             self.log_score_error = float(scores.std(ddof=1) / np.sqrt(len(scores)))
@@ -145,6 +149,15 @@ class NumbersReport(Report):
                 for label in self.labels
             },
         }
+
+    def to_arviz(self) -> Any:
+        """The ranks of SBC for ArviZ: a DataTree with the group "prior_sbc", as its package simuk makes it.
+
+        It needs the package arviz-base, which is part of ArviZ 1; quantiles have no ranks.
+        """
+        if self.ranks is None:
+            raise ValueError("a report of quantiles has no ranks")
+        return arviz_tree("prior_sbc", {name: self.ranks[None, :, i] for i, name in enumerate(self.names)})
 
     def __str__(self) -> str:
         width = max(5, *(len(label.name) for label in self.labels))

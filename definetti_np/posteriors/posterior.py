@@ -92,19 +92,15 @@ class Posterior(ABC):
         return self._marginal(index_of(label, self.names))
 
     def to_arviz(self, *, samples: int = 1000, seed: int = 0, dataset: int = 0) -> Any:
-        """Samples of one dataset's posterior for ArviZ: its group "posterior", one chain of draws of each label.
+        """Samples of one dataset's posterior for ArviZ: a DataTree with the group "posterior", one chain of each label.
 
-        It needs the package arviz.
+        It needs the package arviz-base, which is part of ArviZ 1.
         """
-        try:
-            import arviz
-        except ImportError:
-            raise ImportError("to_arviz needs the package arviz: pip install arviz") from None
         which = as_integer(dataset, "dataset", minimum=0)
         if which >= len(self):
             raise ValueError(f"dataset must be below {len(self)}, the number of datasets, got {which}")
         draws = self._draw(which, as_integer(samples, "samples", minimum=1), _generator(seed, self._numbers[which]))
-        return arviz.from_dict({"posterior": {name: draws[None, :, i] for i, name in enumerate(self.names)}})
+        return arviz_tree("posterior", {name: draws[None, :, i] for i, name in enumerate(self.names)})
 
     @abstractmethod
     def _draw(self, b: int, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -144,6 +140,15 @@ class MarginalOfPoints(Posterior):
         raise NotImplementedError(
             "the density of one label of a spline has no formula; use quantile, or a histogram of sample"
         )
+
+
+def arviz_tree(group: str, variables: dict[str, np.ndarray]) -> Any:
+    """A DataTree of ArviZ with one group of variables (chains, draws)."""
+    try:
+        from arviz_base import from_dict
+    except ImportError:
+        raise ImportError("to_arviz needs the package arviz-base: pip install arviz-base") from None
+    return from_dict({group: variables})
 
 
 def one_label(box: LabelBox, i: int) -> LabelBox:
