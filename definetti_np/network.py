@@ -153,6 +153,7 @@ class Network:
         network = type(self).__new__(type(self))
         network._build(spec, function, self.context, self.seed, self.dtype, draws=False)
         network.flat.weights[:] = self.flat.weights
+        network.temperature = self.temperature
         return network
 
     def _build(

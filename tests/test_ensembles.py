@@ -99,6 +99,7 @@ def test_calibrate__lowers_the_cross_entropy_and_is_undone(tmp_path):
     model.save(tmp_path / "model")
     again = load(tmp_path / "model")
     np.testing.assert_array_equal(again.predict(DATA), model.predict(DATA))
+    np.testing.assert_array_equal(again.with_rows(None).predict(DATA), model.predict(DATA))
     assert "temperature" in repr(again)
     again.temperature = None
     np.testing.assert_array_equal(again.predict(DATA), before)
