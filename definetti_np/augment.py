@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .checks import as_integer
+from .checks import as_integer, name_of
 from .multiset import merge_rows
 
 __all__ = ["compose", "genotype_errors", "mirror", "subsample", "switch_errors"]
@@ -83,17 +83,27 @@ def compose(*augmentations: Callable) -> Callable:
     return _Composition(augmentations)
 
 
+def describe_augmentation(augmentation: Callable) -> str:
+    """How an augmentation was made, in words that are the same in every process; of other functions the name."""
+    return repr(augmentation) if isinstance(augmentation, _Augmentation) else str(name_of(augmentation))
+
+
 def augment_rows(augmentation: Callable, rows: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> Rows:
     """Apply an augmentation to one dataset, and return its distinct rows in canonical order with their counts.
+
+    `rows` and `counts` are such, and are returned where the augmentation returns them as they are.
 
     Raises
     ------
     ValueError, TypeError
         If it does not return rows of the same W and C, finite, with a positive count each.
     """
-    result = augmentation(_read_only(rows), _read_only(counts), rng)
+    given = _read_only(rows), _read_only(counts)
+    result = augmentation(*given, rng)
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"augment must return a tuple (rows, counts), got {result!r}")
+    if all(new is old for new, old in zip(result, given, strict=True)):
+        return rows, counts
     new_rows, new_counts = map(np.asarray, result)
     if new_rows.ndim != 3 or new_rows.shape[1:] != rows.shape[1:] or new_rows.dtype.kind not in "biuf":
         raise ValueError(
@@ -202,7 +212,7 @@ class _Composition(_Augmentation):
         return rows, counts
 
     def __repr__(self) -> str:
-        return f"compose({', '.join(map(repr, self.augmentations))})"
+        return f"compose({', '.join(map(describe_augmentation, self.augmentations))})"
 
 
 def _draw_cells(number: int, rate: float, rng: np.random.Generator) -> np.ndarray:

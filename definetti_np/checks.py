@@ -43,6 +43,14 @@ def as_positive_number(value: Any, name: str) -> float:
     return number
 
 
+def as_nonnegative_number(value: Any, name: str) -> float:
+    """Return `value` as a finite float that is 0 or more, or raise an error that names the argument."""
+    try:
+        return 0.0 if not isinstance(value, (bool, np.bool_)) and value == 0 else as_positive_number(value, name)
+    except ValueError:
+        raise ValueError(f"{name} must be 0 or more, and finite, got {value!r}") from None
+
+
 def check_width(width: int, positions: int, where: str) -> None:
     """Raise a ValueError if the window of a convolution has more positions than there are."""
     if width > positions:

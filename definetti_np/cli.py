@@ -25,8 +25,9 @@ from .genomes.reader import read_haplotypes
 from .logs import log_to
 from .losses import check_loss
 from .multiset import MultisetBatch
+from .simulation.fill import simulate
 from .simulation.source import Example, ExampleSource
-from .specs import Spec, function_spec, network_spec
+from .specs import Spec, context_of_rows, function_spec, network_spec
 from .training import train
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ CALIBRATION_BINS = 10  # of the calibration error
 PLACES = {  # what stands behind the name of a command
     "info": "MODEL",
     "train": "FILE.py --output MODEL",
-    "simulate": "FILE.py --output DATA.npz",
+    "simulate": "FILE.py (--output DATA.npz | --simulations FOLDER --stop N)",
     "predict": "MODEL DATA.npz --output TABLE",
     "scan": "MODEL GENOMES --output TABLE",
     "evaluate": "FILE.py MODEL",
@@ -98,14 +99,23 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--seed", type=int, help="seed of the run")
     training.add_argument("--sim-threads", type=int, help="simulator processes (default: one per core)")
     training.add_argument("--training-threads", type=int, help="threads of the training (default: one per core)")
+    training.add_argument("--simulations", metavar="FOLDER", help="of simulations to read, and to add to")
     training.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the model")
 
-    simulate = _command(
-        commands, "simulate", _simulate, "simulate datasets", "definetti simulate example/hotspots.py --output sims.npz"
+    simulation = _command(
+        commands,
+        "simulate",
+        _simulate,
+        "simulate datasets",
+        "definetti simulate example/hotspots.py --simulations sims --start 0 --stop 10000",
     )
-    _add_file(simulate)
-    _add_output(simulate, "file of arrays, data and labels")
-    _add_examples(simulate, 100)
+    _add_file(simulation)
+    _add_output(simulation, "file of arrays, data and labels", required=False)
+    _add_examples(simulation, 100)
+    simulation.add_argument("--simulations", metavar="FOLDER", help="a folder to train from, instead of --output")
+    simulation.add_argument("--start", type=int, help="the first example for the folder (default 0)")
+    simulation.add_argument("--stop", type=int, help="the end of its examples, which is not one of them")
+    simulation.add_argument("--sim-threads", type=int, help="simulator processes (default: one per core)")
 
     predict = _command(
         commands, "predict", _predict, "predict for datasets", "definetti predict hotspots.npz sims.npz --output p.tsv"
@@ -172,8 +182,8 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.py", help="defines simulator, encoder, classes, phi_net, ...")
 
 
-def _add_output(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--output", required=True, help=what)
+def _add_output(parser: argparse.ArgumentParser, what: str, *, required: bool = True) -> None:
+    parser.add_argument("--output", required=required, help=what)
     parser.add_argument("--force", action="store_true", help="replace files that are there")
 
 
@@ -244,11 +254,12 @@ def _examples(path: str, number: int, seed: int) -> Iterator[Example]:
     defaults = {name: p.default for name, p in inspect.signature(train).parameters.items()}
     value = defaults | settings
     shapes = value["input_shape"], value["output_shape"]
+    context = context_of_rows(value["context"], value["input_shape"])
     spec: Spec
     if value["network_function"] is None:
-        spec = network_spec(*shapes, value["phi_net"], value["g"], value["h_net"])
+        spec = network_spec(*shapes, value["phi_net"], value["g"], value["h_net"], context)
     else:
-        spec = function_spec(*shapes, value["network_function"])
+        spec = function_spec(*shapes, value["network_function"], context)
     loss = check_loss(value["loss"], spec)
     source = ExampleSource(
         value["simulator"],
@@ -284,13 +295,21 @@ def _train(options: argparse.Namespace) -> None:
     if target.exists() and not options.force and not options.resume:
         raise ValueError(f"--output: {target} is there already; --force replaces it")
     settings = read_settings(options.file)
-    for name in ("num_batches", "seed", "sim_threads", "training_threads"):
+    for name in ("num_batches", "seed", "sim_threads", "training_threads", "simulations"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
     train(**settings, save_path=options.output, resume=options.resume)
 
 
 def _simulate(options: argparse.Namespace) -> None:
+    if (options.output is None) == (options.simulations is None):
+        raise ValueError("give either --output, for a file, or --simulations, for a folder to train from")
+    if options.simulations is not None:
+        _fill(options)
+        return
+    for name in ("start", "stop", "sim_threads"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} goes with --simulations, not with --output")
     _check_output(options, "output")
     seed = 1 if options.seed is None else options.seed
     examples = list(_examples(options.file, options.number, seed))
@@ -301,6 +320,25 @@ def _simulate(options: argparse.Namespace) -> None:
     target = Path(options.output).expanduser().absolute()
     write_whole(target, lambda file: np.savez(file, data=np.array(data), labels=labels, seed=seed))
     _say(f"simulated {len(data):,} datasets of shape {data[0].shape} with seed {seed}: {options.output}")
+
+
+def _fill(options: argparse.Namespace) -> None:
+    """Simulate a range of examples into a folder; each task of a job array does one."""
+    if options.stop is None:
+        raise ValueError("--stop is missing: --simulations needs to know where its examples end")
+    settings = read_settings(options.file)
+    known = {name: settings[name] for name in inspect.signature(simulate).parameters if name in settings}
+    seed = options.seed if options.seed is not None else settings.get("seed")
+    known |= {
+        "folder": options.simulations,
+        "seed": 1 if seed is None else seed,
+        "start": options.start or 0,
+        "stop": options.stop,
+        "logfile": ".",
+    }
+    if options.sim_threads is not None:
+        known["sim_threads"] = options.sim_threads
+    _say(str(simulate(**known)))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ import stat
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -257,10 +258,18 @@ def progress(
     num_batches: int, batch_size: int, verbosity: int, *, to_terminal: bool, first: int = 0
 ) -> "_Bar | _Lines":
     """A progress bar where tqdm works and stderr is a terminal, otherwise log lines; from batch `first` on."""
-    if to_terminal and Stderr().isatty():
+    if to_terminal and (Stderr().isatty() or in_notebook()):
         with contextlib.suppress(Exception):  # it is missing, or one of its environment variables is wrong
             return _Bar(num_batches, batch_size, first)
     return _Lines(num_batches, batch_size, verbosity)
+
+
+def in_notebook() -> bool:
+    """Whether this is the kernel of a notebook, which shows a bar though stderr is no terminal."""
+    with contextlib.suppress(Exception):
+        shell = sys.modules["IPython"].get_ipython()
+        return "IPKernelApp" in shell.config
+    return False
 
 
 class _Clock:
@@ -296,11 +305,11 @@ class _Lines:
         self._num_batches, self._verbosity = num_batches, verbosity
         self._clock = _Clock(batch_size)
 
-    def update(self, batch: int, loss: float, accuracy: float, waited: float) -> None:
+    def update(self, batch: int, loss: float, accuracy: float, waited: float, more: str = "") -> None:
         self._clock.add(waited)
         if batch % self._verbosity == 0 or batch == self._num_batches - 1:
             speed = self._clock.look()
-            logger.info("batch %d of %d: %s; %s", batch, self._num_batches, _numbers(loss, accuracy), speed)
+            logger.info("batch %d of %d: %s; %s", batch, self._num_batches, _numbers(loss, accuracy) + more, speed)
 
     def close(self) -> None:
         pass
@@ -310,18 +319,25 @@ class _Bar:
     """A tqdm bar, its text renewed twice a second."""
 
     def __init__(self, num_batches: int, batch_size: int, first: int):
-        from tqdm import tqdm
+        place: dict[str, object] = {"dynamic_ncols": True}
+        if in_notebook():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of notebooks without widgets, where the bar is text
+                from tqdm.auto import tqdm
+        else:
+            from tqdm import tqdm
 
-        self._bar = tqdm(total=num_batches, initial=first, unit="batch", dynamic_ncols=True, file=Stderr())
+            place["file"] = Stderr()
+        self._bar = tqdm(total=num_batches, initial=first, unit="batch", **place)
         self._clock = _Clock(batch_size)
         self._renewed = 0.0
 
-    def update(self, batch: int, loss: float, accuracy: float, waited: float) -> None:
+    def update(self, batch: int, loss: float, accuracy: float, waited: float, more: str = "") -> None:
         self._clock.add(waited)
         with contextlib.suppress(Exception):
             if time.monotonic() - self._renewed > 0.5:
                 self._renewed = time.monotonic()
-                text = f"{_numbers(loss, accuracy)}, {self._clock.look()}"
+                text = f"{_numbers(loss, accuracy)}{more}, {self._clock.look()}"
                 self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
 
@@ -376,7 +392,7 @@ class _ExampleBar(ExampleProgress):
 
 
 class Summary:
-    """The training summary: a line ``<batch> <loss> <accuracy>`` every `verbosity` batches, written at once.
+    """The training summary: a line ``<batch> <loss> <accuracy> ...`` every `verbosity` batches, written at once.
 
     A resumed run starts with the lines of the run before, so that none is missing or there twice. A line that cannot
     be written is kept, and written before the next one.
@@ -394,12 +410,15 @@ class Summary:
             remove_temporaries(path)
         self._write()
 
-    def update(self, batch: int, loss: float, accuracy: float) -> None:
+    def update(self, batch: int, *numbers: float) -> None:
         if batch % self._verbosity == 0:
-            line = f"{batch} {loss!r} {accuracy!r}"
-            self.lines.append(line)
-            self._pending += f"{line}\n".encode("ascii")
-            self._write()
+            self.add(batch, *numbers)
+
+    def add(self, batch: int, *numbers: float) -> None:
+        line = " ".join(map(repr, (batch, *numbers)))
+        self.lines.append(line)
+        self._pending += f"{line}\n".encode("ascii")
+        self._write()
 
     def _write(self) -> None:
         if self._path is None or not is_ours(self._owner):

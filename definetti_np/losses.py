@@ -10,7 +10,7 @@ from .specs import Spec
 
 FINAL_LAYER_OF_LOSS = {"cross-ent": "softmax", "l2": "matmul"}  # of the layer lists, by loss
 LOSSES = tuple(FINAL_LAYER_OF_LOSS)
-ACCURACIES = ("classification", None)
+ACCURACIES = ("auto", "classification", None)
 LABEL_SUM_TOLERANCE = 1e-4
 
 
@@ -27,8 +27,10 @@ def check_loss(loss: str | Callable, spec: Spec) -> str | Callable:
     return loss
 
 
-def check_accuracy(accuracy: str | Callable | None) -> str | Callable | None:
-    """Return the accuracy if it is a function or known."""
+def check_accuracy(accuracy: str | Callable | None, loss: str | Callable) -> str | Callable | None:
+    """Return the accuracy if it is a function or known; for "auto" the one that goes with the loss."""
+    if isinstance(accuracy, str) and accuracy == "auto":
+        return None if isinstance(loss, str) and loss == "l2" else "classification"
     is_known = accuracy is None or (isinstance(accuracy, str) and accuracy in ACCURACIES)
     if not callable(accuracy) and not is_known:
         raise ValueError(f"accuracy: unknown accuracy {accuracy!r}; choose from {ACCURACIES}, or give a function")

@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from .context import Context
 from .cores import available_cores
 from .engine.workspace import Workspace
 from .errors import ModelFileError
-from .files.archive import MODEL, StoredFile, open_file, refuse_on_error, write_model
+from .files.archive import MODEL, open_file, refuse_on_error, write_model
+from .files.checkpoint import is_checkpoint, read_checkpoint
 from .files.paths import check_parent, model_path
 from .genomes.encoder import HaplotypeEncoder, Sites, check_classes, check_encoder
 from .genomes.haplotypes import Haplotypes
@@ -27,10 +29,12 @@ from .genomes.scan import (
     value_names,
     with_prior,
 )
+from .history import columns_of, read_lines, write_lines
 from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
+from .provenance import check_metadata, describe_model
 from .scanner import predict_centers
 from .specs import context_of_rows, function_spec, network_spec
 from .summary import describe_choice, layer_table
@@ -53,6 +57,17 @@ class Model:
         The seed of its training run.
     batches_trained
         How many batches it was trained on.
+    history
+        What its training has reported: arrays by name, of which ``batch`` says after which batch; empty for a model
+        that `train` has not made. There are ``loss`` and ``accuracy`` of the batch, under `reuse` ``fresh_loss`` and
+        ``reused_loss``, and under `validation` ``validation_loss``, ``validation_loss_error``,
+        ``validation_accuracy``, ``validation_accuracy_error``; the errors are standard errors.
+    info
+        How it was trained: arguments of `train` that are not the default or always matter, such as ``batch_size`` and
+        ``learning_rate``; ``simulator``, its name; ``date``, on which the run began, in UTC. Empty for a model that
+        `train` has not made.
+    metadata
+        What the user gave to `train` as `metadata`; it may be changed before the model is saved.
     encoder
         The `HaplotypeEncoder` that it was trained with, or None.
     classes
@@ -66,6 +81,9 @@ class Model:
         loss: str | Callable,
         seed: int,
         batches_trained: int,
+        history: Mapping[str, np.ndarray] | None = None,
+        info: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         encoder: HaplotypeEncoder | None = None,
         classes: Sequence[str] | None = None,
     ):
@@ -73,6 +91,9 @@ class Model:
         self.loss = loss
         self.seed = seed
         self.batches_trained = batches_trained
+        self.history = dict(history or {})
+        self.info = dict(info or {})
+        self.metadata = dict(metadata or {})
         check_encoder(encoder, network.spec.input_shape)
         self.encoder = encoder
         self.classes = check_classes(classes, network.prediction_shape)
@@ -135,6 +156,27 @@ class Model:
                     batch = self.network.as_batch(part, first=first)
                     predictions.append(self.network.predict_batch(batch).copy())
         return np.concatenate(predictions)
+
+    def with_rows(self, rows: int | None) -> "Model":
+        """The same model for datasets of another number of rows, or of any number for None.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the network or the encoder does not take so many, as a network with ``g=("sort",)``, which needs the
+            number that it was trained with.
+        """
+        return Model(
+            self.network.with_rows(rows),
+            loss=self.loss,
+            seed=self.seed,
+            batches_trained=self.batches_trained,
+            history=self.history,
+            info=self.info,
+            metadata=self.metadata,
+            encoder=self.encoder,
+            classes=self.classes,
+        )
 
     def scan(
         self,
@@ -259,6 +301,9 @@ class Model:
             "seed": self.seed,
             "batches_trained": self.batches_trained,
         }
+        history = {"columns": list(self.history), "lines": write_lines(self.history)} if self.history else {}
+        more = {"history": history, "info": self.info, "metadata": check_metadata(self.metadata)}
+        description |= {name: value for name, value in more.items() if value}
         if self.encoder is not None:
             description["encoder"] = self.encoder.as_dict()
         if self.classes is not None:
@@ -283,6 +328,8 @@ def load(
 ) -> Model:
     """Read a model that `Model.save` or `train` wrote; ``.npz`` is added where it is missing.
 
+    Of a checkpoint, ``<save_path>.checkpoint``, it reads the model that its run would give if it ended there.
+
     Parameters
     ----------
     path
@@ -299,16 +346,24 @@ def load(
         context is not the model's. The message names file and reason.
     """
     path = model_path(path, "path")
-    with open_file(path, MODEL) as stored:
+    try:
+        file = open_file(path, MODEL)
+    except ModelFileError:
+        if not is_checkpoint(path):
+            raise
+        return _model_of_checkpoint(path, network_function, context)
+    with file as stored:
         with refuse_on_error(path, "the header describes no network"):
             header = stored.header
             seed = as_integer(header["seed"], "seed", minimum=0)
-            network = _network(stored, path, network_function, context, seed)
+            network = _network(header["network"], stored.shapes, path, network_function, context, seed)
             model = Model(
                 network,
-                loss=header["loss"] if _is_function(header["loss"]) else check_loss(header["loss"], network.spec),
+                loss=_loss(header["loss"], network),
                 seed=seed,
                 batches_trained=as_integer(header["batches_trained"], "batches_trained", minimum=0),
+                history=_history(header.get("history")),
+                **{name: _dict(header.get(name, {}), name) for name in ("info", "metadata")},
                 encoder=None if header.get("encoder") is None else HaplotypeEncoder.from_dict(header["encoder"]),
                 classes=header.get("classes"),
             )
@@ -317,9 +372,53 @@ def load(
     return model
 
 
-def _network(stored: StoredFile, path, network_function: Callable | None, context, seed: int) -> Network:
+def _model_of_checkpoint(path: Path, network_function: Callable | None, context: Any) -> Model:
+    state = read_checkpoint(path)
+    with refuse_on_error(path, "the header describes no network"):
+        run = state.run
+        shapes = {name: tuple(shape) for name, shape in run["parameters"].items()}
+        network = _network(run["network"], shapes, path, network_function, context, run["seed"])
+        history = read_lines(columns_of(run), state.summary)
+        info = describe_model(run, state.state.get("started", {}))
+        model = Model(
+            network,
+            loss=_loss(run["loss"], network),
+            seed=run["seed"],
+            batches_trained=state.batches,
+            history=history,
+            info=info,
+        )
+    network.flat.weights[:] = next(array for array in (state.best, state.average, state.weights) if array.size)
+    return model
+
+
+def _loss(name: Any, network: Network) -> str | Callable:
+    return name if _is_function(name) else check_loss(name, network.spec)
+
+
+def _dict(value: Any, name: str) -> dict:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name}: {value!r}")
+    return value
+
+
+def _history(stored: Any) -> dict[str, np.ndarray]:
+    """The history that a header holds: names of columns, and lines of numbers."""
+    if stored is None:
+        return {}
+    columns, lines = (list(map(str, stored[name])) for name in ("columns", "lines"))
+    return read_lines(columns, lines)
+
+
+def _network(
+    description: dict,
+    stored_shapes: Mapping[str, tuple],
+    path: Path,
+    network_function: Callable | None,
+    context: Any,
+    seed: int,
+) -> Network:
     """The network that a file describes, with weights of zero, if its parameters have the shapes that are stored."""
-    description = stored.header["network"]
     if not isinstance(description, dict):
         raise TypeError(f"network: {description!r}")
     description = {**description, "context": _context(path, description, context)}
@@ -329,7 +428,7 @@ def _network(stored: StoredFile, path, network_function: Callable | None, contex
             raise ModelFileError(f"{path}: a model of phi_net, g and h_net, without a network_function; leave it out")
         lists = network_spec(**description)
         shapes = {name: shape for layer in lists.layers for name, shape in layer.parameter_shapes()}
-        if stored.shapes != shapes:  # before it is built: a damaged description may be that of a huge one
+        if stored_shapes != shapes:  # before it is built: a damaged description may be that of a huge one
             raise ValueError(f"the network has weights of other names or shapes: {shapes}")
         return Network.without_weights(lists, description["context"], seed=seed)
     if network_function is None:
@@ -341,7 +440,7 @@ def _network(stored: StoredFile, path, network_function: Callable | None, contex
     spec = function_spec(**{**description, "network_function": network_function})
     with refuse_on_error(path, f"network_function fails on data of the model's shapes, {shapes}"):
         network = Network.without_weights(spec, description["context"], network_function, seed=seed)
-    held, needed = stored.shapes, {name: array.shape for name, array in network.parameters.items()}
+    held, needed = stored_shapes, {name: array.shape for name, array in network.parameters.items()}
     differ = sorted(name for name in held.keys() | needed.keys() if held.get(name) != needed.get(name))
     if differ:
         shown = [f"{n} ({needed.get(n, 'none')} in the function, {held.get(n, 'none')} in the file)" for n in differ]

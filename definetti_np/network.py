@@ -125,6 +125,23 @@ class Network:
         network._build(spec, function, context, seed, np.float32, draws=False)
         return network
 
+    def with_rows(self, rows: int | None) -> "Network":
+        """The same network, with a copy of the weights, for another number of rows, or for any number where None."""
+        shape = (rows, *self.spec.input_shape[1:])
+        spec: Spec
+        if isinstance(self.spec, NetworkSpec):
+            spec = network_spec(**{**self.spec.as_dict(), "input_shape": shape, "context": self.context})
+            function: Callable = LayerLists(spec)
+        else:
+            spec, function = (
+                function_spec(shape, self.spec.output_shape, self.network_function, self.context),
+                self.network_function,
+            )
+        network = type(self).__new__(type(self))
+        network._build(spec, function, self.context, self.seed, self.dtype, draws=False)
+        network.flat.weights[:] = self.flat.weights
+        return network
+
     def _build(
         self,
         spec: Spec,

@@ -12,7 +12,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 _forks = 0  # that lie between this process and the first one that imported this module
@@ -67,6 +67,18 @@ def end_fork(owner_of_call: tuple[int, int], error: BaseException | None = None)
     """
     if not is_ours(owner_of_call):
         _end(error)
+
+
+@contextlib.contextmanager
+def end_forks() -> Iterator[None]:
+    """End processes that functions of the user's fork inside a block, when they come to its end."""
+    owner_of_call = owner()
+    try:
+        yield
+    except BaseException as error:
+        end_fork(owner_of_call, error)
+        raise
+    end_fork(owner_of_call)
 
 
 def _end(error: BaseException | None) -> NoReturn:

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checks import as_bool, as_integer, as_positive_number, name_of, qualified_name
+from .checks import as_bool, as_integer, name_of, qualified_name
 from .context import Context
 from .files.checkpoint import Checkpoints
 from .files.paths import as_path, check_distinct_paths, check_parent, check_text_file, model_path
 from .genomes.encoder import check_classes, check_encoder, name_with_encoder
 from .losses import check_accuracy, check_loss
+from .provenance import check_metadata
+from .reuse import Memory, ReuseSettings
+from .schedules import StepSettings
 from .seeds import check_seed
 from .simulation.source import ExampleSource, check_on_error, takes_generator
 from .simulation.store import Store, StoreSettings
 from .simulation.stream import StreamSettings
 from .specs import Spec, context_of_rows, function_spec, network_spec
+from .validation import ValidationSettings
+from .warm_start import InitialWeights
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class TrainSettings:
         The seed, and whether the user gave it; otherwise it is drawn here, and a resumed run takes the checkpoint's.
     save_path
         The model file.
-    streams
-        How to simulate.
+    steps, reuse, validation, streams
+        How steps are taken, how often examples are used, how a run is evaluated, how examples are simulated.
     store
         Where simulations are kept; then the simulator may be None.
     """
@@ -49,7 +54,11 @@ class TrainSettings:
     batch_size: int
     verbosity: int
     training_threads: int | None
-    learning_rate: float
+    steps: StepSettings
+    reuse: ReuseSettings
+    validation: ValidationSettings
+    metadata: dict[str, Any]
+    initial: InitialWeights | None
     seed: int
     has_own_seed: bool
     on_simulator_error: str
@@ -86,6 +95,18 @@ class TrainSettings:
         logfile: Any,
         seed: Any,
         learning_rate: Any,
+        schedule: Any,
+        averaging: Any,
+        weight_decay: Any,
+        max_gradient_norm: Any,
+        reuse: Any,
+        reuse_capacity: Any,
+        augment: Any,
+        validation: Any,
+        keep: Any,
+        patience: Any,
+        metadata: Any,
+        initial: Any,
         checkpoint_every: Any,
         resume: Any,
         on_simulator_error: Any,
@@ -117,7 +138,7 @@ class TrainSettings:
             seed = store.found.seed
         check_encoder(encoder, spec.input_shape)
         check_loss(loss, spec)
-        check_accuracy(accuracy)
+        accuracy = check_accuracy(accuracy, loss)
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
         batch_size = as_integer(batch_size, "batch_size", minimum=1)
         streams = StreamSettings.checked(**stream_arguments)
@@ -129,7 +150,13 @@ class TrainSettings:
         verbosity = as_integer(verbosity, "verbosity", minimum=1)
         if training_threads is not None:
             training_threads = as_integer(training_threads, "training_threads", minimum=1)
-        learning_rate = as_positive_number(learning_rate, "learning_rate")
+        steps = StepSettings.checked(
+            learning_rate=learning_rate,
+            schedule=schedule,
+            averaging=averaging,
+            weight_decay=weight_decay,
+            max_gradient_norm=max_gradient_norm,
+        )
         check_on_error(on_simulator_error)
         if logfile not in (None, "."):
             logfile = as_path(logfile, "logfile")
@@ -145,7 +172,13 @@ class TrainSettings:
             batch_size=batch_size,
             verbosity=verbosity,
             training_threads=training_threads,
-            learning_rate=learning_rate,
+            steps=steps,
+            reuse=ReuseSettings.checked(
+                reuse=reuse, reuse_capacity=reuse_capacity, augment=augment, batch_size=batch_size
+            ),
+            validation=ValidationSettings.checked(validation=validation, keep=keep, patience=patience, spec=spec),
+            metadata=check_metadata(metadata),
+            initial=InitialWeights.checked(initial, spec),
             seed=check_seed(seed),
             has_own_seed=has_own_seed,
             on_simulator_error=on_simulator_error,
@@ -170,13 +203,32 @@ class TrainSettings:
             "network": self.spec.as_dict(),
             "loss": name_of(self.loss),
             "accuracy": name_of(self.accuracy),
-            "learning_rate": self.learning_rate,
             "batch_size": self.batch_size,
             "seed": self.seed,
             "simulator": self.simulator_name,
             "on_simulator_error": self.on_simulator_error,
+            **self.steps.describe(self.num_batches),
+            **self.reuse.describe(),
+            **self.validation.describe(self.verbosity),
+            **({} if self.initial is None else {"initial": self.initial.digest}),
             **({} if self.encoder is None else {"encoder": self.encoder.as_dict() | {"data": self.encoder.digest()}}),
         }
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps are taken if the run goes to its end."""
+        return self.num_batches * self.steps_per_batch
+
+    @property
+    def steps_per_batch(self) -> int:
+        """How many steps come with each batch of new examples."""
+        return 1 + self.reuse.reuse
+
+    def memory(self, first: int) -> Memory | None:
+        """What remembers examples from `first` on; None without reuse."""
+        if not self.reuse.reuse:
+            return None
+        return Memory(self.seed, self.batch_size, self.reuse.reuse_capacity, first)
 
     @property
     def simulator_name(self) -> str:
@@ -196,6 +248,10 @@ class TrainSettings:
         return ExampleSource(
             self.simulator, self.seed, self.spec, name_of(self.loss), self.on_simulator_error, self.encoder
         )
+
+    def validation_source(self) -> ExampleSource:
+        """What simulates an example that training never sees."""
+        return dataclasses.replace(self.source(), is_validation=True)
 
     def checkpoints(self) -> Checkpoints | None:
         """The checkpoints beside the model; None without a save_path."""

@@ -1,12 +1,14 @@
 """Training steps on batches that the caller supplies."""
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 
 import numpy as np
 
 from . import ops
-from .checks import as_integer, as_positive_number
+from .checks import as_integer
 from .cores import available_cores
 from .engine.adam import Adam
 from .engine.tensor import Tensor, backpropagate
@@ -16,6 +18,7 @@ from .kernels._jit import threads as kernel_threads
 from .losses import check_accuracy, check_labels, check_loss, classification_accuracy
 from .multiset import MultisetBatch, as_floats
 from .network import Network
+from .schedules import StepSettings
 from .summary import describe_choice
 
 PROBABILITY_TOLERANCE = 1e-3  # how far from 1 the sum of probabilities may be
@@ -37,11 +40,18 @@ class Trainer:
         prediction is what the network computes: log-probabilities after softmax.
     accuracy
         "classification", None for the loss, or a function ``accuracy(prediction, label)`` of arrays that returns a
-        number.
+        number. "auto" is None under the loss "l2", and "classification" else.
     learning_rate
         Adam's step size.
     threads
         Threads of the kernels; None for every core of this process. The results do not depend on it.
+    averaging
+        A decay between 0 and 1, or None. With it the mean of the weights after all steps is kept, in which those of k
+        steps ago count ``averaging**k``; see `with_average`.
+    weight_decay
+        The part of each weight, times the learning rate, that is taken away at each step.
+    max_gradient_norm
+        A gradient that is longer than this, all parameters taken together, is scaled to this length. None for no limit.
     """
 
     def __init__(
@@ -49,13 +59,16 @@ class Trainer:
         network: Network,
         *,
         loss: str | Callable = "cross-ent",
-        accuracy: str | Callable | None = "classification",
+        accuracy: str | Callable | None = "auto",
         learning_rate: float = 0.001,
         threads: int | None = None,
+        averaging: float | None = None,
+        weight_decay: float = 0.0,
+        max_gradient_norm: float | None = None,
     ):
         self.network = network
         self.loss = check_loss(loss, network.spec)
-        self.accuracy = check_accuracy(accuracy)
+        self.accuracy = check_accuracy(accuracy, self.loss)
         shape, wanted = network.prediction_shape, network.spec.output_shape
         for argument, choice in (("loss", self.loss), ("accuracy", self.accuracy)):
             if isinstance(choice, str) and shape != wanted:
@@ -67,8 +80,20 @@ class Trainer:
         self.threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         self._workspace = Workspace()
         flat = network.flat
-        rate = as_positive_number(learning_rate, "learning_rate")
-        self.optimizer = Adam(flat.weights, flat.gradients, learning_rate=rate)
+        settings = StepSettings.checked(
+            learning_rate=learning_rate,
+            averaging=averaging,
+            weight_decay=weight_decay,
+            max_gradient_norm=max_gradient_norm,
+        )
+        self.max_gradient_norm = settings.max_gradient_norm
+        self.optimizer = Adam(
+            flat.weights,
+            flat.gradients,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            averaging=settings.averaging,
+        )
 
     def __repr__(self) -> str:
         choices = f"loss={describe_choice(self.loss)}, accuracy={describe_choice(self.accuracy)}"
@@ -107,8 +132,54 @@ class Trainer:
             self.network.flat.gradients[:] = 0  # because the pass writes only those that the loss depends on
             backpropagate(loss, np.ones_like(loss.array))
             self._check_gradients()
-            self.optimizer.step()
+            self.optimizer.step(self._gradient_scale())
         return loss_value, accuracy
+
+    @contextlib.contextmanager
+    def with_average(self) -> Iterator[None]:
+        """Let the network have the average of its weights inside a block, where there is `averaging`."""
+        weights, average = self.optimizer.weights, self.optimizer.average
+        if not (average.size and self.optimizer.steps):
+            yield
+            return
+        own = weights.copy()
+        weights[:] = average
+        try:
+            yield
+        finally:
+            weights[:] = own
+
+    def use_average(self) -> None:
+        """Give the network the average of its weights for good, where there is `averaging`."""
+        if self.optimizer.average.size and self.optimizer.steps:
+            self.optimizer.weights[:] = self.optimizer.average
+
+    def evaluate(self, data: Iterable[np.ndarray] | MultisetBatch, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The loss and the accuracy of each dataset, (B,) each, with the weights as they are; see `step`."""
+        with kernel_threads(self.threads), self._workspace.use():
+            batch = self.network.as_batch(data)
+            labels = self._check_labels(labels, len(batch))
+            output = self.network.compute(batch).array.copy()
+        losses = self._losses_of(output, labels)
+        if self.accuracy is None:
+            return losses, losses
+        if callable(self.accuracy):
+            accuracy = self.accuracy
+            parts = zip(output[:, np.newaxis], labels[:, np.newaxis], strict=True)
+            return losses, np.array([_as_number(accuracy(prediction.copy(), label)) for prediction, label in parts])
+        return losses, (output.argmax(axis=1) == labels.argmax(axis=1)).astype(np.float64)
+
+    def _losses_of(self, output: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The loss of each dataset, (B,) float64."""
+        if self.loss == "cross-ent":  # a class of weight 0 counts nothing, also where its probability is 0
+            terms = np.where(labels == 0, 0.0, labels * output.astype(np.float64))
+            return -terms.sum(axis=1)
+        if self.loss == "l2":
+            return np.square(output.astype(np.float64) - labels).sum(axis=1)
+        loss = cast(Callable, self.loss)
+        with kernel_threads(self.threads):
+            parts = zip(output[:, np.newaxis], labels[:, np.newaxis], strict=True)
+            return np.array([float(loss(Tensor(prediction), label).array) for prediction, label in parts])
 
     def check_last_step(self, data: Iterable[np.ndarray] | MultisetBatch, labels: np.ndarray) -> None:
         """Raise a FloatingPointError if the step on this batch has made its loss or a weight NaN or infinite.
@@ -172,6 +243,13 @@ class Trainer:
                 if not np.isfinite(gradient).all():
                     raise FloatingPointError(f"the gradient of {name} is NaN or infinite; {_WHAT_TO_TRY}")
             raise FloatingPointError(f"the gradient is too large for its square; {_WHAT_TO_TRY}")
+
+    def _gradient_scale(self) -> float:
+        """What the gradient is to be multiplied by, so that it is no longer than it may be."""
+        if self.max_gradient_norm is None:
+            return 1.0
+        norm = math.sqrt(np.square(self.network.flat.gradients, dtype=np.float64).sum())
+        return 1.0 if norm <= self.max_gradient_norm else self.max_gradient_norm / norm
 
     def _check_labels(self, labels, datasets: int) -> np.ndarray:
         labels = as_floats(labels, "labels", self.network.dtype)

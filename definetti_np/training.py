@@ -13,7 +13,7 @@ from .files.elsewhere import save_or_keep
 from .files.lock import only_run
 from .interruption import Interruption
 from .logs import log_to
-from .run import Run, find_start
+from .run import Run, find_start, hold_validation, remember
 from .settings import TrainSettings
 from .simulation.stream import open_stream
 from .simulation.worker_process import refuse_to_train_while_starting
@@ -38,7 +38,7 @@ def train(
     h_net: Sequence[Sequence] = (("fc", 512), ("softmax",)),
     network_function: Callable | None = None,
     loss: str | Callable = "cross-ent",
-    accuracy: str | Callable | None = "classification",
+    accuracy: str | Callable | None = "auto",
     num_batches: int = 20000,
     batch_size: int = 50,
     queue_capacity: int | None = None,
@@ -52,6 +52,18 @@ def train(
     context: Sequence = (),
     seed: int | None = None,
     learning_rate: float = 0.001,
+    schedule: str | Callable = "constant",
+    averaging: float | None = None,
+    weight_decay: float = 0.0,
+    max_gradient_norm: float | None = None,
+    reuse: int = 0,
+    reuse_capacity: int | None = None,
+    augment: Callable | None = None,
+    validation: int = 0,
+    keep: str = "last",
+    patience: int | None = None,
+    initial: Model | str | os.PathLike | None = None,
+    metadata: dict | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
     simulator_timeout: float | None = None,
@@ -102,7 +114,8 @@ def train(
         ``loss(prediction, label)`` of a Tensor (B, M) and an array (B, N) that returns a Tensor with one number.
     accuracy
         "classification" (largest prediction at the largest label), None for the loss, or a function
-        ``accuracy(prediction, label)`` of arrays that returns a number.
+        ``accuracy(prediction, label)`` of arrays that returns a number. "auto" is None under the loss "l2", and
+        "classification" else.
     num_batches
         Number of training steps.
     batch_size
@@ -119,7 +132,9 @@ def train(
     save_path
         Base name of the model file; ``.npz`` is added. None saves nothing.
     training_summary
-        Text file of lines ``<batch> <loss> <accuracy>``, one every `verbosity` batches. None writes none.
+        Text file of lines ``<batch> <loss> <accuracy>``, one every `verbosity` batches. None writes none. With `reuse`
+        two more columns follow, the running means of the loss of new examples, before the step on them, and of reused
+        ones; with `validation` four more, loss, its standard error, accuracy and its standard error.
     logfile
         "." for stderr, a path, or None for silence.
     context
@@ -132,15 +147,51 @@ def train(
         whatever the numbers of threads and processes. None draws one; it is in the log and in the model.
     learning_rate
         Step size of Adam.
+    schedule
+        How the step size changes: "constant"; "cosine", which rises in the first 5 % of the run and then falls to zero
+        as half a cosine; or a function of the fraction of the steps that is done, between 0 and 1, whose result the
+        step size is multiplied by.
+    averaging
+        A decay between 0 and 1, such as 0.999, or None. With it the model gets the average of the weights after all
+        steps, in which those of k steps ago count ``averaging**k``; training goes on with the weights themselves.
+    weight_decay
+        The part of each weight, times the step size, that is taken away at each step (decoupled, as in AdamW).
+    max_gradient_norm
+        A gradient that is longer than this, all parameters taken together, is scaled to this length. None for no limit.
+    reuse
+        So many more steps after each batch of new examples, each on a batch that is drawn at random from all examples
+        so far, without replacement. What is drawn is a function of the seed and the step.
+    reuse_capacity
+        How many examples are held to draw from, the newest ones. None: as many as take 1 GiB as distinct rows, some
+        130,000 of the hotspot example at 8 KB each.
+    augment
+        A function ``(rows (U, W, C), counts (U,), rng) -> (rows, counts)`` that changes the distinct rows of a dataset
+        without changing what its label should be, such as those of `definetti_np.augment`. It is applied at each use
+        of an example anew, with a `numpy.random.Generator` that is a function of the seed, the step and the place in
+        the batch. Predictions use data as it is.
+    validation
+        So many examples that training never sees (of their own seeds, see `simulate_example`) are simulated first and
+        held. Every `verbosity` batches, after the steps, and at the end, loss and accuracy of the weights of the model
+        on them go to the log, the summary and `Model.history`, with their standard errors.
+    keep
+        Which weights the model gets: the "last", or the "best" by the loss on the validation examples.
+    patience
+        Training ends after so many evaluations in a row that are not better than the best before. None for never.
+    initial
+        A `Model`, or the path of one or of a checkpoint, with whose weights training begins. Its network must have the
+        same layers; the number of rows may be another one.
+    metadata
+        A dict of plain JSON that `Model.metadata` and the model file are to hold, such as the names of the classes.
     checkpoint_every
         Write a checkpoint beside the model, ``<save_path>.checkpoint.npz``, every this many batches. None: about
         once a minute. The last one is written when training ends.
     resume
         Whether to go on from the checkpoint of `save_path`, to the model that an undisturbed run ends with, bit for
         bit; without one, training starts afresh. The arguments must be those of the checkpoint, except for
-        `num_batches`, the numbers of threads and processes, `queue_capacity`, `verbosity`, `checkpoint_every`, and
-        the log; the code of the simulator is not compared. `seed` may be None. With another `verbosity`, new lines of
-        the summary come at its interval.
+        `num_batches` (under a constant schedule), the numbers of threads and processes, `queue_capacity`, `verbosity`,
+        `checkpoint_every`, `metadata`, and the log. A warning says if the source of the simulator has changed. `seed`
+        may be None. With another `verbosity`, new lines of the summary come at its interval; it must be the same with
+        `patience` or `keep`. With `reuse`, the examples to draw from are simulated again first.
     simulator_timeout
         Seconds that one example may take. After that its simulator process is killed, with what it has started, and
         the example simulated again, three times in all. None for no limit.
@@ -215,22 +266,28 @@ def train(
         examples = range(batches * settings.batch_size, settings.num_batches * settings.batch_size)
         waiting = interruption.waiting(lambda: None)  # there is nothing to save yet
         store = settings.open_store()
+        held = hold_validation(settings, waiting)
+        memory = remember(settings, start, waiting, store)
         with open_stream(settings.source(), settings.streams, examples, redraws, waiting, store) as stream:
             # Only now, because workers are forked from a process that has neither Numba nor its threads.
             from .model import Model
 
             trainer = _make_trainer(settings)
-            Run(settings, trainer, stream, checkpoints, start).train(interruption)
+            run = Run(settings, trainer, stream, memory, held, checkpoints, start)
+            run.train(interruption)
         model = Model(
             trainer.network,
             loss=loss,
             seed=settings.seed,
-            batches_trained=settings.num_batches,
+            batches_trained=run.batches,
+            history=run.history(),
+            info=run.info(),
+            metadata=settings.metadata,
             encoder=None if encoder is None else encoder.plain(),
             classes=settings.classes,
         )
         if settings.save_path is not None and checkpoints is not None:
-            save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(settings.num_batches))
+            save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(run.batches))
     return model
 
 
@@ -252,12 +309,14 @@ def _make_trainer(settings: TrainSettings) -> Trainer:
         )
         shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
         logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")
+    if settings.initial is not None:
+        settings.initial.put_into(network)
     trainer = Trainer(
         network,
         loss=settings.loss,
         accuracy=settings.accuracy,
-        learning_rate=settings.learning_rate,
         threads=settings.training_threads,
+        **settings.steps.for_trainer(),
     )
     logger.info("this process may use %s", describe_cores())
     logger.info(

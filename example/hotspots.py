@@ -1,4 +1,4 @@
-"""What the command line needs to train the hotspot example.
+"""What the hotspot example trains, for run_example.py and for the command line.
 
 definetti train example/hotspots.py --output hotspots
 definetti scan hotspots.npz calls.vcf.gz --step 500 --output scan.tsv
@@ -7,6 +7,8 @@ definetti scan hotspots.npz calls.vcf.gz --step 500 --output scan.tsv
 from pathlib import Path
 
 import simulator_example
+
+from definetti_np.augment import mirror
 
 RATES = simulator_example.read_rates(Path(__file__).with_name("genetic_map.txt"))
 
@@ -17,8 +19,18 @@ def simulator(rng):
 
 encoder = simulator_example.ENCODER  # input_shape follows from it
 classes = simulator_example.CLASSES  # and output_shape from these
-phi_net = [("conv", 5, 32), ("conv", 5, 64)]
-g = ("top_k", 1)
+context = [  # numbers of all haplotypes together around each SNP: see docs/context.md
+    ("distinct", 6, 12, 18, 24),
+    ("effective", 6, 12, 18, 24),
+    ("ld", 2, 4, 12),
+    ("four_gametes", 2, 4, 12),
+]
+phi_net = [("conv", 1, 64)]
+g = ("max",)
 h_net = [("fc", 128), ("fc", 128), ("softmax",)]
 num_batches = 500
 verbosity = 25
+reuse = 9  # each simulation is used ten times: see docs/learning.md
+augment = mirror(distances=1)  # the hotspot is in the middle, so the order of the SNPs may be reversed
+schedule = "cosine"
+validation = 1000  # simulations that are not trained on

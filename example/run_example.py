@@ -2,29 +2,21 @@
 
     python example/run_example.py
 
-Writes the model, the training summary, the predictions and, with matplotlib installed, two figures to example/output.
+Writes the model, the training summary, the predictions and, with matplotlib installed, three figures to example/output.
 """
 
 import argparse
 from pathlib import Path
 
+import hotspots
 import numpy as np
 import simulator_example
 
 from definetti_np import simulate_example, test, train
 
-NETWORK = {
-    "context": [  # numbers of all haplotypes together around each SNP: see docs/context.md
-        ("distinct", 6, 12, 18, 24),
-        ("effective", 6, 12, 18, 24),
-        ("ld", 2, 4, 12),
-        ("four_gametes", 2, 4, 12),
-    ],
-    "phi_net": [("conv", 1, 64)],
-    "g": ("max",),
-    "h_net": [("fc", 128), ("fc", 128), ("softmax",)],
-}
-PUBLISHED = {  # that of the original defiNETti, which sees each haplotype alone
+NETWORK = {name: getattr(hotspots, name) for name in ("context", "phi_net", "g", "h_net")}
+LEARNING = {name: getattr(hotspots, name) for name in ("reuse", "augment", "schedule")}
+PUBLISHED = {  # the network of the original defiNETti, which sees each haplotype alone
     "phi_net": [("conv", 5, 32), ("conv", 5, 64)],
     "g": ("top_k", 1),
     "h_net": [("fc", 128), ("fc", 128), ("softmax",)],
@@ -45,8 +37,9 @@ def main():
         simulator_example.INPUT_SHAPE,
         simulator_example.OUTPUT_SHAPE,
         simulator,
-        **(PUBLISHED if options.published else NETWORK),
+        **(PUBLISHED if options.published else NETWORK | LEARNING),
         num_batches=options.num_batches,
+        validation=min(hotspots.validation, 2 * options.num_batches),
         verbosity=max(1, options.num_batches // 20),
         training_threads=options.training_threads,
         sim_threads=options.sim_threads,
@@ -65,7 +58,9 @@ def main():
     is_hotspot = np.array([label[1] == 1 for _, label in fresh])
     accuracy = np.mean((predictions[:, 1] > 0.5) == is_hotspot)
     print(f"Accuracy on {TESTED} fresh simulations: {accuracy:.3f}")
-    plot(options.output, predictions[:, 1], is_hotspot)
+    cross_entropy = -np.mean(np.log(np.where(is_hotspot, predictions[:, 1], predictions[:, 0])))
+    print(f"Cross-entropy: {cross_entropy:.3f}")
+    plot(options.output, model.history, predictions[:, 1], is_hotspot)
 
 
 def parse_arguments():
@@ -83,8 +78,8 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def plot(folder, probabilities, is_hotspot):
-    """Draw the training curve and the ROC curve, if matplotlib is installed."""
+def plot(folder, history, probabilities, is_hotspot):
+    """Draw the training, the ROC curve and the reliability of the posterior, if matplotlib is installed."""
     try:
         import matplotlib
     except ImportError:
@@ -93,23 +88,45 @@ def plot(folder, probabilities, is_hotspot):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    batch, loss, accuracy = np.loadtxt(folder / "summary.txt", ndmin=2).T
-    figure, axes = plt.subplots()
-    axes.plot(batch, loss, label="cross-entropy")
-    axes.plot(batch, accuracy, label="accuracy")
-    axes.set(xlabel="batch", title="Training, one batch at a time")
-    axes.legend()
-    figure.savefig(folder / "training.png", dpi=150)
+    for name, draw, data in (
+        ("training.png", draw_training, (history,)),
+        ("roc.png", draw_roc, (probabilities, is_hotspot)),
+        ("reliability.png", draw_reliability, (probabilities, is_hotspot)),
+    ):
+        figure, axes = plt.subplots(layout="constrained")
+        draw(axes, *data)
+        figure.savefig(folder / name, dpi=150)
+        plt.close(figure)
+        print(f"Figure: {folder / name}")
 
+
+def draw_training(axes, history):
+    axes.plot(history["batch"], history["loss"], color="grey", label="a batch of new simulations")
+    errors = 2 * history["validation_loss_error"]
+    axes.errorbar(history["batch"], history["validation_loss"], errors, label="validation, 2 standard errors")
+    axes.set(xlabel="batch", ylabel="cross-entropy", title="Training", ylim=(0, None))
+    axes.legend()
+
+
+def draw_roc(axes, probabilities, is_hotspot):
     descending = np.argsort(-probabilities)
-    true_positives = np.cumsum(is_hotspot[descending]) / is_hotspot.sum()
-    false_positives = np.cumsum(~is_hotspot[descending]) / (~is_hotspot).sum()
-    figure, axes = plt.subplots()
-    axes.plot([0, *false_positives], [0, *true_positives])
+    true_positives = np.concatenate([[0], np.cumsum(is_hotspot[descending]) / is_hotspot.sum()])
+    false_positives = np.concatenate([[0], np.cumsum(~is_hotspot[descending]) / (~is_hotspot).sum()])
+    area = np.sum(np.diff(false_positives) * true_positives[1:])
+    axes.plot(false_positives, true_positives)
     axes.plot([0, 1], [0, 1], linestyle=":", color="grey")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC curve", aspect="equal")
-    figure.savefig(folder / "roc.png", dpi=150)
-    print(f"Figures: {folder / 'training.png'}, {folder / 'roc.png'}")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC curve, area {area:.4f}")
+
+
+def draw_reliability(axes, probabilities, is_hotspot):
+    """Draw how many of the simulations with a posterior near p have a hotspot, with their standard error."""
+    bins = np.minimum((probabilities * 5).astype(int), 4)
+    axes.plot([0, 1], [0, 1], linestyle=":", color="grey")
+    for group in (bins == b for b in range(5) if np.any(bins == b)):
+        share = is_hotspot[group].mean()
+        error = np.sqrt(share * (1 - share) / group.sum())
+        axes.errorbar(probabilities[group].mean(), share, error, marker="o", color="C0")
+    axes.set(xlabel="posterior probability", ylabel="share with a hotspot", title="Reliability")
 
 
 if __name__ == "__main__":

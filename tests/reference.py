@@ -209,10 +209,13 @@ def squared_error_backward(gradient, estimates, labels):
     return 2 * gradient[:, None] * (estimates - labels)
 
 
-def adam_update(weights, gradients, first_moments, second_moments, rate, beta1, beta2, epsilon):
+def adam_update(weights, gradients, first_moments, second_moments, average, constants):
+    rate, beta1, beta2, epsilon, kept, scale, share = constants
+    gradients = scale * gradients
     first = beta1 * first_moments + (1 - beta1) * gradients
     second = beta2 * second_moments + (1 - beta2) * gradients**2
-    return weights - rate * first / (np.sqrt(second) + epsilon), first, second
+    weights = kept * weights - rate * first / (np.sqrt(second) + epsilon)
+    return weights, first, second, average + share * (weights - average) if len(average) else average
 
 
 def network(spec, parameters, data):

@@ -19,7 +19,7 @@ from sessions import LIVES, Session, start, until
 
 from definetti_np import ModelFileError, Parameter, SimulatorError, load, ops, train
 from definetti_np.files import checkpoint as checkpoint_module
-from definetti_np.files.archive import CHECKPOINT, FORMAT_VERSION, read_file, write_file
+from definetti_np.files.archive import CHECKPOINT, FORMAT_VERSION, read_file, read_model, write_file
 from definetti_np.files.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
 
 FILES = ["s", "w.checkpoint.npz", "w.checkpoint.previous.npz", "w.npz"]
@@ -196,8 +196,9 @@ def test_checkpoint__holds_the_run(twin):
     assert header["summary"] == (twin / "s").read_text().splitlines()
     assert header["run"]["seed"] == 1
     assert arrays["weights"].tobytes() == load(twin / "w").network.flat.weights.tobytes()
+    assert load(twin / "w.checkpoint").network.flat.weights.tobytes() == arrays["weights"].tobytes()
     with pytest.raises(ModelFileError, match="another kind of file, 'definetti_np checkpoint'"):
-        load(twin / "w.checkpoint")
+        read_model(twin / "w.checkpoint.npz")
     with pytest.raises(ModelFileError, match="another kind of file, 'definetti_np model'"):
         read_checkpoint(twin / "w.npz")
 

@@ -98,6 +98,23 @@ def test_scan__writes_what_the_library_computes(folder, capsys, tmp_path):
     assert files["tsv"].read_bytes() != before
 
 
+def test_simulate__into_a_folder_that_is_trained_from(folder, capsys, tmp_path):
+    for start, stop in ((4, 8), (0, 4)):  # two tasks of a job array
+        code, out, err = run(
+            capsys, "simulate", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--seed", 3,
+            "--start", start, "--stop", stop,
+        )  # fmt: skip
+        assert code == 0, err
+    assert len(definetti_np.Simulations(tmp_path / "sims")) == 8
+    code, _, err = run(
+        capsys, "train", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--seed", 3,
+        "--output", tmp_path / "m",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "8 of 8 examples are in" in err
+    assert (tmp_path / "m.npz").read_bytes() == (folder / "m.npz").read_bytes()
+
+
 def test_simulate_predict_and_evaluate(folder, capsys, tmp_path):
     code, _, err = run(
         capsys, "simulate", folder / "settings_of_cli.py", "--number", 5, "--seed", 9, "--output", tmp_path / "sims.npz"
@@ -149,6 +166,10 @@ def test_calibration_error__of_known_numbers():
         (["train", "empty.py", "--output", "new"], "empty.py: it defines no simulator"),
         (["train", "shapeless.py", "--output", "new"], "defines neither input_shape nor encoder"),
         (["simulate", "failing.py", "--output", "new"], "example 0 of seed 1: the simulator failed: KeyError: 'rate'"),
+        (["simulate", "settings_of_cli.py"], "give either --output, for a file, or --simulations, for a folder"),
+        (["simulate", "settings_of_cli.py", "--output", "new", "--stop", "3"], "--stop goes with --simulations"),
+        (["simulate", "settings_of_cli.py", "--simulations", "new"], "--stop is missing"),
+        (["simulate", "settings_of_cli.py", "--simulations", "new", "--stop", "0"], "stop must be at least 1"),
         (["simulate", "settings_of_cli.py", "--output", "new", "--number", "0"], "--number must be at least 1, got 0"),
     ],
 )

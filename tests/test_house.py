@@ -23,17 +23,20 @@ FLOORS = [
     "__main__ cli",
     "training",
     "run",
-    "settings model trainer",
+    "reports",
+    "settings reuse schedules validation warm_start model trainer",
     "scanner",
     "invariance network layers",
     "ops simulation",
     "engine files genomes logs",
     "kernels losses seeds summary",
-    "specs context augment multiset interruption cores process numba_threads simulators checks errors",
+    "history provenance specs context augment multiset interruption cores process numba_threads simulators checks "
+    "errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = set(
-    "simulation files genomes specs context augment multiset losses seeds logs training settings run".split()
+    "simulation files genomes specs context augment multiset losses seeds logs training settings reuse schedules "
+    "warm_start validation reports history provenance run".split()
 )
 WITHOUT_NUMBA |= {"simulators"}
 

@@ -505,11 +505,11 @@ def test_cross_entropy__impossible_class_of_weight_zero_counts_nothing():
 def test_adam_update__matches_reference(seed, number, dtype):
     rng = np.random.default_rng(seed)
     weights, gradients, first, second = (normal(rng, number, dtype) for _ in range(4))
-    second = abs(second)
-    constants = 0.001, 0.9, 0.999, 1e-8
-    expected = reference.adam_update(weights, gradients, first, second, *constants)
-    adam.adam_update(weights, gradients, first, second, *constants)
-    for array, wanted in zip((weights, first, second), expected, strict=True):
+    second, average = abs(second), normal(rng, number * (seed % 2), dtype)
+    constants = np.array([0.001, 0.9, 0.999, 1e-8, 0.99, 0.5, 0.25])
+    expected = reference.adam_update(weights, gradients, first, second, average, constants)
+    adam.adam_update(weights, gradients, first, second, average, constants)
+    for array, wanted in zip((weights, first, second, average), expected, strict=True):
         np.testing.assert_allclose(array, wanted, **tolerance(dtype))
 
 

@@ -50,7 +50,7 @@ _LONGEST_EXTRA = 20  # the sizes in 64 bits
 _END = struct.Struct("<4s36xQ8x4s4xQ4x4s8xI4xH")
 
 _SUMMARY, _SUMMARY_END = b'"summary":[', b"]}"
-_LINE = re.compile(rb'"((0|[1-9][0-9]{0,18}) [-+.0-9a-z]{1,30} [-+.0-9a-z]{1,30})"(?:,(?=")|\Z)')
+_LINE = re.compile(rb'"((0|[1-9][0-9]{0,18})(?: -?(?:[0-9][-+.0-9e]{0,29}|inf|nan)){2,12})"(?:,(?=")|\Z)')
 
 
 def write_model(path: Path, description: dict, weights: dict[str, np.ndarray]) -> None:
@@ -108,6 +108,17 @@ def open_file(path: Path, kind: str) -> "StoredFile":
         If the file is missing, damaged, or of another kind; the message names file and reason.
     """
     return StoredFile(path, kind)
+
+
+def list_members(path: Path) -> list[str]:
+    """The names of what a file holds, without a look at it; none if that cannot be told."""
+    with contextlib.suppress(Exception):
+        if os.path.isfile(path):  # a pipe would be waited for
+            with open(path, "rb") as file:
+                _check_directory(file)
+                with zipfile.ZipFile(file) as archive:
+                    return archive.namelist()
+    return []
 
 
 class StoredFile:
@@ -213,8 +224,12 @@ def refuse_on_error(path: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error)
-        refusal = ModelFileError(f"{path}: {what}: {shorten(text, REASON_LENGTH)}")
-        raise refusal from (error if len(text) <= REASON_LENGTH else None)
+        cause = error if len(text) <= REASON_LENGTH else None
+        try:
+            # A name for it would make a circle, which keeps what was read in memory until Python looks for circles.
+            raise ModelFileError(f"{path}: {what}: {shorten(text, REASON_LENGTH)}") from cause
+        finally:
+            del cause
 
 
 def _check_directory(file: BinaryIO) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: all that a run needs to go on after its process has ended, and to end in the same bits."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -15,8 +16,9 @@ import numpy as np
 
 from ..checks import as_integer, shorten
 from ..errors import ModelFileError
+from ..history import columns_of
 from ..process import is_ours, owner
-from .archive import CHECKPOINT, StoredFile, open_file, refuse_on_error, write_file
+from .archive import CHECKPOINT, StoredFile, list_members, open_file, refuse_on_error, write_file
 from .elsewhere import put_elsewhere
 from .whole import file_at, remove_temporaries
 
@@ -42,6 +44,14 @@ class Checkpoint:
         How many examples were drawn again, by reason.
     weights, first_moments, second_moments
         Of the network and of Adam, (N,) each.
+    average
+        The average of the weights, (N,), or (0,) in a run without one.
+    best
+        The weights that were best in validation, (N,), or (0,) in a run that keeps the last ones.
+    state
+        What else there is to know: ``started``, the date when the run began and the digest of its simulator's source;
+        with reuse ``held_from``, the index of the first example that may be drawn, and ``means``, those of the losses;
+        with validation ``last``, what the last batch reports.
     """
 
     run: dict
@@ -53,9 +63,22 @@ class Checkpoint:
     weights: np.ndarray
     first_moments: np.ndarray
     second_moments: np.ndarray
+    average: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
+    best: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
+    state: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, trainer: Any, run: Mapping, *, batches: int, summary: list[str], redraws: Mapping) -> "Checkpoint":
+    def of(
+        cls,
+        trainer: Any,
+        run: Mapping,
+        *,
+        batches: int,
+        summary: list[str],
+        redraws: Mapping,
+        best: np.ndarray | None = None,
+        state: Mapping | None = None,
+    ) -> "Checkpoint":
         """The state of a trainer, whose arrays are not copied."""
         optimizer = trainer.optimizer
         return cls(
@@ -68,6 +91,9 @@ class Checkpoint:
             weights=optimizer.weights,
             first_moments=optimizer.first_moments,
             second_moments=optimizer.second_moments,
+            average=optimizer.average,
+            best=optimizer.weights[:0] if best is None else best,
+            state=dict(state or {}),
         )
 
     def restore(self, trainer: Any) -> None:
@@ -75,12 +101,13 @@ class Checkpoint:
         optimizer = trainer.optimizer
         if self.weights.shape != optimizer.weights.shape:
             raise ModelFileError(f"a checkpoint of {self.weights.size} weights for {optimizer.weights.size}")
-        for name in _ARRAYS:
+        for name in (*_ARRAYS, "average"):
             getattr(optimizer, name)[...] = getattr(self, name)
         optimizer.steps = self.adam_steps
 
 
 _ARRAYS = ("weights", "first_moments", "second_moments")
+_MORE_ARRAYS = {"average": "averaging", "best": "keep"}  # by the argument under which there are such
 _COUNTS = ("batches", "next_example", "adam_steps")
 _PARTS = {"run": dict, "summary": list, "redraws": dict}
 
@@ -88,7 +115,10 @@ _PARTS = {"run": dict, "summary": list, "redraws": dict}
 def write_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path) -> None:
     """Write a checkpoint to `path`; what is there becomes `previous`."""
     description = {name: getattr(checkpoint, name) for name in (*_PARTS, *_COUNTS)}
+    if checkpoint.state:
+        description["state"] = checkpoint.state
     arrays = {name: getattr(checkpoint, name) for name in _ARRAYS}
+    arrays |= {name: getattr(checkpoint, name) for name in _arrays_of(checkpoint.run)[len(_ARRAYS) :]}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FloatingPointError(
@@ -103,10 +133,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
     with open_file(path, CHECKPOINT) as stored:
         with refuse_on_error(path, "the header describes no run"):
             described = _described_run(stored)
-        arrays: dict[str, Any] = {name: stored.read(name) for name in _ARRAYS}
+        arrays: dict[str, Any] = {name: stored.read(name) for name in stored.shapes}
     if arrays["second_moments"].size and arrays["second_moments"].min() < 0:  # Adam takes their square root
         raise ModelFileError(f"{path}: second_moments are negative")
     return Checkpoint(**described, **arrays)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file holds what checkpoints hold."""
+    return {f"{name}.npy" for name in _ARRAYS} < set(list_members(path))
+
+
+def _arrays_of(run: Mapping) -> list[str]:
+    """The names of the arrays of a run."""
+    return [*_ARRAYS, *(name for name, argument in _MORE_ARRAYS.items() if run.get(argument) is not None)]
 
 
 def _described_run(stored: StoredFile) -> dict:
@@ -118,16 +158,25 @@ def _described_run(stored: StoredFile) -> dict:
     as_integer(run["seed"], "run: seed", minimum=0)
     if next_example != batches * batch_size:
         raise ValueError(f"next_example is {next_example} after {batches} batches of {batch_size}")
-    if adam_steps != batches:
-        raise ValueError(f"adam_steps is {adam_steps} after {batches} batches")
+    reuse = as_integer(run.get("reuse", 0), "run: reuse", minimum=0)
+    if adam_steps != batches * (1 + reuse):
+        raise ValueError(f"adam_steps is {adam_steps} after {batches} batches{f' and reuse={reuse}' * bool(reuse)}")
+    state = _check_state(_check_type(header.get("state", {}), dict, "state"))
+    if reuse:
+        held_from = as_integer(state.get("held_from"), "state: held_from", minimum=0)
+        if held_from % batch_size or held_from > next_example:
+            raise ValueError(f"state: held_from is {held_from} after {next_example} examples, {batch_size} a batch")
     if summary and int(summary[-1].split()[0]) >= batches:  # archive.py has checked their form and order
         raise ValueError(f"summary: its last line is {summary[-1]!r} after {batches} batches")
+    columns = columns_of(run)
+    if summary and len(summary[-1].split()) != len(columns):
+        raise ValueError(f"summary: its last line is {summary[-1]!r}, its columns are {', '.join(columns)}")
     for reason, number in redraws.items():
         as_integer(number, f"redraws: the number of {reason!r}", minimum=1)
     if redraws and run.get("on_simulator_error") == "raise":
         raise ValueError(f"redraws: {redraws} in a run that draws nothing again")
-    if set(stored.shapes) != set(_ARRAYS):
-        raise ValueError(f"arrays: {sorted(stored.shapes)}, they must be {sorted(_ARRAYS)}")
+    if set(stored.shapes) != set(_arrays_of(run)):
+        raise ValueError(f"arrays: {sorted(stored.shapes)}, they must be {sorted(_arrays_of(run))}")
     for name, shape in stored.shapes.items():
         if len(shape) != 1 or shape != stored.shapes["weights"]:
             raise ValueError(f"{name} has shape {shape}, weights have shape {stored.shapes['weights']}")
@@ -135,12 +184,26 @@ def _described_run(stored: StoredFile) -> dict:
     parameters = _check_type(run.get("parameters", {"all": [size]}), dict, "run: parameters")
     if sum(math.prod(shape) for shape in parameters.values()) != size:
         raise ValueError(f"run: parameters: {parameters} are not {size} weights")
-    return {name: header[name] for name in (*_PARTS, *_COUNTS)}
+    return {**{name: header[name] for name in (*_PARTS, *_COUNTS)}, "state": state}
 
 
-def _check_type(value, kind: type, name: str):
+def _check_state(state: dict) -> dict:
+    """Return the state if its parts are what they should be."""
+    means = _check_type(state.get("means", {}), dict, "state: means")
+    for name, number in means.items():
+        _check_type(number, bool if name == "has_warned" else (int, float), f"state: means: {name}")
+    if means and set(means) != {"batches", "fresh", "reused", "variance", "has_warned"}:
+        raise ValueError(f"state: means: {sorted(means)}")
+    for name, value in _check_type(state.get("started", {}), dict, "state: started").items():
+        _check_type(value, str, f"state: started: {name}")
+    for text in _check_type(state.get("last", ""), str, "state: last").split():
+        float(text)
+    return state
+
+
+def _check_type(value: Any, kind: Any, name: str) -> Any:
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
+        raise TypeError(f"{name} must be a {getattr(kind, '__name__', 'number')}, got {value!r}")
     return value
 
 

@@ -21,7 +21,7 @@ from ..checks import leave_out_middle
 from ..errors import SimulatorError
 from ..interruption import Waiting
 from .messages import decode, encode, failure
-from .source import NO_REDRAWS, Example, ExampleSource, reproducing_line
+from .source import NO_REDRAWS, Example, ExampleSource
 from .stream import DEFAULT_CAPACITY, Stream, StreamSettings, without_error
 
 logger = logging.getLogger("definetti_np")
@@ -185,7 +185,7 @@ class ExecutorStream(Stream):
         return SimulatorError(
             f"examples {task.first} to {task.last} of seed {self._source.seed}, or others that the executor was at: "
             f"the executor failed: {what}\nTo try them in this process:\n"
-            f"    {reproducing_line(self._source.seed, task.first)}"
+            f"    {self._source.reproducing_line(task.first)}"
         )
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ from ..errors import NoDatasetError, NotFiniteError, SimulatorError
 from ..interruption import Interrupted
 from ..losses import check_labels
 from ..multiset import as_floats, as_rows, distinct_rows
-from ..seeds import encoder_rng, example_seed
+from ..seeds import encoder_rng, example_seed, validation_seed
 from ..specs import DataSpec, Spec, shape_fits
 
 ON_SIMULATOR_ERROR = ("raise", "redraw")
@@ -55,16 +55,17 @@ class Example:
     redraws: tuple[str, ...] = ()
 
 
-def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0) -> Any:
+def simulate_example(simulator: Callable, *, seed: int, index: int, attempt: int = 0, validation: bool = False) -> Any:
     """Call the simulator as a run of this seed does for example `index`, and return what it returns.
 
     A simulator that takes an argument receives a `numpy.random.Generator`, by name where it must. For one that takes
     none, `numpy.random` and `random` are seeded, and put back afterwards. `attempt` counts the draws that failed
-    before under ``on_simulator_error="redraw"``.
+    before under ``on_simulator_error="redraw"``. `validation` asks for an example that is held for validation.
     """
     seed, index = as_integer(seed, "seed", minimum=0), as_integer(index, "index", minimum=0)
     attempt = as_integer(attempt, "attempt", minimum=0)
-    return _simulate(simulator, takes_generator(simulator), example_seed(seed, index, attempt))
+    seed_of = validation_seed if validation else example_seed
+    return _simulate(simulator, takes_generator(simulator), seed_of(seed, index, attempt))
 
 
 def _simulate(simulator: Callable, generator: bool | str, seed: np.random.SeedSequence) -> Any:
@@ -161,6 +162,7 @@ class ExampleSource:
     loss: str | None
     on_error: str = "raise"
     encoder: Any = None
+    is_validation: bool = False
 
     @functools.cached_property
     def _generator(self) -> bool | str:
@@ -189,7 +191,7 @@ class ExampleSource:
         if self.simulator is None:
             raise RuntimeError(f"there is no simulator for example {index}")
         attempt = len(redraws)
-        seed = example_seed(self.seed, index, attempt)
+        seed = self._seed_of(index, attempt)
         owner = process.owner()
         try:
             result = _simulate(self.simulator, self._generator, seed)
@@ -211,13 +213,20 @@ class ExampleSource:
             what = f"returned something unusable: {leave_out_middle(str(error))}\n"
             raise self._failure(index, attempt, what, reason) from None
 
+    def _seed_of(self, index: int, attempt: int) -> np.random.SeedSequence:
+        return (validation_seed if self.is_validation else example_seed)(self.seed, index, attempt)
+
     def _failure(self, index: int, attempt: int, what: str, reason: str | None) -> SimulatorError:
         error = SimulatorError(
-            f"example {index} of seed {self.seed}: the simulator {what}\n"
-            f"To reproduce it in this process:\n    {reproducing_line(self.seed, index, attempt)}"
+            f"{'validation ' * self.is_validation}example {index} of seed {self.seed}: the simulator {what}\n"
+            f"To reproduce it in this process:\n    {self.reproducing_line(index, attempt)}"
         )
         error.reason = reason
         return error
+
+    def reproducing_line(self, index: int, attempt: int = 0) -> str:
+        """The Python that simulates an example again."""
+        return reproducing_line(self.seed, index, attempt, self.is_validation)
 
     def _encode(self, data: Any, seed: np.random.SeedSequence) -> np.ndarray:
         """What the encoder makes of a tree sequence or Haplotypes, around its middle."""
@@ -261,9 +270,10 @@ def check_on_error(choice: str) -> str:
     return choice
 
 
-def reproducing_line(seed: int, index: int, attempt: int = 0) -> str:
+def reproducing_line(seed: int, index: int, attempt: int = 0, is_validation: bool = False) -> str:
     """The Python that simulates an example again."""
-    return f"definetti_np.simulate_example(simulator, seed={seed}, index={index}{f', {attempt=}' if attempt else ''})"
+    more = f", {attempt=}" * bool(attempt) + ", validation=True" * is_validation
+    return f"definetti_np.simulate_example(simulator, seed={seed}, index={index}{more})"
 
 
 def _one_line(error: BaseException) -> str:

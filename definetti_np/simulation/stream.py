@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -269,6 +270,21 @@ def open_simulating_stream(
     if settings.executor is not None:
         return ExecutorStream(source, settings, examples, redraws)
     return WorkerStream(source, settings, examples, redraws, while_waiting)
+
+
+def take_batches(
+    source: ExampleSource,
+    settings: StreamSettings,
+    examples: range,
+    size: int,
+    while_waiting: Waiting,
+    store: Store | None = None,
+) -> Iterator[tuple[MultisetBatch, np.ndarray]]:
+    """Yield the examples of a range, in batches of `size` and the rest, which are none of a run's new ones."""
+    settings = dataclasses.replace(settings, check_randomness=False)  # the stream of new examples does that
+    with open_stream(source, settings, examples, NO_REDRAWS, while_waiting, store) as stream:
+        for start in range(examples.start, examples.stop, size):
+            yield stream.next_batch(min(size, examples.stop - start), while_waiting)
 
 
 def assemble(examples: Sequence[Example]) -> tuple[MultisetBatch, np.ndarray]:

@@ -22,7 +22,7 @@ from ..errors import SimulatorError
 from ..interruption import Waiting
 from .forking import imports_under_way
 from .messages import READY, decode, text_of
-from .source import NO_REDRAWS, Example, ExampleSource, reproducing_line
+from .source import NO_REDRAWS, Example, ExampleSource
 from .stream import DEFAULT_CAPACITY, PATIENT, Stream, StreamSettings, without_error
 from .worker import Worker, end_all
 
@@ -298,7 +298,7 @@ class WorkerStream(Stream):
             if len(ends) >= MOST_ENDS:
                 self._fail(
                     f"{text}\nIt is the third process that ended at this example: {'; '.join(ends)}.\n"
-                    f"To reproduce it in this process:\n    {reproducing_line(self._source.seed, index)}"
+                    f"To reproduce it in this process:\n    {self._source.reproducing_line(index)}"
                 )
         else:
             text += " while it was idle"

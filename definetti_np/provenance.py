@@ -1,0 +1,79 @@
+"""Where a model comes from: the date of its run, its simulator's source, and what the user says of it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+LARGEST_METADATA = 2**20  # bytes, as JSON; a model file holds little more beside its weights
+MOST_VALUES = 2**16  # in it
+
+
+def date_now() -> str:
+    """Today in UTC, as 2026-11-25; the day of SOURCE_DATE_EPOCH where that is set, for files that can be made again.
+
+    It is the day alone, because equal runs of a day are to end in equal files.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return time.strftime("%Y-%m-%d", time.gmtime(int(epoch) if epoch.isdecimal() else None))
+
+
+def digest_of_source(function: Callable | None) -> str | None:
+    """The SHA-256 of the source of a function, of the one in a partial, or of an object's class; None without it."""
+    if function is None:
+        return None
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        source = inspect.getsource(function if hasattr(function, "__qualname__") else type(function))
+    except (OSError, TypeError):  # typed at a prompt, or not written in Python
+        return None
+    return hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
+
+
+def describe_start(simulator: Callable | None) -> dict[str, str]:
+    """What is to be known when a run goes on: the date when it began, and the digest of its simulator's source."""
+    digest = digest_of_source(simulator)
+    return {"date": date_now()} | ({} if digest is None else {"simulator_sha256": digest})
+
+
+def describe_model(run: Mapping[str, Any], started: Mapping[str, str]) -> dict[str, Any]:
+    """What a model says of its training beside network, loss and seed: arguments, the simulator's name, the date."""
+    elsewhere = ("network", "parameters", "loss", "seed")
+    described = {name: value for name, value in run.items() if name not in elsewhere}
+    return described | ({"date": started["date"]} if "date" in started else {})
+
+
+def check_metadata(metadata: Any) -> dict[str, Any]:
+    """Return metadata as plain JSON holds them, or {} for None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are no dict of what JSON can hold, or are too large for a model file.
+    """
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a dict of plain JSON, got {type(metadata).__name__}")
+    try:
+        text = json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"metadata must be plain JSON (dict, list, str, finite numbers, True, False, None): {error}"
+        ) from None
+    plain = json.loads(text)
+    if any(not isinstance(key, str) for key in metadata):  # JSON would make text of them
+        raise TypeError(f"metadata must have keys of text, got {[k for k in metadata if not isinstance(k, str)][0]!r}")
+    if len(text) > LARGEST_METADATA or sum(map(text.count, ",[{")) > MOST_VALUES:
+        raise ValueError(
+            f"metadata must take at most {LARGEST_METADATA} bytes and {MOST_VALUES} values as JSON; it takes "
+            f"{len(text)} bytes"
+        )
+    return plain
