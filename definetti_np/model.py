@@ -1,6 +1,7 @@
 """Trained models: predict with them, save them, load them."""
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from .genomes.scan import (
     value_names,
     with_prior,
 )
+from .genomes.unusual import Sample, describe_windows, names_of
 from .history import columns_of, read_lines, write_lines
 from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
@@ -38,6 +40,8 @@ from .provenance import check_metadata, describe_model
 from .scanner import predict_centers
 from .specs import context_of_rows, function_spec, network_spec
 from .summary import describe_choice, layer_table
+
+logger = logging.getLogger("definetti_np")
 
 # How much is predicted at once; a prediction does not depend on the datasets beside it.
 DATASETS_AT_ONCE = 64
@@ -72,6 +76,9 @@ class Model:
         The `HaplotypeEncoder` that it was trained with, or None.
     classes
         The names of what it predicts, or None.
+    sample
+        What the first simulations of its training looked like, by which `scan` tells how unusual a window is; None for
+        a model without an encoder, and one of fewer than 200 simulations.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class Model:
         metadata: Mapping[str, Any] | None = None,
         encoder: HaplotypeEncoder | None = None,
         classes: Sequence[str] | None = None,
+        sample: Sample | None = None,
     ):
         self.network = network
         self.loss = loss
@@ -97,6 +105,9 @@ class Model:
         check_encoder(encoder, network.spec.input_shape)
         self.encoder = encoder
         self.classes = check_classes(classes, network.prediction_shape)
+        if sample is not None and (encoder is None or sample.names != names_of(encoder)):
+            raise ValueError("sample must be one of what the encoder makes")
+        self.sample = sample
 
     def __repr__(self) -> str:
         training = f"loss={describe_choice(self.loss)}, seed={self.seed}, batches_trained={self.batches_trained}"
@@ -216,7 +227,9 @@ class Model:
         Returns
         -------
         Scan
-            A row for each place; one that has too few SNPs or is not accessible says so.
+            A row for each place; one that has too few SNPs or is not accessible says so. If the model has a sample of
+            its training, the column `unusual` says which share of those simulations is less unusual than the window,
+            and a warning is logged if more than 5 % of the windows lie outside 99 % of them.
 
         Raises
         ------
@@ -251,6 +264,7 @@ class Model:
         with kernel_threads(threads):
             predicted = predict_centers(network, encoder, haplotypes, places.center[is_ok])
         values[is_ok] = predicted if priors is None else with_prior(predicted, *priors)
+        unusual = self._how_unusual(sites, places.center, is_ok, notes)
         status[is_ok & np.isnan(values).any(axis=1)] = TOO_FEW_SNPS  # with another choice of rows
         return Scan(
             contig=haplotypes.contig,
@@ -262,7 +276,23 @@ class Model:
             status=status.astype(str),
             names=names,
             notes=notes,
+            unusual=unusual,
         )
+
+    def _how_unusual(
+        self, sites: Sites, centers: np.ndarray, is_ok: np.ndarray, notes: dict[str, str]
+    ) -> np.ndarray | None:
+        """The column `unusual` of a scan, (B,) float32, NaN where there is no window; notes get a warning."""
+        if self.sample is None or self.sample.names != names_of(sites.encoder):
+            return None
+        unusual = np.full(len(centers), np.nan, np.float32)
+        numbers = describe_windows(sites, sites.windows(centers[is_ok])[0])
+        unusual[is_ok] = self.sample.unusual(numbers)
+        warning = self.sample.warning(numbers, unusual[is_ok])
+        if warning is not None:
+            logger.warning("%s: %s", sites.haplotypes.contig, warning)
+            notes["warning"] = warning
+        return unusual
 
     def _needed_encoder(self) -> HaplotypeEncoder:
         if self.encoder is None:
@@ -308,6 +338,8 @@ class Model:
             description["encoder"] = self.encoder.as_dict()
         if self.classes is not None:
             description["classes"] = list(self.classes)
+        if self.sample is not None:
+            description["sample"] = self.sample.as_dict()
         write_model(path, description, dict(self.network.parameters))
 
 
@@ -366,6 +398,7 @@ def load(
                 **{name: _dict(header.get(name, {}), name) for name in ("info", "metadata")},
                 encoder=None if header.get("encoder") is None else HaplotypeEncoder.from_dict(header["encoder"]),
                 classes=header.get("classes"),
+                sample=None if header.get("sample") is None else Sample.from_dict(header["sample"]),
             )
         for name, array in network.parameters.items():
             stored.read(name, out=array)
