@@ -46,6 +46,7 @@ logger = logging.getLogger("definetti_np")
 # How much is predicted at once; a prediction does not depend on the datasets beside it.
 DATASETS_AT_ONCE = 64
 FEATURES_AT_ONCE = 2**25  # 128 MiB of float32
+MOST_MISSING = 0.01  # of the alleles, taken for the commoner one in silence
 
 
 class Model:
@@ -265,6 +266,7 @@ class Model:
             predicted = predict_centers(network, encoder, haplotypes, places.center[is_ok])
         values[is_ok] = predicted if priors is None else with_prior(predicted, *priors)
         unusual = self._how_unusual(sites, places.center, is_ok, notes)
+        _warn_of_missing(sites)
         status[is_ok & np.isnan(values).any(axis=1)] = TOO_FEW_SNPS  # with another choice of rows
         return Scan(
             contig=haplotypes.contig,
@@ -341,6 +343,18 @@ class Model:
         if self.sample is not None:
             description["sample"] = self.sample.as_dict()
         write_model(path, description, dict(self.network.parameters))
+
+
+def _warn_of_missing(sites: Sites) -> None:
+    """Say that alleles are missing where the datasets do not show it."""
+    haplotypes = sites.haplotypes
+    missing = 1 - haplotypes.allele_counts()[1].sum() / max(1, haplotypes.alleles.size)
+    if sites.encoder.missing == "major" and haplotypes.alleles.size and missing > MOST_MISSING:
+        logger.warning(
+            "%s: %.2g %% of the alleles are missing, and the encoder takes the commoner allele for them; unless the "
+            "simulations missed as many, as those of encoder.like(haplotypes) do, predictions may be wrong",
+            haplotypes.contig, 100 * missing,
+        )  # fmt: skip
 
 
 def _parts(sizes, rows_at_once: int):

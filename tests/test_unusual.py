@@ -220,3 +220,16 @@ def test_scan__data_without_the_monomorphic_snps_of_the_simulations(caplog):
         model.scan(haplotypes, step=1000)
     (message,) = caplog.messages
     assert "% of the windows lie outside 99 %" in message
+
+
+@pytest.mark.parametrize(("missing", "coding"), [(0.05, "major"), (0.001, "major"), (0.05, "channel")])
+def test_scan__missing_alleles_that_datasets_do_not_show(caplog, missing, coding):
+    encoder = dataclasses.replace(ENCODER, missing=coding)
+    network = Network(encoder.shape, (2,), **LISTS, seed=1)
+    model = Model(network, loss="cross-ent", seed=1, batches_trained=0, encoder=encoder)
+    with caplog.at_level(logging.WARNING, "definetti_np"):
+        model.scan(haplotypes_of(1, missing=missing), step=1000)
+    is_said = [
+        "% of the alleles are missing, and the encoder takes the commoner" in message for message in caplog.messages
+    ]
+    assert is_said == ([True] if (missing, coding) == (0.05, "major") else [])
