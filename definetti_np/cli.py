@@ -28,6 +28,7 @@ from .multiset import MultisetBatch
 from .simulation.fill import simulate
 from .simulation.source import Example, ExampleSource
 from .specs import Spec, context_of_rows, function_spec, network_spec
+from .status import describe_status
 from .training import train
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ CALIBRATION_BINS = 10  # of the calibration error
 PLACES = {  # what stands behind the name of a command
     "info": "MODEL",
     "train": "FILE.py --output MODEL",
+    "status": "MODEL",
     "simulate": "FILE.py (--output DATA.npz | --simulations FOLDER --stop N)",
     "predict": "MODEL DATA.npz --output TABLE",
     "scan": "MODEL GENOMES --output TABLE",
@@ -100,7 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--sim-threads", type=int, help="simulator processes (default: one per core)")
     training.add_argument("--training-threads", type=int, help="threads of the training (default: one per core)")
     training.add_argument("--simulations", metavar="FOLDER", help="of simulations to read, and to add to")
+    training.add_argument("--follow", action="store_true", help="wait for simulations that other jobs add to it")
     training.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the model")
+
+    status = _command(
+        commands, "status", _status, "how far a run is, here or on another machine", "definetti status hotspots"
+    )
+    status.add_argument("model", help="the --output, or save_path, of the run")
 
     simulation = _command(
         commands,
@@ -298,7 +306,13 @@ def _train(options: argparse.Namespace) -> None:
     for name in ("num_batches", "seed", "sim_threads", "training_threads", "simulations"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
+    if options.follow:
+        settings["follow"] = True
     train(**settings, save_path=options.output, resume=options.resume)
+
+
+def _status(options: argparse.Namespace) -> None:
+    _say(describe_status(options.model))
 
 
 def _simulate(options: argparse.Namespace) -> None:

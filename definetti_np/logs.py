@@ -8,6 +8,7 @@ import contextvars
 import errno
 import io
 import logging
+import math
 import os
 import stat
 import sys
@@ -24,6 +25,7 @@ from .process import after_fork, is_ours, owner
 logger = logging.getLogger("definetti_np")
 
 LOG_LEVEL = logging.INFO
+WORTH_SAYING = 0.5  # of the time that the trainer waits, above which more simulators would help
 SECONDS_BETWEEN_LINES = 10.0  # about the progress of simulations without training
 
 
@@ -255,13 +257,22 @@ _routes = _Routes()
 
 
 def progress(
-    num_batches: int, batch_size: int, verbosity: int, *, to_terminal: bool, first: int = 0
+    num_batches: int,
+    batch_size: int,
+    verbosity: int,
+    *,
+    to_terminal: bool,
+    first: int = 0,
+    simulators: int | None = None,
 ) -> "_Bar | _Lines":
-    """A progress bar where tqdm works and stderr is a terminal, otherwise log lines; from batch `first` on."""
+    """A progress bar where tqdm works and stderr is a terminal, otherwise log lines; from batch `first` on.
+
+    `simulators` is how many simulate at a time, None if that is not known, or if it is the process that trains.
+    """
     if to_terminal and (Stderr().isatty() or in_notebook()):
         with contextlib.suppress(Exception):  # it is missing, or one of its environment variables is wrong
             return _Bar(num_batches, batch_size, first)
-    return _Lines(num_batches, batch_size, verbosity)
+    return _Lines(num_batches, batch_size, verbosity, simulators)
 
 
 def in_notebook() -> bool:
@@ -275,8 +286,8 @@ def in_notebook() -> bool:
 class _Clock:
     """Measures how fast a run is, and how much of the time since the last look it waited for simulations."""
 
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
+    def __init__(self, batch_size: int, simulators: int | None = None):
+        self._batch_size, self._simulators = batch_size, simulators
         self._batches, self._since, self._waited = 0, time.monotonic(), 0.0
 
     def add(self, waited: float) -> None:
@@ -290,7 +301,11 @@ class _Clock:
         rate, waiting = self._batches * self._batch_size / elapsed, self._waited / elapsed
         self._batches, self._since, self._waited = 0, now, 0.0
         side = "waiting for simulations" if waiting > 0.5 else "training"
-        return f"{rate:.0f} examples/s, {max(waiting, 1 - waiting):.0%} of the time {side}"
+        text = f"{rate:.0f} examples/s, {max(waiting, 1 - waiting):.0%} of the time {side}"
+        if self._simulators and WORTH_SAYING < waiting < 1:
+            more = math.ceil(self._simulators * waiting / (1 - waiting))  # if each simulates as fast as those here
+            text += f"; {more} more simulator core{'s' * (more > 1)} would keep the trainer busy"
+        return text
 
 
 def _numbers(loss: float, accuracy: float) -> str:
@@ -301,9 +316,9 @@ def _numbers(loss: float, accuracy: float) -> str:
 class _Lines:
     """A log line every `verbosity` batches."""
 
-    def __init__(self, num_batches: int, batch_size: int, verbosity: int):
+    def __init__(self, num_batches: int, batch_size: int, verbosity: int, simulators: int | None = None):
         self._num_batches, self._verbosity = num_batches, verbosity
-        self._clock = _Clock(batch_size)
+        self._clock = _Clock(batch_size, simulators)
 
     def update(self, batch: int, loss: float, accuracy: float, waited: float, more: str = "") -> None:
         self._clock.add(waited)

@@ -51,6 +51,7 @@ class Reports:
             settings.verbosity,
             to_terminal=settings.logfile == ".",
             first=batches,
+            simulators=settings.streams.simulators,
         )
 
     @property

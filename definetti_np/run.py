@@ -13,6 +13,7 @@ from . import process
 from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
 from .genomes.unusual import Collector
+from .files.lock import Holder
 from .interruption import Interrupted, Interruption, Waiting
 from .multiset import MultisetBatch
 from .provenance import describe_model, describe_start, digest_of_source
@@ -112,6 +113,8 @@ class Run:
         Where to write the state of the run, or None.
     start
         The checkpoint to go on from, or None.
+    holder
+        What others can read of the run while it goes on.
 
     Attributes
     ----------
@@ -135,6 +138,7 @@ class Run:
         validation: Validation | None,
         checkpoints: Checkpoints | None,
         start: Checkpoint | None,
+        holder: Holder,
     ):
         self._settings = settings
         self._trainer = trainer
@@ -155,6 +159,7 @@ class Run:
         self.collector = Collector(settings.encoder, () if start is None else start.state.get("collected", ()))
         self._validation = validation
         self._reports = Reports(settings, validation, start)
+        self._holder, self._since, self._first = holder, time.monotonic(), self.batches
 
     def history(self) -> dict[str, np.ndarray]:
         """The columns of the summary by name."""
@@ -221,7 +226,18 @@ class Run:
             with self._trainer.with_average():
                 self._best = self._trainer.optimizer.weights.copy()
         self.batches += 1
+        self._tell(results[0][0])
         self._redraws = dict(self._stream.redraws)
+
+    def _tell(self, loss: float) -> None:
+        """Let others know how far the run is; see `describe_status`."""
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        rate = (self.batches - self._first) / seconds
+        self._holder.tell(
+            f"batch {self.batches} of {self._settings.num_batches}, loss {loss:.4g}, "
+            f"{rate * self._settings.batch_size:.0f} examples/s, "
+            f"{(self._settings.num_batches - self.batches) / rate:.0f} s left"
+        )
 
     def _train_on(self, data: MultisetBatch, labels: np.ndarray) -> list[tuple[float, float]]:
         """Take the steps that come with a batch of new examples; return loss and accuracy before each of them."""

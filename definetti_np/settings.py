@@ -112,6 +112,7 @@ class TrainSettings:
         on_simulator_error: Any,
         simulations: Any,
         simulations_version: Any,
+        follow: Any,
         encoder: Any = None,
         classes: Any = None,
         **stream_arguments: Any,
@@ -130,7 +131,7 @@ class TrainSettings:
             spec = network_spec(input_shape, output_shape, phi_net, g, h_net, context)
         else:
             spec = function_spec(input_shape, output_shape, network_function, context)
-        store = StoreSettings.of_training(simulations, simulations_version, simulator)
+        store = StoreSettings.of_training(simulations, simulations_version, simulator, follow)
         if store is None or simulator is not None:
             takes_generator(simulator)
         has_own_seed = seed is not None

@@ -73,8 +73,10 @@ def train(
     start_method: str | None = None,
     executor: Executor | None = None,
     check_randomness: bool = True,
+    check_versions: bool = True,
     simulations: str | os.PathLike | None = None,
     simulations_version: str | int | None = None,
+    follow: bool = False,
     encoder: HaplotypeEncoder | LikeData | None = None,
     classes: Sequence[str] | None = None,
 ) -> Model:
@@ -213,6 +215,8 @@ def train(
     check_randomness
         Whether to simulate the first two examples twice before training, in two processes if there are, and to warn if
         they differ: then the simulator has randomness that is not the seed's.
+    check_versions
+        Whether an executor's workers must have the versions of NumPy, msprime and this package that are here.
     simulations
         Folder of a store: what is simulated is written there, and what is there is read instead of simulated, to the
         same bits; see docs/simulations_store.md. It is made if it does not exist. The folder is of one simulator (by
@@ -222,6 +226,9 @@ def train(
     simulations_version
         Text or integer that says which version of the simulator this is, for a store; change it when the simulator
         draws other data under the same name.
+    follow
+        Whether to wait for examples that `simulations` lacks, because other processes add them, such as those of a job
+        array, instead of simulating them here.
     encoder
         What encodes real data for this network, a `HaplotypeEncoder` of this `input_shape`; it is stored in the model,
         for `Model.scan`. The simulator may then return a tree sequence or `Haplotypes` in place of an array: the SNPs
@@ -258,7 +265,7 @@ def train(
         refuse_to_train_while_starting()  # before the lock, which the script that starts the processes holds
     checkpoints = settings.checkpoints()
     lock = None if checkpoints is None else checkpoints.lock
-    with log_to(settings.logfile), Interruption() as interruption, only_run(lock):
+    with log_to(settings.logfile), Interruption() as interruption, only_run(lock) as holder:
         start = find_start(checkpoints, settings)
         if start is not None:
             settings = settings.with_seed(start.run["seed"])
@@ -273,7 +280,7 @@ def train(
             from .model import Model
 
             trainer = _make_trainer(settings)
-            run = Run(settings, trainer, stream, memory, held, checkpoints, start)
+            run = Run(settings, trainer, stream, memory, held, checkpoints, start, holder)
             run.train(interruption)
         model = Model(
             trainer.network,

@@ -1,8 +1,10 @@
 """The command line: what it writes, and what it says where something is wrong."""
 
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msprime
@@ -107,7 +109,7 @@ def test_simulate__into_a_folder_that_is_trained_from(folder, capsys, tmp_path):
         assert code == 0, err
     assert len(definetti_np.Simulations(tmp_path / "sims")) == 8
     code, _, err = run(
-        capsys, "train", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--seed", 3,
+        capsys, "train", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--follow", "--seed", 3,
         "--output", tmp_path / "m",
     )  # fmt: skip
     assert code == 0, err
@@ -192,7 +194,7 @@ def test_mistakes__are_one_line_and_write_nothing(folder, capsys, monkeypatch, a
 
 
 def test_help__fits_a_screen_and_has_an_example(capsys):
-    for command in ("info", "train", "simulate", "predict", "scan", "evaluate"):
+    for command in ("info", "train", "status", "simulate", "predict", "scan", "evaluate"):
         code, out, _ = run(capsys, command, "--help")
         assert code == 0
         assert f"example: definetti {command} " in out
@@ -212,3 +214,43 @@ def test_example__has_a_file_for_the_command_line(capsys, tmp_path, monkeypatch)
     assert code == 0, err
     with np.load(tmp_path / "sims.npz") as file:
         assert file["data"].shape == (2, 198, 24, 2)
+
+
+def test_status__of_a_run_on_another_machine(folder, capsys, tmp_path):
+    """What is on the disk tells: here it stands for the files of a machine that is far away."""
+    source = f"""
+import sys, time, numpy as np
+from definetti_np import train
+def simulate(rng):
+    time.sleep(0.05)
+    return rng.random((4, 2)), np.eye(2)[rng.integers(2)]
+train((4, 2), (2,), simulate, [("fc", 2)], ("max",), [("softmax",)], num_batches=1000, batch_size=10, sim_threads=1,
+      save_path={str(tmp_path / "run")!r}, checkpoint_every=1, seed=1)
+"""
+    process = subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True)
+    assert any("batch 0 of 1000" in line for line in process.stderr)
+    while not (tmp_path / "run.checkpoint.npz").exists():
+        time.sleep(0.05)
+    code, out, _ = run(capsys, "status", tmp_path / "run")
+    assert code == 0
+    pattern = (
+        rf"alive: host \S+, process {process.pid}: batch \d+ of 1000, loss [\d.]+, \d+ examples/s, \d+ s left\n"
+        r"checkpoint: \d+ batches, written \d+ s ago, .*run\.checkpoint\.npz\n"
+    )
+    assert re.fullmatch(pattern, out), out
+    os.utime(tmp_path / "run.lock", (0, 0))
+    process.kill()
+    process.communicate()
+    out = run(capsys, "status", tmp_path / "run")[1]
+    assert re.match(r"silent for \d+ d: host", out), out
+    (tmp_path / "run.lock").unlink()
+    assert run(capsys, "status", tmp_path / "run")[1].startswith("not running\ncheckpoint: ")
+    code, out, err = run(capsys, "status", folder / "m")
+    assert "not running\n" in out
+    assert "model: 2 batches" in out
+
+
+def test_status__of_nothing(capsys, tmp_path):
+    code, _, err = run(capsys, "status", tmp_path / "nothing")
+    assert code == 2
+    assert "there is no run, checkpoint or model" in err

@@ -11,6 +11,8 @@ from disasters import SMALL, sha_of_training, simulator
 from definetti_np import SimulatorError, train
 from definetti_np.simulation import executors
 from definetti_np.simulation.executors import number_of_workers
+from definetti_np.simulation.source import ExampleSource
+from definetti_np.specs import network_spec
 
 
 def simulator_without_argument():
@@ -280,3 +282,19 @@ def test_number_of_workers__of_the_executors_there_are(threads, processes):
     assert number_of_workers(processes) == 2
     assert number_of_workers(Cluster(7)) == 7
     assert number_of_workers(Never()) is None
+
+
+def with_another_numpy(indices, attempt):
+    future = Future()
+    versions = tuple("numpy 1.0" if version.startswith("numpy") else version for version in executors.versions_here())
+    spec = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"], ("max",), SMALL["h_net"])
+    _, _, messages = executors.simulate(ExampleSource(simulator, 1, spec, "cross-ent"), indices)
+    future.set_result((0.1, versions, messages))
+    return future
+
+
+def test_train__workers_with_other_versions_are_refused_unless_they_are_allowed():
+    with Cluster(2, with_another_numpy) as executor:
+        with pytest.raises(SimulatorError, match=r"has numpy 1\.0, and this process numpy \d.*check_versions=False"):
+            train(simulator=simulator, executor=executor, **SMALL)
+        train(simulator=simulator, executor=executor, check_versions=False, **SMALL)

@@ -21,7 +21,7 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in [*LIBRARY, *KERNEL
 # Imports go from a floor to floors below it, or stay on it; a folder is one room of its floor.
 FLOORS = [
     "__main__ cli",
-    "training",
+    "training status",
     "run",
     "reports",
     "settings reuse schedules validation warm_start model trainer",

@@ -80,7 +80,7 @@ def test_metadata__required_dependencies():
     required = [requirement for requirement in REQUIREMENTS if "extra ==" not in requirement]
     assert sorted(r.split(">")[0] for r in required) == ["msprime", "numba", "numpy"]
     extras = metadata.metadata("definetti_np").get_all("Provides-Extra")
-    assert set(extras) == {"test", "dev", "docs", "plot", "progress", "vcf", "all"}
+    assert set(extras) == {"test", "dev", "docs", "plot", "progress", "vcf", "clusters", "all"}
     assert metadata.version("definetti_np") == definetti_np.__version__
 
 

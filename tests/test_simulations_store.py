@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -714,3 +715,42 @@ def test_simulations__unpickle_nothing_and_take_no_other_files(folder):
 def test_readers__load_no_numba():
     program = "import sys; from definetti_np import Simulations, simulate; print('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
+
+
+# A training that follows
+
+
+def test_train__follows_those_who_fill_the_folder(folder, undisturbed, small_shards, monkeypatch, caplog):
+    monkeypatch.setattr(store_stream, "LOOK_SECONDS", 0.05)
+    caplog.set_level("INFO", "definetti_np")
+    ranges = [(start, start + 50) for start in range(0, COUNT, 50)]
+
+    def fill():
+        for start, stop in ranges[::-1]:  # the last ones first
+            quiet_simulate(simulator, *SHAPES, folder, seed=1, start=start, stop=stop)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    model = train(simulator=never, **SMALL, sim_threads=0, simulations=folder, follow=True)
+    thread.join()
+    assert digest(model) == undisturbed
+    assert any("waiting for example 0, which" in message for message in caplog.messages)
+
+
+def test_train__that_follows_can_be_stopped(folder):
+    timer = threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        train(simulator=never, **SMALL, sim_threads=0, simulations=folder, follow=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"follow": True}, "follow needs simulations, a folder that others fill"),
+        ({"follow": 1, "simulations": "x"}, "follow must be True or False, got 1"),
+    ],
+)
+def test_train__what_follow_needs(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        train(simulator=simulator, **SMALL, **options)

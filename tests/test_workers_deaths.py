@@ -182,15 +182,16 @@ def test_train__a_storm_of_kills(tmp_path, seconds):
 
     trainer = start_script(tmp_path, program)
     log = trainer.stderr.readline()
-    while "training" not in log:
+    while "batch 0 of" not in log:
         log = trainer.stderr.readline()
     os.set_blocking(trainer.stderr.fileno(), False)
-    kills, deadline = 0, time.monotonic() + seconds
-    while trainer.poll() is None and time.monotonic() < deadline:
+    kills = 0
+    while trainer.poll() is None and kills < 10 * seconds:
         if workers := descendants(trainer.pid):
             os.kill(random.choice(workers), signal.SIGKILL)
             kills += 1
-        time.sleep(0.1)
+        # A busy machine gives a new process its turn later, and three deaths at one example would end the run.
+        time.sleep(0.1 * max(1, os.getloadavg()[0] / os.cpu_count()))
     os.set_blocking(trainer.stderr.fileno(), True)
     result, errors = trainer.communicate(timeout=120)
     assert (trainer.returncode, result) == (0, expected), errors

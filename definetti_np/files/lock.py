@@ -4,10 +4,12 @@ import contextlib
 import errno
 import functools
 import logging
+import math
 import os
 import platform
 import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,11 +23,42 @@ except ImportError:  # Windows: nothing keeps a second run away
 logger = logging.getLogger("definetti_np")
 
 MOST_ATTEMPTS = 100  # to lock a file before another run removes it
-_OURS = re.compile(rb"host .*, process [0-9]+(, Slurm job .*)?", re.DOTALL)  # as `_myself` writes it
+_OURS = re.compile(rb"host [^\n]*, process [0-9]+(, Slurm job [^\n]*)?(\n[^\n]*)?")  # as `Holder` writes it
+TELL_SECONDS = 5.0  # between two lines about the run
+
+
+class Holder:
+    """The run that holds a lock: it writes into the file who it is, and how far it has come.
+
+    Others read it on another machine, and see by the time of the file when it last gave a sign of life.
+    """
+
+    def __init__(self, descriptor: int | None):
+        self._descriptor = descriptor  # None where nothing can be written
+        self._owner = owner()
+        self._told = -math.inf
+        self.tell("")
+
+    def tell(self, text: str) -> None:
+        """Write a line about the run, unless the last one was written a moment ago.
+
+        If the disk is full, others cannot read it, and training goes on.
+        """
+        now = time.monotonic()
+        if self._descriptor is None or now - self._told < TELL_SECONDS or not is_ours(self._owner):
+            return
+        self._told = now if text else self._told
+        content = f"{_myself()}\n{text}".rstrip("\n").encode(errors="replace")
+        with contextlib.suppress(OSError):
+            os.pwrite(self._descriptor, content, 0)
+            os.ftruncate(self._descriptor, len(content))
+
+
+NOBODY = Holder(None)
 
 
 @contextlib.contextmanager
-def only_run(path: Path | None) -> Iterator[None]:
+def only_run(path: Path | None) -> Iterator[Holder]:
     """Hold the lock file `path` inside a block, and remove it afterwards; None locks nothing.
 
     The file says which run holds it. A file that no run has made, or that belongs to another user, is locked if that is
@@ -40,21 +73,19 @@ def only_run(path: Path | None) -> Iterator[None]:
         If another run holds it; the message says which.
     """
     if path is None or fcntl is None:
-        yield
+        yield NOBODY
         return
     try:
         descriptor, is_mine = _acquire(path)
     except OSError as error:
         logger.warning("%s cannot be locked: %s; start no second run with this save_path", path, error)
-        yield
+        yield NOBODY
         return
     holder = owner()
     _held.add(descriptor)
     _close_in_forked_processes()
     try:
-        if is_mine:
-            _write_who(descriptor)
-        yield
+        yield Holder(descriptor if is_mine else None)
     finally:
         if is_ours(holder):
             # Another run may have opened this file. It is removed before it is unlocked, so that the other run, once it
@@ -106,7 +137,7 @@ def _lock(descriptor: int, path: Path, who: bytes) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        run = f"another run ({who.decode(errors='replace')}) is training this model and"
+        run = f"another run ({who.decode(errors='replace').partition(chr(10))[0]}) is training this model and"
         raise RuntimeError(
             f"save_path: {run if _OURS.fullmatch(who) else 'another run or program'} holds {path}; wait until it has "
             "ended, or choose another save_path"
@@ -117,17 +148,10 @@ def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, 1000, 0) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
 
 
-def _write_who(descriptor: int) -> None:
-    """Write which run holds the lock; if the disk is full, others cannot read it, and training goes on."""
-    text = _myself().encode(errors="replace")
-    with contextlib.suppress(OSError):
-        os.pwrite(descriptor, text, 0)
-        os.ftruncate(descriptor, len(text))
-
-
 def _myself() -> str:
     job = os.environ.get("SLURM_JOB_ID")
-    return f"host {platform.node()}, process {os.getpid()}" + (f", Slurm job {job}" if job else "")
+    text = f"host {platform.node()}, process {os.getpid()}" + (f", Slurm job {job}" if job else "")
+    return " ".join(text.split("\n"))
 
 
 _held: set[int] = set()

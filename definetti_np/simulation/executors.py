@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from importlib import metadata
 from typing import Any
 
 from ..checks import leave_out_middle
@@ -26,6 +27,7 @@ from .stream import DEFAULT_CAPACITY, Stream, StreamSettings, without_error
 
 logger = logging.getLogger("definetti_np")
 
+PACKAGES = ("definetti_np", "numpy", "msprime")  # whose versions decide what an example is
 TASK_SECONDS = 0.2  # that a task should take
 TASKS_PER_WORKER = 3  # that are on their way: one is being simulated while others are sent and come back
 UNKNOWN_WORKERS = 16  # where an executor does not say how many it has
@@ -88,11 +90,12 @@ class ExecutorStream(Stream):
             done, _ = wait(task.futures, TICK_SECONDS, FIRST_COMPLETED)
             for future in done:
                 try:
-                    seconds, messages = future.result()
+                    seconds, versions, messages = future.result()
                 except (Exception, CancelledError) as error:
                     task.futures.remove(future)
                     self._send_again(task, error)
                 else:
+                    self._check_versions(versions)
                     self._learn(task, seconds)
                     return messages
             if not done:
@@ -104,6 +107,16 @@ class ExecutorStream(Stream):
                         task.first, task.last, time.monotonic() - task.sent, statistics.median(list(self._latencies)),
                     )  # fmt: skip
                     self._send(task)
+
+    def _check_versions(self, versions: tuple[str, ...]) -> None:
+        """See that the executor's workers have our packages, because others may draw other numbers."""
+        if versions != versions_here() and self._settings.check_versions:
+            theirs, ours = set(versions), set(versions_here())
+            there, here = ", ".join(sorted(theirs - ours)), ", ".join(sorted(ours - theirs))
+            raise SimulatorError(
+                f"a worker of the executor has {there}, and this process {here}, so the same seed may give other "
+                "examples there. Install the same versions, or allow it with check_versions=False"
+            )
 
     def _learn(self, task: _Task, seconds: float) -> None:
         one = seconds / len(task.indices)
@@ -223,8 +236,22 @@ def number_of_workers(executor: Any) -> int | None:
     return None
 
 
-def simulate(source: ExampleSource, indices: Sequence[int], attempt: int = 0) -> tuple[float, list[bytes]]:
-    """Simulate examples; return the seconds that it took, and a message of each, the last one of a failure if any."""
+@functools.cache
+def versions_here() -> tuple[str, ...]:
+    """The versions of what examples depend on, in this process."""
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"no {package}")
+    return tuple(found)
+
+
+def simulate(
+    source: ExampleSource, indices: Sequence[int], attempt: int = 0
+) -> tuple[float, tuple[str, ...], list[bytes]]:
+    """Simulate examples; return the seconds that it took, versions, and a message of each up to the first failure."""
     start = time.perf_counter()
     messages = []
     for index in indices:
@@ -233,4 +260,4 @@ def simulate(source: ExampleSource, indices: Sequence[int], attempt: int = 0) ->
         except SimulatorError as error:
             messages.append(failure(index, str(error)))
             break
-    return time.perf_counter() - start, messages
+    return time.perf_counter() - start, versions_here(), messages

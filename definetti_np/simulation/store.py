@@ -8,6 +8,7 @@ read one folder, and write to it at the same time, since an example that two of 
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import as_bool
 from ..files.paths import check_parent
 from ..files.whole import write_whole
 from .ranges import Ranges
@@ -92,12 +94,16 @@ class StoreSettings:
     version: str | None
     found: Key | None
     argument: str
+    follow: bool = False
 
     @classmethod
-    def of_training(cls, folder: Any, version: Any, simulator: Callable | None) -> StoreSettings | None:
+    def of_training(cls, folder: Any, version: Any, simulator: Callable | None, follow: Any) -> StoreSettings | None:
         """Check the arguments of `train`; None without a folder."""
+        follow = as_bool(follow, "follow")
         if folder is not None:
-            return cls.checked(folder, version, simulator, "simulations")
+            return dataclasses.replace(cls.checked(folder, version, simulator, "simulations"), follow=follow)
+        if follow:
+            raise ValueError("follow needs simulations, a folder that others fill, got simulations=None")
         if simulator is None:
             raise ValueError("simulator: None needs a folder of simulations to train on, got simulations=None")
         if version is not None:
@@ -135,7 +141,8 @@ class StoreSettings:
 
     def open(self, simulator: str, seed: int, row_shape: tuple[int, int], output_shape: tuple[int]) -> Store:
         """Open the store, or raise a ValueError if the folder holds other simulations."""
-        return Store(self.folder, Key(simulator, self.version, seed, row_shape, output_shape), self.argument)
+        key = Key(simulator, self.version, seed, row_shape, output_shape)
+        return Store(self.folder, key, self.argument, follow=self.follow)
 
 
 class Store:
@@ -149,6 +156,8 @@ class Store:
         Which simulations they are.
     argument
         What messages call the folder.
+    follow
+        Whether others add the examples that it lacks.
 
     Raises
     ------
@@ -156,8 +165,8 @@ class Store:
         If there are other simulations in the folder.
     """
 
-    def __init__(self, folder: Path, key: Key, argument: str = "simulations"):
-        self.folder, self.key, self.argument = folder, key, argument
+    def __init__(self, folder: Path, key: Key, argument: str = "simulations", *, follow: bool = False):
+        self.folder, self.key, self.argument, self.follow = folder, key, argument, follow
         self._files: list[ShardFile] = []
         self._damaged: set[Path] = set()
         self._shards: deque[tuple[Path, Shard]] = deque(maxlen=2)  # the ones that were read last

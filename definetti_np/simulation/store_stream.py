@@ -28,6 +28,8 @@ EXAMPLES_PER_SHARD = 1000
 BYTES_PER_SHARD = 2**26  # of rows, before they are compressed
 SECONDS_PER_SHARD = 60.0  # after which a shard is written that is not full
 MOST_UNWRITTEN_BYTES = 2**28  # of shards that wait in memory for a disk that fails
+LOOK_SECONDS = 1.0  # between two looks into a folder for what others have added
+TICK_SECONDS = 0.1  # between two looks at whether to go on waiting
 STALE_SECONDS = 24 * 3600.0  # after which an unfinished file is that of a run that was killed
 
 
@@ -137,7 +139,8 @@ class StoreStream(Stream):
         self._twice = ()  # because the stream that simulates sees to that
         self._store = store
         store.check(examples)
-        self._missing = store.examples.missing(examples)
+        missing = store.examples.missing(examples)
+        self._missing = Ranges([]) if store.follow else missing  # what is simulated here
         self._checked: Shard | None = None
         self.writer = Writer(store)
         self._simulated: Stream | None = None
@@ -146,9 +149,7 @@ class StoreStream(Stream):
             remove_old_temporaries(store.folder, STALE_SECONDS)
             self._simulated = open_simulating_stream(source, settings, self._missing, NO_REDRAWS, while_waiting)
         if examples:
-            logger.info(
-                "%d of %d examples are in %s", len(examples) - len(self._missing), len(examples), store.folder
-            )  # fmt: skip
+            logger.info("%d of %d examples are in %s", len(examples) - len(missing), len(examples), store.folder)
 
     def _check_that_missing_can_be_made(self, examples: range) -> None:
         folder, argument = self._store.folder, self._store.argument
@@ -193,6 +194,9 @@ class StoreStream(Stream):
                 piece = _Piece.of_shard(shard, index, end)
                 self._check_redraws(piece, index)
                 self._source.spec.context.check_rows(piece.data.rows, self._name_of_row)
+            elif self._store.follow:
+                self._wait_for(index, while_waiting)
+                continue
             else:  # somebody has removed it since the stream was opened
                 end = index + 1
                 piece = self._simulate_here(index, while_waiting)
@@ -206,6 +210,16 @@ class StoreStream(Stream):
         for index, example in zip(indices, examples, strict=True):
             self.writer.add(index, example)
         return _Piece.of_examples(examples)
+
+    def _wait_for(self, index: int, while_waiting: Waiting) -> None:
+        """Wait until somebody has added an example."""
+        logger.info("waiting for example %d, which %s does not hold yet", index, self._store.folder)
+        while self._store.shard_of(index) is None:
+            looked = time.monotonic()
+            while time.monotonic() - looked < LOOK_SECONDS:
+                while_waiting()
+                time.sleep(TICK_SECONDS)
+            self._store.look()
 
     def _simulate_here(self, index: int, while_waiting: Waiting) -> _Piece:
         """Simulate an example that could be read when the stream was opened, and cannot now."""

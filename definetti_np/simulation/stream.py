@@ -38,6 +38,7 @@ class StreamSettings:
     start_method: str | None = None
     executor: Any = None
     check_randomness: bool = True
+    check_versions: bool = True
 
     @property
     def starts_processes(self) -> bool:
@@ -56,6 +57,7 @@ class StreamSettings:
         start_method: Any,
         executor: Any,
         check_randomness: Any,
+        check_versions: Any = True,
     ) -> StreamSettings:
         """Check the arguments, and work out the number of simulator processes.
 
@@ -108,7 +110,17 @@ class StreamSettings:
             start_method=start_method,
             executor=executor,
             check_randomness=check_randomness,
+            check_versions=as_bool(check_versions, "check_versions"),
         )
+
+    @property
+    def simulators(self) -> int | None:
+        """How many examples are simulated at a time beside the training, None if that is not known, or none are."""
+        if self.executor is not None:
+            from .executors import number_of_workers  # its module imports this one
+
+            return number_of_workers(self.executor)
+        return self.sim_threads or None
 
     def __str__(self) -> str:
         return "an executor" if self.executor is not None else f"{self.sim_threads} simulator processes"
