@@ -12,8 +12,8 @@ import numpy as np
 from . import process
 from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
-from .genomes.unusual import Collector
 from .files.lock import Holder
+from .genomes.unusual import Collector
 from .interruption import Interrupted, Interruption, Waiting
 from .multiset import MultisetBatch
 from .provenance import describe_model, describe_start, digest_of_source

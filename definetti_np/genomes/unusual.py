@@ -190,7 +190,8 @@ class Collector:
 
     def __init__(self, encoder: HaplotypeEncoder | LikeData | None, numbers: Sequence[Sequence[float]] = ()):
         self._encoder = None if encoder is None else encoder.plain()
-        self.numbers = [list(row) for row in numbers]
+        known = 0 if self._encoder is None else len(names_of(self._encoder))
+        self.numbers = [list(row) for row in numbers if len(row) == known]  # an earlier version may have had others
 
     def add(self, data: MultisetBatch) -> None:
         """Look at the simulations of a batch, if there are not enough yet."""
