@@ -1,6 +1,7 @@
 """Trained models: predict with them, save them, load them."""
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from .genomes.scan import (
     value_names,
     with_prior,
 )
+from .genomes.unusual import Sample, describe_windows, names_of
 from .history import columns_of, read_lines, write_lines
 from .kernels._jit import threads as kernel_threads
 from .losses import check_loss
@@ -41,9 +43,12 @@ from .scanner import predict_centers
 from .specs import context_of_rows, function_spec, network_spec
 from .summary import describe_choice, layer_table
 
+logger = logging.getLogger("definetti_np")
+
 # How much is predicted at once; a prediction does not depend on the datasets beside it.
 DATASETS_AT_ONCE = 64
 FEATURES_AT_ONCE = 2**25  # 128 MiB of float32
+MOST_MISSING = 0.01  # of the alleles, taken for the commoner one in silence
 
 
 class Model:
@@ -76,6 +81,9 @@ class Model:
         The names of what it predicts, or None.
     last_check
         What `diagnostics.check` found when it last looked, in short, or None.
+    sample
+        What the first simulations of its training looked like, by which `scan` tells how unusual a window is; None for
+        a model without an encoder, and one of fewer than 200 simulations.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class Model:
         metadata: Mapping[str, Any] | None = None,
         encoder: HaplotypeEncoder | None = None,
         classes: Sequence[str] | None = None,
+        sample: Sample | None = None,
     ):
         self.network = network
         self.loss = loss
@@ -102,6 +111,9 @@ class Model:
         self.encoder = encoder
         self.classes = check_classes(classes, network.prediction_shape)
         self.last_check: dict[str, Any] | None = None
+        if sample is not None and (encoder is None or sample.names != names_of(encoder)):
+            raise ValueError("sample must be one of what the encoder makes")
+        self.sample = sample
 
     def __repr__(self) -> str:
         training = f"loss={describe_choice(self.loss)}, seed={self.seed}, batches_trained={self.batches_trained}"
@@ -287,7 +299,9 @@ class Model:
         Returns
         -------
         Scan
-            A row for each place; one that has too few SNPs or is not accessible says so.
+            A row for each place; one that has too few SNPs or is not accessible says so. If the model has a sample of
+            its training, the column `unusual` says which share of those simulations is less unusual than the window,
+            and a warning is logged if more than 5 % of the windows lie outside 99 % of them.
 
         Raises
         ------
@@ -322,6 +336,8 @@ class Model:
         with kernel_threads(threads):
             predicted = predict_centers(network, encoder, haplotypes, places.center[is_ok])
         values[is_ok] = predicted if priors is None else with_prior(predicted, *priors)
+        unusual = self._how_unusual(sites, places.center, is_ok, notes)
+        _warn_of_missing(sites)
         status[is_ok & np.isnan(values).any(axis=1)] = TOO_FEW_SNPS  # with another choice of rows
         return Scan(
             contig=haplotypes.contig,
@@ -333,7 +349,23 @@ class Model:
             status=status.astype(str),
             names=names,
             notes=notes,
+            unusual=unusual,
         )
+
+    def _how_unusual(
+        self, sites: Sites, centers: np.ndarray, is_ok: np.ndarray, notes: dict[str, str]
+    ) -> np.ndarray | None:
+        """The column `unusual` of a scan, (B,) float32, NaN where there is no window; notes get a warning."""
+        if self.sample is None or self.sample.names != names_of(sites.encoder):
+            return None
+        unusual = np.full(len(centers), np.nan, np.float32)
+        numbers = describe_windows(sites, sites.windows(centers[is_ok])[0])
+        unusual[is_ok] = self.sample.unusual(numbers)
+        warning = self.sample.warning(numbers, unusual[is_ok])
+        if warning is not None:
+            logger.warning("%s: %s", sites.haplotypes.contig, warning)
+            notes["warning"] = warning
+        return unusual
 
     def _needed_encoder(self) -> HaplotypeEncoder:
         if self.encoder is None:
@@ -387,7 +419,21 @@ class Model:
             description["last_check"] = self.last_check
         if self.temperature is not None:
             description["temperature"] = self.temperature
+        if self.sample is not None:
+            description["sample"] = self.sample.as_dict()
         return description
+
+
+def _warn_of_missing(sites: Sites) -> None:
+    """Say that alleles are missing where the datasets do not show it."""
+    haplotypes = sites.haplotypes
+    missing = 1 - haplotypes.allele_counts()[1].sum() / max(1, haplotypes.alleles.size)
+    if sites.encoder.missing == "major" and haplotypes.alleles.size and missing > MOST_MISSING:
+        logger.warning(
+            "%s: %.2g %% of the alleles are missing, and the encoder takes the commoner allele for them; unless the "
+            "simulations missed as many, as those of encoder.like(haplotypes) do, predictions may be wrong",
+            haplotypes.contig, 100 * missing,
+        )  # fmt: skip
 
 
 def _parts(sizes, rows_at_once: int):
@@ -456,6 +502,7 @@ def model_of(
         **{name: _dict(header.get(name, {}), name) for name in ("info", "metadata")},
         encoder=None if header.get("encoder") is None else HaplotypeEncoder.from_dict(header["encoder"]),
         classes=header.get("classes"),
+        sample=None if header.get("sample") is None else Sample.from_dict(header["sample"]),
     )
     model.temperature = header.get("temperature")
     model.last_check = _check_of(header)

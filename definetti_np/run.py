@@ -13,6 +13,7 @@ from . import process
 from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
 from .files.lock import Holder
+from .genomes.unusual import Collector
 from .interruption import Interrupted, Interruption, Waiting
 from .multiset import MultisetBatch
 from .provenance import describe_model, describe_start, digest_of_source
@@ -119,6 +120,8 @@ class Run:
     ----------
     batches
         How many batches it has trained on.
+    collector
+        What the first simulations looked like, for a model with an encoder.
 
     Raises
     ------
@@ -153,6 +156,7 @@ class Run:
             self.batches, self._best = start.batches, start.best
         self._started = {} if start is None else start.state.get("started", {})
         self._started = self._started or describe_start(settings.simulator)
+        self.collector = Collector(settings.encoder, () if start is None else start.state.get("collected", ()))
         self._validation = validation
         self._reports = Reports(settings, validation, start)
         self._holder, self._since, self._first = holder, time.monotonic(), self.batches
@@ -243,6 +247,7 @@ class Run:
         step = first
         try:
             data = self._augmented(data, step)
+            self.collector.add(data)
             results = [self._step(data, labels, step)]
             for step in range(first + 1, first + self._settings.steps_per_batch):
                 data, labels = self._drawn(step)
@@ -292,7 +297,8 @@ class Run:
 
     def _state(self) -> dict[str, Any]:
         memory = {} if self._memory is None else {"held_from": self._memory.first}
-        return {"started": self._started, **self._reports.state(), **memory}
+        collected = {"collected": self.collector.numbers} if self.collector.numbers else {}
+        return {"started": self._started, **self._reports.state(), **memory, **collected}
 
     def _checkpoint_for_a_signal(self) -> None:
         if self._checkpoints is not None and self.batches not in (0, self._checkpoints.batches):

@@ -21,8 +21,8 @@ from .genomes.encoder import DISTANCES, HaplotypeEncoder, Sites
 from .genomes.haplotypes import Haplotypes
 from .network import LayerLists, Network
 
-FEATURES_AT_ONCE = 2**24  # 64 MiB of float32, if none was equal to another
-DATASETS_AT_ONCE = 64
+FEATURES_AT_ONCE = 2**26  # 256 MiB of float32 if none was equal to another; a seventh of it in haplotypes
+DATASETS_AT_ONCE = 256  # threads wait for each other after each of some ten steps for so many
 WINDOWS_AT_ONCE = 512
 POSITIONS_OF_A_SEGMENT = 128  # of a long dataset, because threads share the work by datasets
 LEAST_OVERLAP = 2.0  # how often windows must cover a SNP for what they share to be worth it

@@ -302,6 +302,7 @@ def train(
             metadata=settings.metadata,
             encoder=None if encoder is None else encoder.plain(),
             classes=settings.classes,
+            sample=run.collector.sample(),
         )
         if settings.save_path is not None and checkpoints is not None:
             save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(run.batches))

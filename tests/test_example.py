@@ -9,9 +9,10 @@ import msprime
 import numpy as np
 import pytest
 import run_example
+import scan_example
 import simulator_example
 
-from definetti_np import Network
+from definetti_np import Model, Network, Scan, read_haplotypes
 
 EXAMPLE = Path(simulator_example.__file__).parent
 
@@ -156,3 +157,85 @@ def test_run_example__from_training_to_predictions(tmp_path):
     predictions = np.loadtxt(tmp_path / "out" / "test_predictions.txt")
     assert predictions.shape == (500, 2)
     np.testing.assert_allclose(predictions.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_scan_example__hotspots_are_planted_where_it_says():
+    rng = np.random.default_rng(1)
+    recombination_map, hotspots = scan_example.plant_hotspots(450_000, EXAMPLE / "genetic_map.txt", rng)
+    assert recombination_map.sequence_length == 450_000
+    assert len(hotspots) == 5
+    rate = recombination_map.get_rate
+    for middle in hotspots:
+        ratio = rate(middle) / rate(middle + 1500)
+        assert rate(middle - 999) == rate(middle + 999) == rate(middle)
+        assert rate(middle - 1001) == rate(middle + 1001)
+        assert 10 <= ratio < 100 * max(1, 1.25e-8 / rate(middle + 1500))
+
+
+def test_scan_example__errors_as_often_as_asked_and_in_pairs():
+    rng = np.random.default_rng(1)
+    alleles = rng.integers(2, size=(500, 40)).astype(np.int8)
+    np.testing.assert_array_equal(scan_example.add_errors(alleles, 0, 0, rng), alleles)
+    assert np.mean(scan_example.add_errors(alleles, 0.01, 0, rng) != alleles) == pytest.approx(0.01, abs=0.003)
+    switched = scan_example.add_errors(alleles, 0, 0.02, rng)
+    np.testing.assert_array_equal(switched[:, ::2] + switched[:, 1::2], alleles[:, ::2] + alleles[:, 1::2])
+    differ = alleles[:, ::2] != alleles[:, 1::2]
+    numbers = [
+        np.count_nonzero(np.diff((a != b)[d]))
+        for a, b, d in zip(switched.T[::2], alleles.T[::2], differ.T, strict=True)
+    ]
+    assert np.mean(numbers) == pytest.approx(10, rel=0.3)
+
+
+def made_scan(posterior):
+    number = len(posterior)
+    start = np.arange(number) * 500
+    values = np.stack([1 - np.array(posterior), posterior], axis=1).astype(np.float32)
+    ok, names = np.full(number, "ok"), ("p_flat", "p_hotspot")
+    return Scan("1", start, start + 500, start + 250.0, np.full(number, 24), values, ok, names)
+
+
+def test_scan_example__area_and_power_of_a_scan_that_is_known():
+    hotspots = np.array([100_000, 300_000.0, 700_000])
+    posterior = np.full(2000, 0.01)
+    posterior[[199, 200, 601, 1000]] = 0.99, 0.999, 0.98, 0.9  # the last one is false
+    threshold, power, false_calls = scan_example.power_of_calls(made_scan(posterior), hotspots)
+    assert 0.9 <= threshold < 0.98
+    assert (power, false_calls) == (pytest.approx(2 / 3), 0)
+    hot = np.repeat([198, 598, 1398], 4) + np.tile(np.arange(4), 3)
+    posterior[hot] = 0.95
+    assert scan_example.area_under_the_curve(made_scan(posterior), hotspots) == 1
+    posterior[hot[:6]] = 0.01
+    flat = np.count_nonzero(scan_example.distances(made_scan(posterior).center, hotspots) > 10_000)
+    assert scan_example.area_under_the_curve(made_scan(posterior), hotspots) == pytest.approx(
+        (6 + 6 * (flat - 1) / (2 * flat)) / 12
+    )
+
+
+def test_scan_example__from_a_model_to_calls(tmp_path):
+    network = Network(simulator_example.INPUT_SHAPE, simulator_example.OUTPUT_SHAPE, **run_example.NETWORK, seed=1)
+    encoder, classes = simulator_example.ENCODER, simulator_example.CLASSES
+    Model(network, loss="cross-ent", seed=1, batches_trained=0, encoder=encoder, classes=classes).save(tmp_path / "m")
+    done = subprocess.run(
+        [
+            *(sys.executable, EXAMPLE / "scan_example.py", "--model", tmp_path / "m", "--output", tmp_path / "out"),
+            *("--length", "250000", "--genotype-errors", "0.001", "--switch-errors", "0.01"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 hotspots on 0.25 Mb" in done.stdout
+    assert "Area under the ROC curve: 0." in done.stdout
+    assert "Power: " in done.stdout
+    haplotypes = read_haplotypes(tmp_path / "out" / "chromosome.vcf")
+    assert haplotypes.num_haplotypes == 198
+    assert 300 < haplotypes.num_sites < 1200
+    scan = Scan.read(tmp_path / "out" / "scan.tsv")
+    assert len(scan) == 500
+    assert scan.notes["prior"] == "flat=0.98, hotspot=0.02"
+    assert np.count_nonzero(scan.status == "ok") > 400
+    assert (tmp_path / "out" / "hotspots.bed").exists()
+    assert (tmp_path / "out" / "scan.png").exists() != ('pip install "definetti_np[plot]"' in done.stdout)

@@ -307,7 +307,7 @@ class Sites:
         encoder = self.encoder
         out = np.empty((len(first), len(self.columns), encoder.snps, len(encoder.channels)), np.float32)
         order = np.argsort(first, kind="stable")
-        for group in self._groups(first[order]):
+        for group in self.groups(first[order]):
             numbers = order[group]
             low, high = first[numbers[0]], first[numbers[-1]] + encoder.snps
             table = self.table(low, high)
@@ -318,7 +318,7 @@ class Sites:
             out[:, :, -1, DISTANCES] = 0  # the last SNP of a window has no next one
         return out
 
-    def _groups(self, first: np.ndarray) -> Iterator[slice]:
+    def groups(self, first: np.ndarray) -> Iterator[slice]:
         """Cut ascending windows into groups that lie within `SITES_AT_ONCE` sites."""
         start = 0
         while start < len(first):

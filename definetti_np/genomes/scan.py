@@ -26,6 +26,7 @@ OK, TOO_FEW_SNPS, INACCESSIBLE = "ok", "too_few_snps", "inaccessible"
 STATUS = (OK, TOO_FEW_SNPS, INACCESSIBLE)
 VERSION_LINE = "##definetti_np scan, version 1"
 COLUMNS = ("#chrom", "start", "end", "center", "snps")
+UNUSUAL = "unusual"  # the column before the status, where the model knows
 PRIOR_TOLERANCE = 1e-6  # of the sum of a prior
 
 
@@ -64,6 +65,9 @@ class Scan:
         The columns of `values` in files: "p_flat", "p_hotspot", ...
     notes
         What a file says of how it was made, such as the prior.
+    unusual
+        (B,) float32, which share of the training's simulations is less unusual than the window, NaN where the status is
+        not "ok"; None if the model does not know. See docs/meaning.md.
     """
 
     contig: str
@@ -75,6 +79,7 @@ class Scan:
     status: np.ndarray
     names: tuple[str, ...]
     notes: Mapping[str, str] = field(default_factory=dict)
+    unusual: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.center)
@@ -123,14 +128,16 @@ class Scan:
     def to_tsv(self, path: str | os.PathLike) -> None:
         """Write the table, with tabs between its columns; `Scan.read` reads it."""
         lines = [VERSION_LINE, *(f"##{key}={value}" for key, value in self.notes.items())]
-        lines.append("\t".join([*COLUMNS, *self.names, "status"]))
+        more = [] if self.unusual is None else [UNUSUAL]
+        lines.append("\t".join([*COLUMNS, *self.names, *more, "status"]))
         _write(path, lambda file: self._write_lines(file, lines))
 
     def _write_lines(self, file: BinaryIO, lines: list[str]) -> None:
         file.write("".join(f"{line}\n" for line in lines).encode())
         for i in range(len(self)):
             place = f"{self.contig}\t{self.start[i]}\t{self.end[i]}\t{self.center[i]:.12g}\t{self.snps[i]}"
-            values = "\t".join([str(value) for value in self.values[i]])
+            more = [] if self.unusual is None else [self.unusual[i]]
+            values = "\t".join([str(value) for value in (*self.values[i], *more)])
             file.write(f"{place}\t{values}\t{self.status[i]}\n".encode())
 
     def to_bed(self, path: str | os.PathLike, *, threshold: float = 0.5, name: str | None = None) -> None:
@@ -213,20 +220,23 @@ class Scan:
             raise GenomeFileError(f"{path}, line {number + 1}: the line of columns, {COLUMNS[0]} ..., is missing")
         names = tuple(columns[5:-1])
         rows = [_parse(line.split("\t"), len(names), path, i) for i, line in enumerate(lines[number + 1 :], number + 2)]
+        has_unusual = names[-1] == UNUSUAL
         contigs = {row[0] for row in rows}
         if len(contigs) != 1:
             raise GenomeFileError(f"{path}: a scan of one contig is needed, not of {len(contigs)}")
         _, start, end, center, snps, values, status = zip(*rows, strict=True)
+        table = np.array(values, np.float32).reshape(len(rows), len(names))
         return cls(
             contig=contigs.pop(),
             start=np.array(start, np.int64),
             end=np.array(end, np.int64),
             center=np.array(center, np.float64),
             snps=np.array(snps, np.int64),
-            values=np.array(values, np.float32).reshape(len(rows), len(names)),
+            values=table[:, :-1] if has_unusual else table,
             status=np.array(status),
-            names=names,
+            names=names[:-1] if has_unusual else names,
             notes=notes,
+            unusual=table[:, -1] if has_unusual else None,
         )
 
 

@@ -1,0 +1,206 @@
+"""How unusual a window is among the simulations that a network was trained on.
+
+A window is described by a few numbers: how many distinct rows it has, how many singletons and monomorphic SNPs, and
+for each channel the mean and quantiles over the SNPs, such as those of the distances. A model keeps the numbers of
+some of its simulations. How far a number lies from their median is measured in the width of their central 99 % on that
+side, on a logarithmic scale, and the squares are added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..multiset import MultisetBatch
+from .encoder import ALLELE, DISTANCES, HaplotypeEncoder, Sites
+
+if TYPE_CHECKING:
+    from .likeness import LikeData
+
+SIMULATIONS = 1000  # that are kept, the first of a run
+FEWEST = 200  # that quantiles are taken of
+INSIDE = 0.99  # of the simulations are called usual
+MOST_OUTSIDE = 0.05  # of the windows of data that are like the simulations
+QUANTILES = {"least": 0.0, "lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75, "most": 1.0}
+DIGITS = 6  # of the numbers, because they are stored as text
+
+
+def names_of(encoder: HaplotypeEncoder) -> tuple[str, ...]:
+    """The names of the J numbers that describe a window."""
+    of_channel = [f"{name}, {what}" for name in encoder.channels for what in ("mean", *QUANTILES)]
+    return ("distinct rows", "singletons", "monomorphic SNPs", *of_channel)
+
+
+def describe_datasets(encoder: HaplotypeEncoder, data: MultisetBatch) -> np.ndarray:
+    """The numbers of B datasets, (B, J)."""
+    starts, rows = data.offsets[:-1], data.rows
+    totals = np.add.reduceat(rows * data.counts[:, np.newaxis, np.newaxis], starts, dtype=np.float64)
+    columns = totals / data.dataset_sizes()[:, np.newaxis, np.newaxis]
+    alleles = rows[:, :, ALLELE]
+    is_same = np.maximum.reduceat(alleles, starts) == np.minimum.reduceat(alleles, starts)
+    return _numbers(encoder, np.diff(data.offsets), totals[:, :, ALLELE], is_same, columns)
+
+
+def describe_windows(sites: Sites, first: np.ndarray) -> np.ndarray:
+    """The numbers of the windows that begin at these sites, (K, J); a window that comes twice is described once."""
+    encoder = sites.encoder
+    distinct, number = np.unique(first, return_inverse=True)
+    out = np.empty((len(distinct), len(names_of(encoder))))
+    for group in sites.groups(distinct):
+        low = distinct[group][0]
+        starts = distinct[group] - low
+        table = sites.table(low, low + starts[-1] + encoder.snps)  # (n, L, channels)
+        windows = starts[:, np.newaxis] + np.arange(encoder.snps)
+        columns = table.mean(axis=0, dtype=np.float64)[windows]
+        if encoder.distances:
+            columns[:, -1, DISTANCES] = 0
+        alleles = table[:, :, ALLELE]
+        out[group] = _numbers(
+            encoder,
+            _count_distinct(encoder, table, starts),
+            alleles.sum(axis=0, dtype=np.float64)[windows],
+            (alleles.max(axis=0) == alleles.min(axis=0))[windows],
+            columns,
+        )
+    return out[number]
+
+
+def _count_distinct(encoder: HaplotypeEncoder, table: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """How many distinct rows windows have that begin at these positions of a table, (K,).
+
+    Rows are compared by sums of random multiples of their cells, in integers of 64 bits, which all but surely differ
+    where rows do.
+    """
+    cells = np.zeros(table.shape[:2], np.uint64)
+    for channel, name in enumerate(encoder.channels):
+        if name != "distances":  # they are the same in all rows
+            cells = 4 * cells + table[:, :, channel].astype(np.uint64)
+    multipliers = np.random.default_rng(0).integers(2**64, size=table.shape[1], dtype=np.uint64)
+    sums = np.zeros((table.shape[1] + 1, len(table)), np.uint64)
+    np.cumsum((cells * multipliers).T, axis=0, out=sums[1:])
+    keys = np.sort(sums[starts + encoder.snps] - sums[starts], axis=1)
+    return 1 + np.count_nonzero(keys[:, 1:] != keys[:, :-1], axis=1)
+
+
+def _numbers(
+    encoder: HaplotypeEncoder, distinct: np.ndarray, totals: np.ndarray, is_same: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """The numbers (K, J) of windows, of the means `columns` (K, W, channels) of their rows among others."""
+    numbers = [distinct, np.count_nonzero(totals == 1, axis=1), np.count_nonzero(is_same, axis=1)]
+    last = columns.shape[1] - 1
+    for channel, name in enumerate(encoder.channels):
+        # The last SNP has no distance to a next one.
+        values = np.sort(columns[:, : max(1, last) if name == "distances" else None, channel], axis=1)
+        numbers.append(values.mean(axis=1))
+        numbers += [values[:, round(quantile * (values.shape[1] - 1))] for quantile in QUANTILES.values()]
+    return _rounded(np.stack(numbers, axis=1).astype(np.float64))
+
+
+def _rounded(numbers: np.ndarray) -> np.ndarray:
+    """The numbers to so many digits, so that those of the data and those of a file can be equal."""
+    size = np.floor(np.log10(np.abs(numbers), where=numbers != 0, out=np.zeros_like(numbers)))
+    digits = np.round(numbers * 10.0**-size, DIGITS - 1)
+    return np.where(size < 0, digits / 10.0**-size, digits * 10.0**size)  # what is written then has few digits
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What the simulations of a training looked like.
+
+    Attributes
+    ----------
+    names
+        What the J numbers are.
+    numbers
+        (S, J) float64, those of S simulations.
+    """
+
+    names: tuple[str, ...]
+    numbers: np.ndarray
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a file holds."""
+        return {"names": list(self.names), "numbers": self.numbers.tolist()}
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> Sample:
+        """Make a sample of what `as_dict` has written, or raise a ValueError."""
+        names = tuple(map(str, description["names"]))
+        numbers = np.array(description["numbers"], np.float64)
+        if numbers.ndim != 2 or numbers.shape[1] != len(names) or not len(numbers) or not np.isfinite(numbers).all():
+            raise ValueError(f"sample: numbers of shape {numbers.shape} and {len(names)} names, finite, are needed")
+        return cls(names, numbers)
+
+    def unusual(self, numbers: np.ndarray) -> np.ndarray:
+        """Which share of the simulations is less unusual than each window, (K,) between 0 and 1."""
+        scores = np.sort(self._scores(self.numbers))
+        return np.searchsorted(scores, self._scores(numbers)) / len(scores)
+
+    def warning(self, numbers: np.ndarray, unusual: np.ndarray) -> str | None:
+        """What to say if windows are not like the simulations: which number is not, and by how much; else None."""
+        share = np.mean(unusual > INSIDE) if len(unusual) else 0.0
+        if share <= MOST_OUTSIDE:
+            return None
+        low, middle, high = _quantiles(self.numbers)
+        outside = np.mean((numbers < low) | (numbers > high), axis=0)
+        j = int(np.argmax(outside))
+        return (
+            f"{100 * share:.0f} % of the windows lie outside {100 * INSIDE:.0f} % of the training's simulations, most "
+            f"in {self.names[j]}: {np.median(numbers[:, j]):.3g} in the middle, in the simulations {middle[j]:.3g} "
+            f"({low[j]:.3g} to {high[j]:.3g}); predictions for such data may be wrong"
+        )
+
+    def _scores(self, numbers: np.ndarray) -> np.ndarray:
+        """How far from the middle of the simulations windows lie, (K,)."""
+        low, middle, high = _quantiles(self._scaled(self.numbers))
+        numbers = self._scaled(numbers)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            away = (numbers - middle) / np.where(numbers > middle, high - middle, middle - low)
+        return np.square(np.where(numbers == middle, 0, away)).sum(axis=1)
+
+    def _scaled(self, numbers: np.ndarray) -> np.ndarray:
+        """Logarithms, because what is a tenth of the median is then as far away as what is ten times as large."""
+        middle = np.median(self.numbers, axis=0)
+        return np.log(np.maximum(numbers, 0) + np.where(middle > 0, middle / 10, 1))
+
+
+def _quantiles(numbers: np.ndarray) -> np.ndarray:
+    """The median of each number, and what lies between which its central 99 % are: (3, J), low, middle, high."""
+    return np.quantile(numbers, [(1 - INSIDE) / 2, 0.5, (1 + INSIDE) / 2], axis=0)
+
+
+class Collector:
+    """Collects the numbers of the first simulations of a run.
+
+    Parameters
+    ----------
+    encoder
+        The encoder of the run, or None for a run that has none, and collects nothing.
+    numbers
+        What was collected before the run was stopped.
+
+    Attributes
+    ----------
+    numbers
+        A list of J numbers for each simulation, which a checkpoint holds.
+    """
+
+    def __init__(self, encoder: HaplotypeEncoder | LikeData | None, numbers: Sequence[Sequence[float]] = ()):
+        self._encoder = None if encoder is None else encoder.plain()
+        known = 0 if self._encoder is None else len(names_of(self._encoder))
+        self.numbers = [list(row) for row in numbers if len(row) == known]  # an earlier version may have had others
+
+    def add(self, data: MultisetBatch) -> None:
+        """Look at the simulations of a batch, if there are not enough yet."""
+        missing = min(SIMULATIONS - len(self.numbers), len(data))
+        if self._encoder is not None and missing > 0:
+            self.numbers += describe_datasets(self._encoder, data.slice(0, missing)).tolist()
+
+    def sample(self) -> Sample | None:
+        """What was collected, or None if it is too little."""
+        if self._encoder is None or len(self.numbers) < FEWEST:
+            return None
+        return Sample(names_of(self._encoder), np.array(self.numbers, np.float64))

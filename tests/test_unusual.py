@@ -1,0 +1,235 @@
+"""How unusual windows are among the simulations of a training: the numbers, the sample, and what a scan says."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import msprime
+import numpy as np
+import pytest
+from test_modelfile import rewrite
+
+from definetti_np import HaplotypeEncoder, Haplotypes, Model, ModelFileError, MultisetBatch, Network, Scan, load, train
+from definetti_np.genomes.encoder import Sites
+from definetti_np.genomes.unusual import (
+    FEWEST,
+    SIMULATIONS,
+    Collector,
+    Sample,
+    describe_datasets,
+    describe_windows,
+    names_of,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+ENCODER = HaplotypeEncoder(snps=8, haplotypes=10, distance_scale=4e-4, missing="channel")
+LISTS = {"phi_net": [("conv", 3, 6)], "g": ("max",), "h_net": [("softmax",)]}
+CLASSES = ("slow", "fast")
+
+
+def simulate(rng, length=20_000, size=1e4):
+    seeds = rng.integers(1, 2**31, size=2)
+    trees = msprime.sim_ancestry(
+        5, population_size=size, sequence_length=length, recombination_rate=1e-8, random_seed=seeds[0]
+    )
+    return msprime.sim_mutations(trees, rate=3e-8, random_seed=seeds[1])
+
+
+SIMULATED = Haplotypes.from_tree_sequence(simulate(np.random.default_rng(0), 10_000_000))
+
+
+def simulator(rng):
+    """A random stretch of a genome, because that takes less time than simulating one."""
+    start = rng.uniform(0, 9_980_000)
+    return SIMULATED.slice(start, start + 20_000), np.eye(2)[rng.integers(2)]
+
+
+def haplotypes_of(seed, missing=0.0, **options):
+    rng = np.random.default_rng(seed)
+    haplotypes = Haplotypes.from_tree_sequence(simulate(rng, 300_000, **options), contig="chr2")
+    alleles = np.where(rng.random(haplotypes.alleles.shape) < missing, -1, haplotypes.alleles).astype(np.int8)
+    return dataclasses.replace(haplotypes, alleles=alleles)
+
+
+def train_short(**options):
+    settings = {"num_batches": 10, "batch_size": 50, "logfile": None, "seed": 5, "sim_threads": 0, "encoder": ENCODER}
+    settings |= {"classes": CLASSES, "on_simulator_error": "redraw", "max_redraw_fraction": 0.5, **LISTS}
+    return train(ENCODER.shape, (2,), simulator, **(settings | options))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return train_short()
+
+
+# The numbers of a window
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"missing": "major"},
+        {"alleles": "derived"},
+        {"alleles": "genotypes", "haplotypes": 5},
+        {"pad": True},
+        {"distances": False, "distance_scale": None},
+        {"snps": 1},
+        {"haplotypes": 7},
+    ],
+    ids=str,
+)
+def test_numbers__of_windows_are_those_of_their_datasets(changes):
+    encoder = dataclasses.replace(ENCODER, **changes)
+    haplotypes = haplotypes_of(1, missing=0.02)
+    sites = Sites.of(encoder, haplotypes)
+    first, has_window = sites.windows(np.arange(0, 300_000, 301.0))
+    first = first[has_window]
+    numbers = describe_windows(sites, first)
+    assert numbers.shape == (len(first), len(names_of(encoder)))
+    datasets = MultisetBatch.from_datasets(list(sites.encode(first)))
+    np.testing.assert_array_equal(numbers, describe_datasets(encoder, datasets))
+
+
+def test_numbers__what_they_are():
+    alleles = np.array([[0, 0, 0, 1, 0], [1, 0, 0, 1, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0]], np.float32)
+    distances = np.broadcast_to(np.array([0.5, 1.0, 0.25, 2.0, 0.0], np.float32), alleles.shape)
+    encoder = HaplotypeEncoder(snps=5, haplotypes=4, distance_scale=1)
+    numbers = describe_datasets(encoder, MultisetBatch.from_datasets([np.stack([alleles, distances], axis=-1)]))
+    found = dict(zip(names_of(encoder), numbers[0].tolist(), strict=True))
+    assert (found["distinct rows"], found["singletons"], found["monomorphic SNPs"]) == (3, 0, 2)
+    assert found["alleles, mean"] == 0.35
+    assert (found["alleles, least"], found["alleles, median"], found["alleles, most"]) == (0, 0.5, 0.75)
+    assert found["distances, mean"] == 0.9375
+    assert (found["distances, least"], found["distances, most"]) == (0.25, 2)
+
+
+# The sample
+
+
+def test_sample__is_of_the_first_simulations_whoever_makes_them(model, tmp_path):
+    assert model.sample.numbers.shape == (500, len(names_of(ENCODER)))
+    np.testing.assert_array_equal(train_short(sim_threads=2).sample.numbers, model.sample.numbers)
+    longer = train_short(num_batches=SIMULATIONS // 50 + 2).sample.numbers
+    assert len(longer) == SIMULATIONS
+    np.testing.assert_array_equal(longer[:500], model.sample.numbers)
+    assert train_short(num_batches=(FEWEST - 1) // 50).sample is None
+
+
+def test_sample__is_in_the_file_and_in_checkpoints(model, tmp_path):
+    train_short(num_batches=3, save_path=tmp_path / "m")
+    train_short(save_path=tmp_path / "m", resume=True)
+    np.testing.assert_array_equal(load(tmp_path / "m").sample.numbers, model.sample.numbers)
+    train_short(save_path=tmp_path / "straight")
+    weights = (tmp_path / "straight.npz").read_bytes()
+    loaded = load(tmp_path / "straight")
+    loaded.save(tmp_path / "again")
+    assert (tmp_path / "again.npz").read_bytes() == weights
+
+
+def test_sample__of_a_file_that_does_not_add_up(model, tmp_path):
+    for change in ({"numbers": [[1, 2]]}, {"numbers": []}, {"names": ["a"] * 21}, {"numbers": [[None] * 21]}):
+        model.save(tmp_path / "m")
+        rewrite(tmp_path / "m.npz", lambda header, arrays, change=change: header["sample"].update(change))
+        with pytest.raises(ModelFileError, match="describes no network"):
+            load(tmp_path / "m")
+    with pytest.raises(ValueError, match="sample must be one of what the encoder makes"):
+        Model(model.network, loss="cross-ent", seed=1, batches_trained=0, sample=model.sample)
+
+
+def test_sample__models_without_an_encoder_and_of_earlier_have_none(tmp_path):
+    network = Network(ENCODER.shape, (2,), **LISTS, seed=1)
+    Model(network, loss="cross-ent", seed=1, batches_trained=0).save(tmp_path / "m")
+    with np.load(tmp_path / "m.npz") as file:
+        assert "sample" not in json.loads(file["header"].tobytes())
+    assert load(GOLDEN / "encoder_1").sample is None
+    collector = Collector(None)
+    collector.add(MultisetBatch.from_datasets([np.zeros((10, 8, 3))]))
+    assert collector.sample() is None
+    early = Model(network, loss="cross-ent", seed=1, batches_trained=0, encoder=ENCODER)
+    scan = early.scan(haplotypes_of(1))
+    assert scan.unusual is None
+    scan.to_tsv(tmp_path / "scan.tsv")
+    assert Scan.read(tmp_path / "scan.tsv").unusual is None
+
+
+def test_unusual__is_the_share_of_simulations_that_are_less_so():
+    rng = np.random.default_rng(1)
+    names = ("a", "b", "never")
+    draw = np.stack([rng.gamma(5, size=2000), rng.exponential(size=2000), np.zeros(2000)], axis=1)
+    sample = Sample(names, draw[:1000])
+    assert sample.warning(draw[1000:], sample.unusual(draw[1000:])) is None
+    unusual = sample.unusual(draw[1000:])
+    np.testing.assert_allclose(np.quantile(unusual, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.05)
+    middle = np.median(draw[:1000], axis=0)
+    assert sample.unusual(middle[np.newaxis])[0] < 0.01
+    for far in ([40, middle[1], 0], [0.1, middle[1], 0], [middle[0], 30, 0], [middle[0], middle[1], 0.01]):
+        assert sample.unusual(np.array([far]))[0] == 1
+
+
+# Scans
+
+
+def test_scan__data_like_the_simulations_are_not_unusual(model, caplog, tmp_path):
+    with caplog.at_level(logging.WARNING, "definetti_np"):
+        scans = [model.scan(haplotypes_of(seed), step=1000) for seed in range(10, 14)]
+    assert caplog.messages == []
+    unusual = np.concatenate([scan.unusual[scan.status == "ok"] for scan in scans])
+    assert np.mean(unusual > 0.99) < 0.03
+    assert 0.4 < np.median(unusual) < 0.6
+    scan = scans[0]
+    assert (np.isnan(scan.unusual) == (scan.status != "ok")).all()
+    scan.to_tsv(tmp_path / "scan.tsv")
+    again = Scan.read(tmp_path / "scan.tsv")
+    np.testing.assert_array_equal(again.unusual, scan.unusual)
+    np.testing.assert_array_equal(again.values, scan.values)
+    assert again.names == scan.names
+    lines = (tmp_path / "scan.tsv").read_text().splitlines()
+    header = next(line for line in lines if line.startswith("#chrom"))
+    assert header.split("\t")[5:] == ["p_slow", "p_fast", "unusual", "status"]
+
+
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [({"size": 1e5}, "distances"), ({"size": 2e3}, "distances"), ({"missing": 0.05}, "missing")],
+    ids=str,
+)
+def test_scan__data_of_another_kind_are(model, caplog, options, number):
+    with caplog.at_level(logging.WARNING, "definetti_np"):
+        scan = model.scan(haplotypes_of(20, **options), step=1000)
+    (message,) = caplog.messages
+    assert message.startswith("chr2: ")
+    assert f"most in {number}, " in message
+    assert np.nanmean(scan.unusual > 0.99) > 0.05
+    assert scan.notes["warning"] in message
+
+
+def test_scan__data_without_the_monomorphic_snps_of_the_simulations(caplog):
+    """The mistake of a simulator that does not leave out what the reader does."""
+    rng = np.random.default_rng(3)
+    haplotypes = haplotypes_of(1)
+    windows, _ = ENCODER.encode_many(haplotypes, np.arange(20_000, 280_000, 500.0))
+    windows[..., 0] *= rng.random((len(windows), 1, 8)) > 0.4
+    collector = Collector(ENCODER)
+    collector.add(MultisetBatch.from_datasets(list(windows)))
+    network = Network(ENCODER.shape, (2,), **LISTS, seed=1)
+    options = {"encoder": ENCODER, "sample": collector.sample()}
+    model = Model(network, loss="cross-ent", seed=1, batches_trained=0, **options)
+    with caplog.at_level(logging.WARNING, "definetti_np"):
+        model.scan(haplotypes, step=1000)
+    (message,) = caplog.messages
+    assert "% of the windows lie outside 99 %" in message
+
+
+@pytest.mark.parametrize(("missing", "coding"), [(0.05, "major"), (0.001, "major"), (0.05, "channel")])
+def test_scan__missing_alleles_that_datasets_do_not_show(caplog, missing, coding):
+    encoder = dataclasses.replace(ENCODER, missing=coding)
+    network = Network(encoder.shape, (2,), **LISTS, seed=1)
+    model = Model(network, loss="cross-ent", seed=1, batches_trained=0, encoder=encoder)
+    with caplog.at_level(logging.WARNING, "definetti_np"):
+        model.scan(haplotypes_of(1, missing=missing), step=1000)
+    is_said = [
+        "% of the alleles are missing, and the encoder takes the commoner" in message for message in caplog.messages
+    ]
+    assert is_said == ([True] if (missing, coding) == (0.05, "major") else [])
