@@ -2,7 +2,6 @@
 
 import ctypes
 import faulthandler
-import functools
 import hashlib
 import os
 import signal
@@ -39,21 +38,27 @@ def index_of(rng):
     return rng.bit_generator.seed_seq.spawn_key[0]
 
 
-def disturbed(folder, disaster, indices, times, rng):
-    """Simulate, after a disaster the first so many times that one of these examples is asked for."""
-    if index_of(rng) in indices:
-        for k in range(times):
-            try:
-                os.close(os.open(Path(folder) / f"{index_of(rng)}.{k}", os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                continue
-            disaster()
-            break
-    return simulator(rng)
+class Disturbed:
+    """Simulates, after a disaster the first so many times that one of these examples is asked for."""
+
+    def __init__(self, folder, disaster, indices, times):
+        self.folder, self.disaster, self.indices, self.times = folder, disaster, indices, times
+        self.__qualname__ = simulator.__qualname__  # which is in the model file
+
+    def __call__(self, rng):
+        if index_of(rng) in self.indices:
+            for k in range(self.times):
+                try:
+                    os.close(os.open(Path(self.folder) / f"{index_of(rng)}.{k}", os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    continue
+                self.disaster()
+                break
+        return simulator(rng)
 
 
 def with_disaster(folder, disaster, indices, times=1):
-    return functools.partial(disturbed, folder, disaster, indices, times)
+    return Disturbed(folder, disaster, indices, times)
 
 
 def be_killed():
@@ -88,7 +93,9 @@ def leave_a_process_that_holds_everything_and_die():
 
 
 def sha_of_training(folder, function=simulator, **options):
-    """Train, and return the SHA-256 of the model's file."""
+    """Train, and return the SHA-256 of the model's file, which holds the simulator's name."""
+    if "<locals>" in function.__qualname__:
+        function.__qualname__ = simulator.__qualname__
     train(simulator=function, **{**SMALL, **options}, save_path=Path(folder) / "weights")
     return hashlib.sha256((Path(folder) / "weights.npz").read_bytes()).hexdigest()
 
