@@ -10,8 +10,9 @@ from disasters import SMALL, sha_of_training, simulator
 
 from definetti_np import SimulatorError, train
 from definetti_np.simulation import executors
-from definetti_np.simulation.executors import number_of_workers
+from definetti_np.simulation.executors import ExecutorStream, number_of_workers
 from definetti_np.simulation.source import ExampleSource
+from definetti_np.simulation.stream import StreamSettings
 from definetti_np.specs import network_spec
 
 
@@ -185,20 +186,12 @@ class Cluster(Executor):
     def __init__(self, workers, fault=lambda indices, attempt: None):
         self.num_workers = workers
         self.tasks = []  # (indices, attempt)
-        self.on_their_way = self.most_on_their_way = 0
         self._fault = fault
         self._threads = ThreadPoolExecutor(2)
 
     def submit(self, function, source, indices, attempt):
         self.tasks.append((indices, attempt))
-        self.on_their_way += 1
-        self.most_on_their_way = max(self.most_on_their_way, self.on_their_way)
-        future = self._fault(indices, attempt) or self._threads.submit(function, source, indices, attempt)
-        future.add_done_callback(self._note_end)
-        return future
-
-    def _note_end(self, future):
-        self.on_their_way -= 1
+        return self._fault(indices, attempt) or self._threads.submit(function, source, indices, attempt)
 
     def shutdown(self, wait=True, *, cancel_futures=False):
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
@@ -268,13 +261,15 @@ def test_train__tasks_are_few_examples_if_these_take_long_and_many_if_not(caplog
     assert any("the executor has 2 workers; tasks of" in message for message in caplog.messages)
 
 
-@pytest.mark.parametrize(("capacity", "least"), [(None, 2 * 256), (250, 250 / 8)])
-def test_train__many_workers_have_something_to_do(capacity, least):
+@pytest.mark.parametrize(("capacity", "least", "most"), [(None, 2 * 256, 4 * 256), (250, 250 / 8, 250)])
+def test_executor_stream__many_workers_have_something_to_do(capacity, least, most):
     """Each has a task at hand and another one that comes, unless `queue_capacity` keeps them short."""
-    with Cluster(256) as executor:
-        options = {"num_batches": 40, "batch_size": 100, "queue_capacity": capacity}
-        train(simulator=simulator, executor=executor, **{**SMALL, **options})
-    assert executor.most_on_their_way >= least
+    executor = Never()
+    executor.num_workers = 256
+    spec = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"], ("max",), SMALL["h_net"])
+    settings = StreamSettings(0, capacity, executor=executor, check_randomness=False)
+    with ExecutorStream(ExampleSource(simulator, 1, spec, "cross-ent"), settings, range(4000)):
+        assert least <= len(executor.futures) <= most
 
 
 def test_number_of_workers__of_the_executors_there_are(threads, processes):
