@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from common import BATCH_SIZE
 
-from definetti_np import MultisetBatch, Network, Trainer, augment, simulate_example
+from definetti_np import MultisetBatch, Network, augment, simulate_example, train
 from definetti_np.multiset import distinct_rows, merge_rows
 
 PER_FILE = 5_000
-RATE = 0.001
 
 
 def find_files(folder: Path, name: str, make: Callable, seed: int, examples: int, workers: int) -> list[Path]:
@@ -69,30 +67,31 @@ class Simulations:
 
 
 def train_network(
-    description: dict, train: Simulations, seed: int, threads: int, reuse: int | None = None, *augmentations: Callable
+    description: dict,
+    simulations: Simulations,
+    seed: int,
+    threads: int,
+    reuse: int | None = None,
+    *augmentations: Callable,
 ) -> tuple[Network, float]:
-    """Train a network as `definetti_np.train` does, and return it with the seconds.
+    """Train a network with `definetti_np.train` on these examples, in their order; return it with the seconds.
 
-    Augment the examples. With a number for reuse, which may be 0, take so many more steps after each batch, on examples
-    drawn from all so far, and let the learning rate fall as a cosine does.
+    Augment the examples. With a number for reuse, which may be 0, take so many more steps after each batch, and let the
+    learning rate fall as a cosine does.
     """
+
+    def simulator(rng):
+        index = rng.bit_generator.seed_seq.spawn_key[0]
+        return np.repeat(*simulations.rows[index], axis=0), simulations.labels[index]
+
     start = time.perf_counter()
-    trainer = Trainer(Network(**description, seed=seed), learning_rate=RATE, threads=threads)
-    rng, augmentation = np.random.default_rng(seed), augment.compose(*augmentations)
-    each = 1 + (reuse or 0)
-    steps = len(train.labels) // BATCH_SIZE * each
-    for step in range(steps):
-        so_far = step // each * BATCH_SIZE
-        chosen = np.arange(so_far, so_far + BATCH_SIZE)
-        if step % each:
-            chosen = rng.integers(so_far + BATCH_SIZE, size=BATCH_SIZE)
-        rows = [train.rows[i] for i in chosen]
-        if augmentations:
-            rows = [augment.augment_rows(augmentation, *pair, rng) for pair in rows]
-        if reuse is not None:
-            trainer.optimizer.learning_rate = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        trainer.step(MultisetBatch.from_distinct(rows), train.labels[chosen])
-    return trainer.network, time.perf_counter() - start
+    model = train(
+        **description, simulator=simulator, num_batches=len(simulations.labels) // BATCH_SIZE, batch_size=BATCH_SIZE,
+        reuse=reuse or 0, schedule="constant" if reuse is None else "cosine",
+        augment=augment.compose(*augmentations) if augmentations else None,
+        sim_threads=0, training_threads=threads, check_randomness=False, logfile=None, seed=seed,
+    )  # fmt: skip
+    return model.network, time.perf_counter() - start
 
 
 def predict(network: Network, simulations: Simulations) -> np.ndarray:

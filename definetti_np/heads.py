@@ -60,7 +60,7 @@ class HeadSpec(ABC):
 
     def draw(self, role: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """The initial values of a parameter of its own."""
-        raise NotImplementedError(role)
+        raise ValueError(f"a {self.kind} head has no parameter {role!r}")
 
 
 class QuantilesSpec(HeadSpec):

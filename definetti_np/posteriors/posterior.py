@@ -137,9 +137,7 @@ class MarginalOfPoints(Posterior):
         return self._numbers[b][:, None]
 
     def _log_prob(self, b: int, theta: np.ndarray) -> np.ndarray:
-        raise NotImplementedError(
-            "the density of one label of a spline has no formula; use quantile, or a histogram of sample"
-        )
+        raise TypeError("the density of one label of a spline has no formula; use quantile, or a histogram of sample")
 
 
 def arviz_tree(group: str, variables: dict[str, np.ndarray]) -> Any:

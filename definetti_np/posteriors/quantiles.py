@@ -79,7 +79,7 @@ class QuantilesPosterior(Posterior):
         spec = QuantilesSpec(self.levels, 1)
         return QuantilesPosterior(self._numbers[..., i, None], QuantilesHead(spec, one_label(self._box, i)))
 
-    def _refusal(self, what: str) -> NotImplementedError:
-        return NotImplementedError(
+    def _refusal(self, what: str) -> TypeError:
+        return TypeError(
             f"quantiles do not tell {what}; use quantile or interval, or the head ('spline', bins) or ('mixture', K)"
         )
