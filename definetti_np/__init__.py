@@ -24,12 +24,12 @@ _MODULE_OF = {
     "Trainer": "trainer",
     "calibrate": "diagnostics.calibration",
     "ensemble": "ensembles",
-    "load": "model",
+    "load": "loading",
     "load_ensemble": "ensembles",
     "read_haplotypes": "genomes.reader",
     "simulate": "simulation.fill",
     "simulate_example": "simulation.source",
-    "test": "model",
+    "test": "loading",
     "train": "training",
 }
 

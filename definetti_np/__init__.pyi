@@ -8,7 +8,8 @@ from .genomes.encoder import HaplotypeEncoder
 from .genomes.haplotypes import Haplotypes
 from .genomes.reader import read_haplotypes
 from .genomes.scan import Scan
-from .model import Model, load, test
+from .loading import load, test
+from .model import Model
 from .multiset import MultisetBatch
 from .network import Network
 from .posteriors.classes import ClassPosterior

@@ -294,7 +294,7 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _load(path: str) -> Model:
-    from .model import load  # not at the top, because simulator processes are forked before Numba is loaded
+    from .loading import load  # not at the top, because simulator processes are forked before Numba is loaded
 
     return load(path)
 

@@ -11,7 +11,8 @@ import numpy as np
 from .errors import ModelFileError
 from .files.archive import MODEL, open_file, refuse_on_error, write_model
 from .files.paths import check_parent, model_path
-from .model import Model, model_of
+from .loading import model_of
+from .model import Model
 from .multiset import MultisetBatch
 from .network import Network
 from .posteriors.average import AveragePosterior

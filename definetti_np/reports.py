@@ -11,7 +11,7 @@ import numpy as np
 
 from .files.checkpoint import Checkpoint
 from .history import RunningMeans, columns_of, read_lines
-from .logs import Summary, progress
+from .progress import Summary, progress
 from .settings import TrainSettings
 from .validation import Validation
 

@@ -25,20 +25,20 @@ FLOORS = [
     "run",
     "reports",
     "diagnostics",
-    "settings reuse schedules validation warm_start model ensembles trainer",
+    "settings reuse schedules validation warm_start model loading ensembles trainer",
     "scanner",
     "invariance network layers",
     "posteriors",
     "ops simulation",
-    "engine files genomes logs",
+    "engine files genomes logs progress",
     "kernels losses seeds summary",
     "history provenance specs context heads augment multiset interruption cores process numba_threads simulators "
     "checks errors",
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 WITHOUT_NUMBA = set(
-    "simulation files genomes specs context heads augment multiset losses seeds logs training settings reuse schedules "
-    "warm_start validation reports history provenance run".split()
+    "simulation files genomes specs context heads augment multiset losses seeds logs progress training settings reuse "
+    "schedules warm_start validation reports history provenance run".split()
 )
 WITHOUT_NUMBA |= {"simulators"}
 

@@ -15,8 +15,9 @@ import pytest
 from lives import run, simulator
 from sessions import full_disk
 
-from definetti_np import logs
-from definetti_np.logs import Stderr, Summary, log_to, progress
+from definetti_np import progress as progress_module
+from definetti_np.logs import Stderr, log_to
+from definetti_np.progress import Summary, progress
 
 logger = logging.getLogger("definetti_np")
 
@@ -424,7 +425,7 @@ def test_summary__of_a_folder_that_may_not_be_written_to_is_written_in_place(tmp
     def refuse(*arguments):
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr(logs, "write_whole", refuse)
+    monkeypatch.setattr(progress_module, "write_whole", refuse)
     summary = Summary(tmp_path / "s", 1, ["0 0.5 0.25"])
     summary.update(1, 0.5, 0.75)
     summary.close()

@@ -15,7 +15,7 @@ import definetti_np
 from definetti_np import SimulatorError, load, train
 from definetti_np.engine.tensor import backpropagate
 from definetti_np.files.checkpoint import read_checkpoint
-from definetti_np.logs import progress
+from definetti_np.progress import progress
 
 SMALL = {
     "input_shape": (12, 3),

@@ -225,7 +225,7 @@ def test_bar__in_a_notebook(monkeypatch):
             made.append("close")
 
     monkeypatch.setattr(tqdm, "tqdm", Widget)
-    bar = definetti_np.logs.progress(10, 5, 1, to_terminal=True)
+    bar = definetti_np.progress.progress(10, 5, 1, to_terminal=True)
     bar.update(0, 0.5, 0.25, 0.0, "; validation loss 0.4")
     bar.close()
     assert made[0] == {"total": 10, "initial": 0, "unit": "batch", "dynamic_ncols": True}

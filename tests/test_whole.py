@@ -14,7 +14,7 @@ from definetti_np.files import whole
 from definetti_np.files.checkpoint import read_checkpoint, write_checkpoint
 from definetti_np.files.paths import check_distinct_paths, check_parent, check_text_file
 from definetti_np.files.whole import file_at, remove_temporaries, write_whole
-from definetti_np.logs import Summary
+from definetti_np.progress import Summary
 
 STATE = Path(__file__).parent / "golden" / "version_2_state.npz"
 

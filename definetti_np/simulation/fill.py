@@ -15,7 +15,8 @@ from ..files.whole import remove_old_temporaries
 from ..genomes.encoder import HaplotypeEncoder, check_encoder, name_with_encoder
 from ..genomes.likeness import LikeData
 from ..interruption import Interruption, Waiting
-from ..logs import ExampleProgress, log_to, progress_of_examples
+from ..logs import log_to
+from ..progress import ExampleProgress, progress_of_examples
 from ..specs import data_spec
 from .folder import Simulations
 from .ranges import Ranges
