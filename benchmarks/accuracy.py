@@ -44,8 +44,9 @@ BACKGROUNDS = (0, 1, 3, np.inf)  # cM/Mb
 
 def train_ours(network: dict, more: str, train: Simulations, test: Simulations, seed: int, options):
     """Ours; with a cosine schedule the examples are mirrored at random, and with reuse so are the earlier ones."""
-    extras = {"": (), "cosine": (0, augment.mirror(1)), "reuse": (options.reuse, augment.mirror(1))}[more]
-    trained, seconds = train_network({**SHAPES, **network}, train, seed, options.threads, *extras)
+    cosine = {"schedule": "cosine", "augment": augment.mirror(1)}
+    extras = {"": {}, "cosine": cosine, "reuse": {**cosine, "reuse": options.reuse}}[more]
+    trained, seconds = train_network({**SHAPES, **network}, train, seed, options.threads, **extras)
     return predict(trained, test)[:, 1], seconds
 
 

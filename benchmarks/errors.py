@@ -72,10 +72,10 @@ def try_errors(errors, rates: tuple, test: Simulations, trained_on: list[Simulat
             for rate, test_with in tests.items():
                 choice = trained_with[rate]
                 if choice not in networks:
-                    augmentations = (errors(choice),) if choice else ()
                     networks[choice], _ = train_network(
-                        {**SHAPES, **description}, train, seed, options.threads, 0, *augmentations
-                    )
+                        {**SHAPES, **description}, train, seed, options.threads,
+                        schedule="cosine", augment=errors(choice) if choice else None,
+                    )  # fmt: skip
                 right = predict(networks[choice], test_with).argmax(axis=1) == test.labels.argmax(axis=1)
                 accuracies[rate].append(right.mean())
         results[name] = {str(rate): float(np.mean(found)) for rate, found in accuracies.items()}

@@ -102,8 +102,9 @@ def try_histories(options) -> dict:
         train = Simulations(find(seed, options.examples, options.threads), options.examples)
         for name, network in HISTORY_NETWORKS.items():
             trained, seconds = train_network(
-                {**SHAPES, **network}, train, seed, options.threads, options.reuse, augment.mirror(distances=1)
-            )
+                {**SHAPES, **network}, train, seed, options.threads,
+                schedule="cosine", reuse=options.reuse, augment=augment.mirror(distances=1),
+            )  # fmt: skip
             probabilities, wanted = predict(trained, test), test.labels.argmax(axis=1)
             found = probabilities.argmax(axis=1) == wanted
             shares = {f"{history} found": found[wanted == h].mean() for h, history in enumerate(HISTORIES)}

@@ -1,4 +1,4 @@
-"""Simulations that a folder keeps, and training on them: what accuracy.py and scenarios.py share."""
+"""Simulations that a folder keeps, and training on them: what accuracy, errors, learning and scenarios share."""
 
 import copy
 import functools
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from common import BATCH_SIZE
 
-from definetti_np import MultisetBatch, Network, augment, simulate_example, train
+from definetti_np import Model, MultisetBatch, simulate_example, train
 from definetti_np.multiset import distinct_rows, merge_rows
 
 PER_FILE = 5_000
@@ -67,18 +67,9 @@ class Simulations:
 
 
 def train_network(
-    description: dict,
-    simulations: Simulations,
-    seed: int,
-    threads: int,
-    reuse: int | None = None,
-    *augmentations: Callable,
-) -> tuple[Network, float]:
-    """Train a network with `definetti_np.train` on these examples, in their order; return it with the seconds.
-
-    Augment the examples. With a number for reuse, which may be 0, take so many more steps after each batch, and let the
-    learning rate fall as a cosine does.
-    """
+    description: dict, simulations: Simulations, seed: int, threads: int, **options
+) -> tuple[Model, float]:
+    """Train with `definetti_np.train`, and options of it, on these examples in order; return the model and seconds."""
 
     def simulator(rng):
         index = rng.bit_generator.seed_seq.spawn_key[0]
@@ -87,13 +78,11 @@ def train_network(
     start = time.perf_counter()
     model = train(
         **description, simulator=simulator, num_batches=len(simulations.labels) // BATCH_SIZE, batch_size=BATCH_SIZE,
-        reuse=reuse or 0, schedule="constant" if reuse is None else "cosine",
-        augment=augment.compose(*augmentations) if augmentations else None,
-        sim_threads=0, training_threads=threads, check_randomness=False, logfile=None, seed=seed,
+        sim_threads=0, training_threads=threads, check_randomness=False, logfile=None, seed=seed, **options,
     )  # fmt: skip
-    return model.network, time.perf_counter() - start
+    return model, time.perf_counter() - start
 
 
-def predict(network: Network, simulations: Simulations) -> np.ndarray:
+def predict(model: Model, simulations: Simulations) -> np.ndarray:
     """Probabilities (B, N)."""
-    return np.concatenate([network(batch) for batch in simulations.batches()])
+    return np.concatenate([model.predict(batch) for batch in simulations.batches()])
