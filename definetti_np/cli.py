@@ -357,7 +357,7 @@ def _fill(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from .genomes.scan import value_names
+    from .genomes.scan import UNUSUAL, value_names
 
     _check_output(options, "output")
     model = _load(options.model)
@@ -368,6 +368,9 @@ def _predict(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.data}: no array of datasets: {error}") from None
     predictions = model.predict(data, options.threads)
     names = value_names(model.classes, predictions.shape[1], is_posterior=model.network.spec.ends_in_softmax)
+    if model.sample is not None:
+        names = (*names, UNUSUAL)
+        predictions = np.column_stack([predictions, model.unusual(data, options.threads)])
     lines = ["\t".join(["#dataset", *names])]
     lines += ["\t".join([str(i), *map(str, row)]) for i, row in enumerate(predictions)]
     target = Path(options.output).expanduser().absolute()

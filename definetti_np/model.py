@@ -26,7 +26,7 @@ from .genomes.scan import (
     value_names,
     with_prior,
 )
-from .genomes.unusual import Sample, describe_windows, names_of
+from .genomes.unusual import Comparison, Sample, names_of
 from .history import write_lines
 from .kernels._jit import threads as kernel_threads
 from .multiset import MultisetBatch
@@ -76,8 +76,8 @@ class Model:
     last_check
         What `diagnostics.check` found when it last looked, in short, or None.
     sample
-        What the first simulations of its training looked like, by which `scan` tells how unusual a window is; None for
-        a model without an encoder, and one of fewer than 200 simulations.
+        What the first simulations of its training looked like, by which `scan` and `unusual` tell how unusual data are,
+        and `predict` warns of them; None for a model without an encoder, and one of fewer than 200 simulations.
     """
 
     def __init__(
@@ -170,7 +170,9 @@ class Model:
         -------
         (B, N) float32
             Posterior probabilities of a softmax network, estimates of a matmul network, the means of a head's
-            posteriors; what a network function returns, (B, M). NaN for a centre with too few SNPs.
+            posteriors; what a network function returns, (B, M). NaN for a centre with too few SNPs. If the model has a
+            sample of its training, a warning is logged if more than 5 % of the datasets lie outside 99 % of those
+            simulations; `unusual` says which.
 
         Raises
         ------
@@ -181,12 +183,60 @@ class Model:
         if isinstance(data, Haplotypes):
             if centers is None:
                 raise ValueError("centers are needed for Haplotypes: positions in bp to predict at")
+            encoder = self._needed_encoder()
             with kernel_threads(threads):
-                return predict_centers(self.network, self._needed_encoder(), data, centers)
+                predictions = predict_centers(self.network, encoder, data, centers)
+            sites, comparison = Sites.of(encoder, data), self._comparison()
+            if comparison is not None:
+                _compare_centers(comparison, sites, np.asarray(centers, np.float64))
+                _warn_if_unusual(comparison, data.contig)
+            _warn_of_missing(sites)
+            return predictions
         if centers is not None:
             raise ValueError(f"centers are for Haplotypes, got data of {type(data).__name__}")
         empty = np.empty((0, *self.network.prediction_shape), self.network.dtype)
         return self._compute(data, threads, self.network.predict_batch, empty)
+
+    def unusual(
+        self,
+        data: Iterable[np.ndarray] | MultisetBatch | Haplotypes,
+        threads: int | None = None,
+        *,
+        centers: Sequence[float] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """How unusual each dataset is among the simulations of the training; docs/meaning.md says what this means.
+
+        Parameters
+        ----------
+        data, threads, centers
+            As for `predict`.
+
+        Returns
+        -------
+        (B,) float32
+            Which share of these simulations is less unusual than the dataset. NaN for a centre with too few SNPs.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the data does not fit the network, or the model has no sample of its simulations: that of fewer than 200,
+            without an encoder, or of an earlier version.
+        """
+        threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
+        comparison = self._comparison()
+        if comparison is None:
+            raise ValueError(
+                "the model has no sample of its simulations, so it cannot tell what is unusual; train with encoder= "
+                "and at least 200 simulations"
+            )
+        if isinstance(data, Haplotypes):
+            if centers is None:
+                raise ValueError("centers are needed for Haplotypes: positions in bp to look at")
+            sites = Sites.of(self._needed_encoder(), data)
+            return _compare_centers(comparison, sites, np.asarray(centers, np.float64))
+        if centers is not None:
+            raise ValueError(f"centers are for Haplotypes, got data of {type(data).__name__}")
+        return self._compute(data, threads, comparison.of_datasets, np.empty(0, np.float32), warns=False)
 
     def posterior(
         self, data: Iterable[np.ndarray] | MultisetBatch, threads: int | None = None
@@ -223,15 +273,25 @@ class Model:
         names = self.classes or tuple(f"class {i}" for i in range(network.prediction_shape[0]))
         return ClassPosterior(self.predict(data, threads), names)
 
-    def _compute(self, data: Any, threads: int, compute: Callable, empty: np.ndarray) -> np.ndarray:
-        """What a function computes of the batches that data is made of; `empty` is what it computes of none."""
+    def _compute(
+        self, data: Any, threads: int, compute: Callable, empty: np.ndarray, *, warns: bool = True
+    ) -> np.ndarray:
+        """What a function computes of the batches that data is made of; `empty` is what it computes of none.
+
+        `warns` says whether to look how unusual the data are, if the model can tell.
+        """
         parts = [empty]
         workspace = Workspace()
+        comparison = self._comparison() if warns else None
         with kernel_threads(threads):
             for first, part in self._parts_of(data):
                 with workspace.use():
                     batch = self.network.as_batch(part, first=first)
+                    if comparison is not None:
+                        comparison.of_datasets(batch)
                     parts.append(compute(batch).copy())
+        if comparison is not None:
+            _warn_if_unusual(comparison, "data")
         return np.concatenate(parts)
 
     def with_rows(self, rows: int | None) -> "Model":
@@ -350,16 +410,20 @@ class Model:
         self, sites: Sites, centers: np.ndarray, is_ok: np.ndarray, notes: dict[str, str]
     ) -> np.ndarray | None:
         """The column `unusual` of a scan, (B,) float32, NaN where there is no window; notes get a warning."""
-        if self.sample is None or self.sample.names != names_of(sites.encoder):
+        comparison = self._comparison()
+        if comparison is None:
             return None
-        unusual = np.full(len(centers), np.nan, np.float32)
-        numbers = describe_windows(sites, sites.windows(centers[is_ok])[0])
-        unusual[is_ok] = self.sample.unusual(numbers)
-        warning = self.sample.warning(numbers, unusual[is_ok])
+        unusual = _compare_centers(comparison, sites, centers, is_ok)
+        warning = _warn_if_unusual(comparison, sites.haplotypes.contig)
         if warning is not None:
-            logger.warning("%s: %s", sites.haplotypes.contig, warning)
             notes["warning"] = warning
         return unusual
+
+    def _comparison(self) -> Comparison | None:
+        """What tells how unusual data are, or None if the model does not know its simulations."""
+        if self.sample is None or self.encoder is None or self.sample.names != names_of(self.encoder):
+            return None
+        return Comparison(self.sample, self.encoder)
 
     def _needed_encoder(self) -> HaplotypeEncoder:
         if self.encoder is None:
@@ -416,6 +480,25 @@ class Model:
         if self.sample is not None:
             description["sample"] = self.sample.as_dict()
         return description
+
+
+def _compare_centers(
+    comparison: Comparison, sites: Sites, centers: np.ndarray, is_wanted: np.ndarray | None = None
+) -> np.ndarray:
+    """How unusual the windows of centres are, (B,) float32; NaN where there is none, or none is wanted."""
+    first, has_window = sites.windows(centers)
+    is_wanted = has_window if is_wanted is None else is_wanted
+    unusual = np.full(len(centers), np.nan, np.float32)
+    unusual[is_wanted] = comparison.of_windows(sites, first[is_wanted])
+    return unusual
+
+
+def _warn_if_unusual(comparison: Comparison, name: str) -> str | None:
+    """Say once that data of this name are not like the simulations, if they are not; return what was said."""
+    warning = comparison.warning()
+    if warning is not None:
+        logger.warning("%s: %s", name, warning)
+    return warning
 
 
 def _warn_of_missing(sites: Sites) -> None:

@@ -11,6 +11,7 @@ import pytest
 from test_modelfile import rewrite
 
 from definetti_np import HaplotypeEncoder, Haplotypes, Model, ModelFileError, MultisetBatch, Network, Scan, load, train
+from definetti_np.cli import main
 from definetti_np.genomes.encoder import Sites
 from definetti_np.genomes.unusual import (
     FEWEST,
@@ -159,13 +160,71 @@ def test_unusual__is_the_share_of_simulations_that_are_less_so():
     names = ("a", "b", "never")
     draw = np.stack([rng.gamma(5, size=2000), rng.exponential(size=2000), np.zeros(2000)], axis=1)
     sample = Sample(names, draw[:1000])
-    assert sample.warning(draw[1000:], sample.unusual(draw[1000:])) is None
     unusual = sample.unusual(draw[1000:])
     np.testing.assert_allclose(np.quantile(unusual, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.05)
     middle = np.median(draw[:1000], axis=0)
     assert sample.unusual(middle[np.newaxis])[0] < 0.01
     for far in ([40, middle[1], 0], [0.1, middle[1], 0], [middle[0], 30, 0], [middle[0], middle[1], 0.01]):
         assert sample.unusual(np.array([far]))[0] == 1
+
+
+# Predictions
+
+
+def test_predict__says_how_unusual_data_are(model, caplog):
+    """Of datasets, of parts of them, and of Haplotypes alike; and says once if they are of another kind."""
+    usual, other = haplotypes_of(30), haplotypes_of(31, size=1e5)
+    centers = np.arange(0, 300_000, 1000.0)
+    with caplog.at_level(logging.WARNING, "definetti_np"):
+        unusual = model.unusual(usual, centers=centers)
+        windows, has_window = ENCODER.encode_many(usual, centers)
+        np.testing.assert_array_equal(unusual[has_window], model.unusual(windows))
+        assert np.isnan(unusual[~has_window]).all()
+        np.testing.assert_array_equal(model.unusual(iter(windows), threads=1), model.unusual(list(windows)))
+        scan = model.scan(usual, step=1000)
+        np.testing.assert_array_equal(scan.unusual, model.unusual(usual, centers=scan.center))
+        assert len(model.unusual(windows[:0])) == 0
+        model.predict(windows)
+        model.predict(usual, centers=centers)
+        assert np.mean(model.unusual(other, centers=centers) > 0.99) > 0.5
+        assert caplog.messages == []
+        model.predict(other, centers=centers)
+        model.predict(iter(ENCODER.encode_many(other, centers)[0]))
+        model.posterior(ENCODER.encode_many(other, centers)[0])
+    of_haplotypes, *of_arrays = caplog.messages
+    assert of_haplotypes.startswith("chr2: ")
+    assert of_arrays == 2 * [of_haplotypes.replace("chr2: ", "data: ")]
+
+
+def test_predict__one_unusual_window_is_no_reason_to_warn(model, caplog):
+    windows, _ = ENCODER.encode_many(haplotypes_of(31, size=1e5), np.arange(100_000, 200_000, 1000.0))
+    outside = windows[model.unusual(windows) > 0.99][:2]
+    with caplog.at_level(logging.WARNING, "definetti_np"):
+        model.predict(outside[:1])
+        assert caplog.messages == []
+        model.predict(outside)
+    assert len(caplog.messages) == 1
+
+
+def test_command__predict_writes_how_unusual_datasets_are(model, tmp_path, capsys):
+    windows, _ = ENCODER.encode_many(haplotypes_of(31, size=1e5), np.arange(100_000, 200_000, 1000.0))
+    model.save(tmp_path / "m")
+    np.save(tmp_path / "data.npy", windows)
+    assert main(["predict", *map(str, (tmp_path / "m", tmp_path / "data.npy", "--output", tmp_path / "p.tsv"))]) == 0
+    assert capsys.readouterr().err.count("of the windows lie outside 99 %") == 1
+    assert (tmp_path / "p.tsv").read_text().startswith("#dataset\tp_slow\tp_fast\tunusual\n")
+    table = np.loadtxt(tmp_path / "p.tsv", skiprows=1)
+    np.testing.assert_allclose(table[:, 3], model.unusual(windows), rtol=1e-6)
+
+
+def test_unusual__of_a_model_that_cannot_tell(model):
+    other = Model(model.network, loss="cross-ent", seed=1, batches_trained=0, encoder=ENCODER)
+    with pytest.raises(ValueError, match="the model has no sample of its simulations"):
+        other.unusual(np.zeros((1, *ENCODER.shape)))
+    with pytest.raises(ValueError, match="centers are needed"):
+        model.unusual(haplotypes_of(1))
+    with pytest.raises(ValueError, match="centers are for Haplotypes"):
+        model.unusual(np.zeros((1, *ENCODER.shape)), centers=[1])
 
 
 # Scans

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ SIMULATIONS = 1000  # that are kept, the first of a run
 FEWEST = 200  # that quantiles are taken of
 INSIDE = 0.99  # of the simulations are called usual
 MOST_OUTSIDE = 0.05  # of the windows of data that are like the simulations
+FEWEST_OUTSIDE = 2  # windows to warn of, because one in a hundred is outside by chance
+WINDOWS_KEPT = 2**16  # of the data, whose numbers are kept for a warning
 QUANTILES = {"least": 0.0, "lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75, "most": 1.0}
 DIGITS = 6  # of the numbers, because they are stored as text
 
@@ -136,26 +139,24 @@ class Sample:
 
     def unusual(self, numbers: np.ndarray) -> np.ndarray:
         """Which share of the simulations is less unusual than each window, (K,) between 0 and 1."""
-        scores = np.sort(self._scores(self.numbers))
-        return np.searchsorted(scores, self._scores(numbers)) / len(scores)
+        return np.searchsorted(self._ordered, self._scores(numbers)) / len(self._ordered)
 
-    def warning(self, numbers: np.ndarray, unusual: np.ndarray) -> str | None:
-        """What to say if windows are not like the simulations: which number is not, and by how much; else None."""
-        share = np.mean(unusual > INSIDE) if len(unusual) else 0.0
-        if share <= MOST_OUTSIDE:
-            return None
-        low, middle, high = _quantiles(self.numbers)
-        outside = np.mean((numbers < low) | (numbers > high), axis=0)
-        j = int(np.argmax(outside))
-        return (
-            f"{100 * share:.0f} % of the windows lie outside {100 * INSIDE:.0f} % of the training's simulations, most "
-            f"in {self.names[j]}: {np.median(numbers[:, j]):.3g} in the middle, in the simulations {middle[j]:.3g} "
-            f"({low[j]:.3g} to {high[j]:.3g}); predictions for such data may be wrong"
-        )
+    @cached_property
+    def limits(self) -> np.ndarray:
+        """The median of each number, and between which its central 99 % lie: (3, J), low, middle, high."""
+        return _quantiles(self.numbers)
+
+    @cached_property
+    def _scaled_limits(self) -> np.ndarray:
+        return _quantiles(self._scaled(self.numbers))
+
+    @cached_property
+    def _ordered(self) -> np.ndarray:
+        return np.sort(self._scores(self.numbers))
 
     def _scores(self, numbers: np.ndarray) -> np.ndarray:
         """How far from the middle of the simulations windows lie, (K,)."""
-        low, middle, high = _quantiles(self._scaled(self.numbers))
+        low, middle, high = self._scaled_limits
         numbers = self._scaled(numbers)
         with np.errstate(divide="ignore", invalid="ignore"):
             away = (numbers - middle) / np.where(numbers > middle, high - middle, middle - low)
@@ -163,8 +164,57 @@ class Sample:
 
     def _scaled(self, numbers: np.ndarray) -> np.ndarray:
         """Logarithms, because what is a tenth of the median is then as far away as what is ten times as large."""
-        middle = np.median(self.numbers, axis=0)
+        middle = self.limits[1]
         return np.log(np.maximum(numbers, 0) + np.where(middle > 0, middle / 10, 1))
+
+
+class Comparison:
+    """Compares data with a sample, part by part, and says once if they are not like it.
+
+    Parameters
+    ----------
+    sample
+        What the simulations looked like.
+    encoder
+        What they were encoded with.
+    """
+
+    def __init__(self, sample: Sample, encoder: HaplotypeEncoder):
+        self._sample, self._encoder = sample, encoder
+        self._windows = self._unusual = 0
+        self._outside = np.zeros(len(sample.names), np.int64)  # windows that lie outside in this number
+        self._first: list[np.ndarray] = []  # numbers of the first windows, for their median
+
+    def of_datasets(self, data: MultisetBatch) -> np.ndarray:
+        """How unusual datasets are, (B,) float32."""
+        return self._add(describe_datasets(self._encoder, data))
+
+    def of_windows(self, sites: Sites, first: np.ndarray) -> np.ndarray:
+        """How unusual the windows are that begin at these sites, (K,) float32."""
+        return self._add(describe_windows(sites, first))
+
+    def _add(self, numbers: np.ndarray) -> np.ndarray:
+        unusual = self._sample.unusual(numbers)
+        low, _, high = self._sample.limits
+        if self._windows < WINDOWS_KEPT:
+            self._first.append(numbers[: WINDOWS_KEPT - self._windows])
+        self._windows += len(numbers)
+        self._unusual += int(np.count_nonzero(unusual > INSIDE))
+        self._outside += np.count_nonzero((numbers < low) | (numbers > high), axis=0)
+        return unusual.astype(np.float32)
+
+    def warning(self) -> str | None:
+        """What to say if the data are not like the simulations: which number is not, and by how much; else None."""
+        if self._unusual < FEWEST_OUTSIDE or self._unusual <= MOST_OUTSIDE * self._windows:
+            return None
+        j = int(np.argmax(self._outside))
+        here = np.median(np.concatenate(self._first)[:, j])
+        low, middle, high = self._sample.limits[:, j]
+        return (
+            f"{100 * self._unusual / self._windows:.0f} % of the windows lie outside {100 * INSIDE:.0f} % of the "
+            f"training's simulations, most in {self._sample.names[j]}: {here:.3g} in the middle, in the simulations "
+            f"{middle:.3g} ({low:.3g} to {high:.3g}); predictions for such data may be wrong"
+        )
 
 
 def _quantiles(numbers: np.ndarray) -> np.ndarray:
