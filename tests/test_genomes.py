@@ -283,6 +283,16 @@ def test_read__trees(trees, of_trees, tmp_path):
         read_haplotypes(tmp_path / "bad.trees")
 
 
+@pytest.mark.filterwarnings("default")  # of what tszip uses
+def test_read__tsz(trees, of_trees, tmp_path):
+    tszip = pytest.importorskip("tszip")
+    tszip.compress(trees, tmp_path / "sim.tsz")
+    same(read_haplotypes(tmp_path / "sim.tsz", region="1"), of_trees)
+    (tmp_path / "bad.tsz").write_bytes((tmp_path / "sim.tsz").read_bytes()[:1000])
+    with pytest.raises(GenomeFileError, match=r"bad\.tsz: not a readable tree sequence"):
+        read_haplotypes(tmp_path / "bad.tsz")
+
+
 ALL_KINDS = [
     "chr1 5 A C 0|1 1|1 .|.",
     "chr1 7 A C,G 0|1 1|2 0|0",

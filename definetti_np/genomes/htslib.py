@@ -54,16 +54,17 @@ def blocks(reader: Any, path: Path, region: Region | None, sieve: RecordSieve) -
     records = iter(reader if region is None else reader(str(region)))
     kept: list[tuple[int, int, np.ndarray]] = []
     has_records = False
-    record = None
+    last = ""
     while True:
         try:
             record = next(records)
         except StopIteration:
             break
         except Exception as error:
-            after = "" if record is None else f", after {record.CHROM}:{record.POS}"
-            raise GenomeFileError(f"{path}{after}: damaged or cut short: {error}") from None
-        has_records = True
+            raise GenomeFileError(f"{path}{last}: damaged or cut short: {error}") from None
+        if not record.CHROM:
+            raise GenomeFileError(f"{path}{last}: an empty line; remove it")
+        has_records, last = True, f", after {record.CHROM}:{record.POS}"
         position = record.POS - 1
         if contig is None:
             contig = record.CHROM
@@ -121,7 +122,8 @@ def _block(kept: list[tuple[int, int, np.ndarray]], path: Path, contig: str) -> 
         alleles[i, :, : array.shape[1] - 1] = array[:, :-1]
         is_phased[i] = array[:, -1] == 1
     if alleles.max() > 1:
-        raise GenomeFileError(f"{path}, {contig}: an allele above 1 at a record of two alleles")
+        position = positions[int((alleles > 1).any(axis=(1, 2)).argmax())]
+        raise GenomeFileError(f"{path}, {contig}:{position + 1}: an allele above 1 at a record of two alleles")
     alleles[alleles[..., 0] == ABSENT] = MISSING, ABSENT
     return Block(
         np.array(positions, np.int64),

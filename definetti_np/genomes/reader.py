@@ -145,18 +145,18 @@ class _Job:
         for contig, block in found:
             if collector is None:
                 place = place or Region(contig)
-                collector = self._collector(names, contig)
+                collector = self._collector(names, contig, contigs.get(contig))
             collector.add(block)
         if collector is None or place is None:
             place = place or Region("any contig")
-            collector = self._collector(names, None)
-        return collector.finish(place, contigs.get(place.contig), sieve, self.ancestral is not None)
+            collector = self._collector(names, None, None)
+        return collector.finish(place, sieve, self.ancestral is not None)
 
-    def _collector(self, names: Sequence[str], contig: str | None) -> GenotypeCollector:
+    def _collector(self, names: Sequence[str], contig: str | None, length: float | None) -> GenotypeCollector:
         intervals = None
         if contig is not None:
             intervals = as_accessible(self.accessible, self.inaccessible, contig, 0, FARTHEST)
-        return GenotypeCollector(names, self.samples, intervals, self.on_unphased, self.phase_seed, self.path)
+        return GenotypeCollector(names, self.samples, intervals, self.on_unphased, self.phase_seed, self.path, length)
 
 
 def _kind(path: Path) -> str:

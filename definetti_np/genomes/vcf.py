@@ -114,12 +114,13 @@ class VcfStream:
                 if not line.startswith(b"#CHROM"):
                     raise GenomeFileError(f"{self._where()}: the line of columns, #CHROM ..., is missing before this")
                 columns = line.decode(errors="replace").split("\t")
+                wanted = COLUMNS.decode().split("\t")
+                if columns[:9] != wanted[: max(8, min(9, len(columns)))]:
+                    raise GenomeFileError(f"{self._where()}: the columns must be {COLUMNS.decode()!r} and samples")
                 if len(columns) < 10:
                     raise GenomeFileError(
                         f"{self._where()}: it has no samples, so 0 haplotypes; a VCF with genotypes is needed"
                     )
-                if not line.startswith(COLUMNS):
-                    raise GenomeFileError(f"{self._where()}: the columns must be {COLUMNS.decode()!r} and samples")
                 self.samples = columns[9:]
                 return lines[i + 1 :]
         raise GenomeFileError(f"{self.path}: not a VCF, because the line of columns, #CHROM ..., is missing")
@@ -153,7 +154,7 @@ class VcfStream:
         has_records = is_found = False
         last_report = time.monotonic()
         for lines in self._chunks():
-            kept: list[tuple[int, int, int, bytes, bytes]] = []
+            kept: list[tuple[int, int, int, bytes]] = []
             is_done = False
             for line in lines:
                 self._line += 1
@@ -179,12 +180,11 @@ class VcfStream:
                             break
                         continue
                 is_found = True
-                try:
-                    position = int(text) - 1
-                except ValueError:
-                    raise GenomeFileError(f"{self._where()}: POS must be an integer, got {text!r}") from None
+                if not text.isdigit():
+                    raise GenomeFileError(f"{self._where()}: POS must be an integer, got {text!r}")
+                position = int(text) - 1
                 sieve.order(position, self._where)
-                if position < start:
+                if position < start and region is not None:
                     continue
                 if stop is not None and position >= stop:
                     is_done = True
@@ -192,12 +192,9 @@ class VcfStream:
                 ancestral = None if field is None else _info_value(info, field)
                 exchange = sieve.keeps(position, reference, alternative, filters, ancestral, self._where)
                 if exchange >= 0:
-                    if formats[:2] != b"GT" or formats[2:3] not in (b"", b":"):
-                        raise GenomeFileError(
-                            f"{self._where()}: it has no genotypes, because FORMAT is {formats.decode()!r} and does "
-                            "not begin with GT"
-                        )
-                    kept.append((self._line, position, exchange, genotypes, formats))
+                    if formats[:3] not in (b"GT", b"GT:"):
+                        genotypes = self._genotypes(formats, genotypes)
+                    kept.append((self._line, position, exchange, genotypes))
             if kept and contig is not None:
                 yield contig.decode(errors="replace"), self._block(kept)
             if is_done:
@@ -222,8 +219,17 @@ class VcfStream:
             f"which with region=, of {list_names(names)}"
         )
 
-    def _block(self, kept: list[tuple[int, int, int, bytes, bytes]]) -> Block:
-        lines, positions, exchange, genotypes, _ = zip(*kept, strict=True)
+    def _genotypes(self, formats: bytes, columns: bytes) -> bytes:
+        """The genotypes of the columns of samples, where GT does not come first in FORMAT, as it should."""
+        names = formats.split(b":")
+        if b"GT" not in names:
+            raise GenomeFileError(f"{self._where()}: it has no genotypes, because FORMAT is {formats.decode()!r}")
+        number = names.index(b"GT")
+        fields = [column.split(b":") for column in columns.split(b"\t")]
+        return b"\t".join(field[number] if number < len(field) else b"." for field in fields)
+
+    def _block(self, kept: list[tuple[int, int, int, bytes]]) -> Block:
+        lines, positions, exchange, genotypes = zip(*kept, strict=True)
         alleles, is_phased = self._decode(lines, genotypes)
         return Block(
             np.array(positions, np.int64),
