@@ -1,5 +1,6 @@
 """Trained models: predict with them, scan genomes, save them. `loading` reads them."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -33,6 +34,7 @@ from .multiset import MultisetBatch
 from .network import Network, check_datasets
 from .posteriors.classes import ClassPosterior
 from .posteriors.posterior import Posterior
+from .progress import progress_of_share
 from .provenance import check_metadata
 from .scanner import predict_centers
 from .summary import describe_choice, layer_table
@@ -326,6 +328,7 @@ class Model:
         prior: Sequence[float] | None = None,
         training_prior: Sequence[float] | None = None,
         threads: int | None = None,
+        progress: bool = True,
     ) -> Scan:
         """Predict along a contig.
 
@@ -349,6 +352,9 @@ class Model:
             The probabilities of the classes in the training's simulations, None for the same for each.
         threads
             Number of threads, None for every core of this process; the result does not depend on it.
+        progress
+            Whether to show how far it is: a bar on a terminal or in a notebook, else a line of the log every ten
+            seconds.
 
         Returns
         -------
@@ -387,8 +393,9 @@ class Model:
         snps, status = places.status(sites)
         values = np.full((len(status), number), np.nan, np.float32)
         is_ok = status == OK
-        with kernel_threads(threads):
-            predicted = predict_centers(network, encoder, haplotypes, places.center[is_ok])
+        shown = progress_of_share(f"scanning {haplotypes.contig}", is_wanted=progress)
+        with kernel_threads(threads), contextlib.closing(shown):
+            predicted = predict_centers(network, encoder, haplotypes, places.center[is_ok], shown)
         values[is_ok] = predicted if priors is None else with_prior(predicted, *priors)
         unusual = self._how_unusual(sites, places.center, is_ok, notes)
         _warn_of_missing(sites)

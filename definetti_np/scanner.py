@@ -9,7 +9,7 @@ bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from .engine.workspace import Workspace
 from .genomes.encoder import DISTANCES, HaplotypeEncoder, Sites
 from .genomes.haplotypes import Haplotypes
 from .network import LayerLists, Network
+from .progress import ShareProgress
 
 FEATURES_AT_ONCE = 2**26  # 256 MiB of float32 if none was equal to another; a seventh of it in haplotypes
 DATASETS_AT_ONCE = 256  # threads wait for each other after each of some ten steps for so many
@@ -29,7 +30,11 @@ LEAST_OVERLAP = 2.0  # how often windows must cover a SNP for what they share to
 
 
 def predict_centers(
-    network: Network, encoder: HaplotypeEncoder, haplotypes: Haplotypes, centers: Sequence[float] | np.ndarray
+    network: Network,
+    encoder: HaplotypeEncoder,
+    haplotypes: Haplotypes,
+    centers: Sequence[float] | np.ndarray,
+    progress: ShareProgress | None = None,
 ) -> np.ndarray:
     """Predict the windows around centres, (B, N); NaN for those with too few SNPs.
 
@@ -49,13 +54,28 @@ def predict_centers(
     for choice in range(choices):
         sites = Sites.of(encoder, haplotypes, choice=choice)
         first, has_window = sites.windows(centers)
-        total[has_window] += predict_windows(network, sites, first[has_window])
+
+        def reach(share: float, done: int = choice) -> None:
+            if progress is not None:
+                progress.reach((done + share) / choices)
+
+        total[has_window] += predict_windows(network, sites, first[has_window], reach=reach)
         total[~has_window] = np.nan
     return (total / choices).astype(network.dtype)
 
 
-def predict_windows(network: Network, sites: Sites, first: np.ndarray, *, shares: bool = True) -> np.ndarray:
-    """Predict the windows that begin at these sites, (K, N); `shares` says whether to look for what they share."""
+def predict_windows(
+    network: Network,
+    sites: Sites,
+    first: np.ndarray,
+    *,
+    shares: bool = True,
+    reach: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """Predict the windows that begin at these sites, (K, N).
+
+    `shares` says whether to look for what they share; `reach` is told which share of them is done.
+    """
     distinct, number = np.unique(first, return_inverse=True)
     predictions = np.empty((len(distinct), *network.prediction_shape), network.dtype)
     lists = layers_to_share(network, sites.encoder) if shares else None
@@ -67,6 +87,7 @@ def predict_windows(network: Network, sites: Sites, first: np.ndarray, *, shares
             predictions[start:stop] = _predict_shared(network, lists, sites, block, workspace)
         else:
             predictions[start:stop] = _predict_apart(network, sites, block, workspace)
+        reach(stop / len(distinct))
     return predictions[number]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GenomeFileError
+from ..progress import ShareProgress
 from .haplotypes import MISSING
 from .intervals import list_names
 from .records import ABSENT, Block, RecordSieve, Region, check_contig
@@ -45,12 +46,16 @@ def contigs_of(reader: Any) -> dict[str, float | None]:
     return {name: float(length) if length and length > 0 else None for name, length in zip(names, lengths, strict=True)}
 
 
-def blocks(reader: Any, path: Path, region: Region | None, sieve: RecordSieve) -> Iterator[tuple[str, Block]]:
+def blocks(
+    reader: Any, path: Path, region: Region | None, sieve: RecordSieve, progress: ShareProgress
+) -> Iterator[tuple[str, Block]]:
     """Yield (contig, block of the sites to keep), as `VcfStream.blocks` does; a region is looked up in the index."""
-    contigs = list(reader.seqnames)
+    lengths = contigs_of(reader)
+    contigs = list(lengths)
     if region is not None and contigs:
         check_contig(region, contigs, path)
     contig = None if region is None else region.contig
+    start, stop = (0, None) if region is None else (region.start, region.stop)
     records = iter(reader if region is None else reader(str(region)))
     kept: list[tuple[int, int, np.ndarray]] = []
     has_records = False
@@ -75,7 +80,7 @@ def blocks(reader: Any, path: Path, region: Region | None, sieve: RecordSieve) -
             )
         where = _Place(path, record.CHROM, record.POS)
         sieve.order(position, where)
-        if region is not None and position < region.start:
+        if region is not None and position < start:
             continue  # a deletion that begins before the region
         filters = b"PASS" if record.FILTER is None else record.FILTER.encode()
         ancestral = None if sieve.info_field is None else record.INFO.get(sieve.info_field)
@@ -93,6 +98,9 @@ def blocks(reader: Any, path: Path, region: Region | None, sieve: RecordSieve) -
             raise GenomeFileError(f"{where()}: it has no genotypes, because FORMAT is {':'.join(record.FORMAT)!r}")
         kept.append((position, exchange, record.genotype.array()))
         if len(kept) == SITES_AT_ONCE:
+            end = stop or lengths.get(contig)
+            share = 0.0 if end is None else (position - start) / max(1, end - start)
+            progress.reach(share, f"position {position + 1:,}")
             yield contig, _block(kept, path, contig)
             kept = []
     if kept and contig is not None:

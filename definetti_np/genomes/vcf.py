@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import re
-import time
 import zlib
 from collections.abc import Iterator
 from io import BufferedReader
@@ -15,14 +13,12 @@ from types import TracebackType
 import numpy as np
 
 from ..errors import GenomeFileError
+from ..progress import ShareProgress
 from .haplotypes import MISSING
 from .intervals import list_names
 from .records import ABSENT, Block, RecordSieve, Region, check_contig
 
-logger = logging.getLogger("definetti_np")
-
 BYTES_AT_ONCE = 2**20
-SECONDS_BETWEEN_REPORTS = 10
 COLUMNS = b"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT"
 END_OF_BGZIP = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
@@ -135,7 +131,7 @@ class VcfStream:
     def _where(self, line: int | None = None) -> str:
         return f"{self.path}, line {self._line if line is None else line}"
 
-    def blocks(self, region: Region | None, sieve: RecordSieve) -> Iterator[tuple[str, Block]]:
+    def blocks(self, region: Region | None, sieve: RecordSieve, progress: ShareProgress) -> Iterator[tuple[str, Block]]:
         """Yield (contig, block of the sites to keep).
 
         Without a region the file must hold one contig. With one, reading ends behind it.
@@ -152,7 +148,7 @@ class VcfStream:
         field = None if sieve.info_field is None else sieve.info_field.encode() + b"="
         seen: dict[bytes, None] = {}
         has_records = is_found = False
-        last_report = time.monotonic()
+        place = ""
         for lines in self._chunks():
             kept: list[tuple[int, int, int, bytes]] = []
             is_done = False
@@ -196,13 +192,11 @@ class VcfStream:
                         genotypes = self._genotypes(formats, genotypes)
                     kept.append((self._line, position, exchange, genotypes))
             if kept and contig is not None:
+                place = f"position {kept[-1][1] + 1:,}"
                 yield contig.decode(errors="replace"), self._block(kept)
             if is_done:
                 break
-            if time.monotonic() - last_report > SECONDS_BETWEEN_REPORTS and kept:
-                last_report = time.monotonic()
-                share = 100 * self._raw.tell() / max(1, self._size)
-                logger.info("reading %s: %.0f %%, up to position %s", self.path, share, f"{kept[-1][1]:,}")
+            progress.reach(self._raw.tell() / max(1, self._size), place)
         if not has_records:
             raise GenomeFileError(f"{self.path}: it has a header and no record")
         if region is not None and not is_found:
