@@ -214,8 +214,8 @@ def test_windows__shared_work_changes_no_bit(haplotypes, changes):
     sites = Sites.of(model.encoder, haplotypes)
     first, has_window = sites.windows(np.arange(100, 300_000, 60.0))
     assert layers_to_share(model.network, model.encoder) is not None
-    shared = predict_windows(model.network, sites, first[has_window])
-    apart = predict_windows(model.network, sites, first[has_window], shares=False)
+    shared, _ = predict_windows(model.network, sites, first[has_window])
+    apart, _ = predict_windows(model.network, sites, first[has_window], shares=False)
     assert shared.tobytes() == apart.tobytes()
     assert len(np.unique(shared, axis=0)) > 300
     alone = np.concatenate([model.predict(sites.encode(first[has_window][[i]])) for i in (0, 1000, -1)])
