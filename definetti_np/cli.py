@@ -235,7 +235,8 @@ def _write_all(writers: Mapping[str, Callable[[str], object]]) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    if sys.stdout is not None:  # it may be closed
+        sys.stdout.write(f"{text}\n")
 
 
 # The file of a user

@@ -532,7 +532,7 @@ GOOD = "chr1 5 A C 0|1 1|1 0|0"
         (vcf("chr1 5 A C 0|1 2|1 0|0"), "line 9: the genotype '2|1' of sample 'b'".replace("|", r"\|")),
         (vcf("chr1 5 A C 0|1 ab1 0|0"), "line 9: the genotype 'ab1' of sample 'b'"),
         (vcf("chr1 5 A C .|. .|. .|."), "every allele is missing"),
-        (vcf("chr1 5 A C,G 0|0 0|1 0|2"), "no SNP of any contig:1- is left; left out: 1 multi-allelic"),
+        (vcf("chr1 5 A C,G 0|0 0|1 0|2"), "no SNP of any contig is left; left out: 1 multi-allelic"),
         (gzip.compress(vcf(*[GOOD.replace(" 5 ", f" {p} ") for p in range(1, 900)]).encode())[:-30], "cut short"),
         (gzip.compress(vcf(GOOD).encode())[:20], "damaged or cut short"),
         (gzip.compress(vcf(GOOD).encode()[:-6])[:-8] + bytes(8), "damaged or cut short: CRC check failed"),

@@ -316,6 +316,7 @@ def test_scan__is_what_predict_says_of_each_place(haplotypes):
     assert scan.names == ("p_flat", "p_hotspot")
     part = model.scan(haplotypes, step=701, start=7010, stop=70_100)
     np.testing.assert_array_equal(part.values, scan.values[10:100])
+    assert repr(part).startswith("Scan of chr2:7,010-70,100 at 90 places (90 ok, ")
     assert model.scan(haplotypes, step=701, threads=1).values.tobytes() == scan.values.tobytes()
 
 

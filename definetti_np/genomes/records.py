@@ -303,7 +303,8 @@ class GenotypeCollector:
         number = self.num_sites
         if not number:
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items() if n) or "there is no record"
-            raise GenomeFileError(f"{self._path}: no SNP of {region} is left; left out: {reasons}")
+            place = region if region.start or region.stop else region.contig
+            raise GenomeFileError(f"{self._path}: no SNP of {place} is left; left out: {reasons}")
         ploidy = np.where(self._ploidy == 0, 1, self._ploidy)
         columns = np.concatenate([2 * i + np.arange(p) for i, p in enumerate(ploidy)])
         alleles = np.empty((number, len(columns)), np.int8)
