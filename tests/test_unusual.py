@@ -18,8 +18,10 @@ from definetti_np import (
     MultisetBatch,
     Network,
     Scan,
+    ensemble,
     layers,
     load,
+    load_ensemble,
     ops,
     train,
 )
@@ -167,6 +169,16 @@ def test_sample__models_without_an_encoder_and_of_earlier_have_none(tmp_path):
     assert scan.unusual is None
     scan.to_tsv(tmp_path / "scan.tsv")
     assert Scan.read(tmp_path / "scan.tsv").unusual is None
+
+
+def test_sample__of_an_ensemble_is_that_of_its_first_model(model, tmp_path):
+    rows = np.tile(model.sample.numbers, (2, 1))
+    sample = dataclasses.replace(model.sample, numbers=rows)
+    options = {"loss": "cross-ent", "seed": 1, "batches_trained": 0, "encoder": ENCODER, "sample": sample}
+    ensemble([Model(model.network, **options) for _ in range(10)]).save(tmp_path / "all")
+    first, *others = load_ensemble(tmp_path / "all").models
+    np.testing.assert_array_equal(first.sample.numbers, rows)
+    assert {other.sample for other in others} == {None}
 
 
 def test_unusual__is_the_share_of_simulations_that_are_less_so():
