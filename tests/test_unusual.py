@@ -26,17 +26,9 @@ from definetti_np import (
     train,
 )
 from definetti_np.cli import main
+from definetti_np.genomes.descriptions import describe_datasets, describe_windows, names_of
 from definetti_np.genomes.encoder import Sites
-from definetti_np.genomes.unusual import (
-    FEWEST,
-    SIMULATIONS,
-    Collector,
-    Features,
-    Sample,
-    describe_datasets,
-    describe_windows,
-    names_of,
-)
+from definetti_np.genomes.unusual import FEWEST, SIMULATIONS, Collector, Features, Sample
 
 GOLDEN = Path(__file__).parent / "golden"
 ENCODER = HaplotypeEncoder(snps=8, haplotypes=10, distance_scale=4e-4, missing="channel")
@@ -337,7 +329,8 @@ def test_features__samples_of_files(model, tmp_path):
     assert (old.unusual(windows) <= 1).all()
     changes = [{"version": 3}, {"version": "2"}, {"features": {}}, {"names": [*names_of(ENCODER), "other"]}]
     good = model.sample.as_dict()["features"]
-    changes += [{"features": good | change} for change in ({"rest": 0}, {"axes": []}, {"middle": [1.0]}, {"rest": "x"})]
+    wrong = {"rest": 0}, {"axes": []}, {"middle": [1.0]}, {"rest": "x"}, {"middle": [0.0], "axes": [[1.0]]}
+    changes += [{"features": good | change} for change in wrong]
     for change in changes:
         model.save(tmp_path / "m")
         rewrite(tmp_path / "m.npz", lambda header, arrays, change=change: header["sample"].update(change))
