@@ -231,6 +231,8 @@ def test_command__predict_writes_how_unusual_datasets_are(model, tmp_path, capsy
     assert main(["predict", *map(str, (tmp_path / "m", tmp_path / "data.npy", "--output", tmp_path / "p.tsv"))]) == 0
     assert capsys.readouterr().err.count("of the windows lie outside 99 %") == 1
     assert (tmp_path / "p.tsv").read_text().startswith("#dataset\tp_slow\tp_fast\tunusual\n")
+    assert main(["info", str(tmp_path / "m")]) == 0
+    assert "simulations by which it tells what is unusual: 500" in capsys.readouterr().out
     table = np.loadtxt(tmp_path / "p.tsv", skiprows=1)
     np.testing.assert_allclose(table[:, 3], model.unusual(windows), rtol=1e-6)
 
