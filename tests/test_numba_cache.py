@@ -346,8 +346,8 @@ for dtype in sys.argv[3:]:
 def test_cache__of_another_user(tmp_path, mode, loads, warns):
     script = tmp_path / "script.py"
     script.write_text(AS_USER)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o555)
     folder = tmp_path / "cache"
     folder.mkdir()
 
