@@ -124,15 +124,28 @@ class Model:
 
     @property
     def temperature(self) -> float | None:
-        """What the logarithms of probabilities are divided by, as `calibrate` finds it; None changes nothing."""
+        """How much less sure the posteriors are made, as `calibrate` finds it; None changes nothing.
+
+        The logarithms of probabilities of classes are divided by it. Gaussians become as many times as wide, and the
+        logits of the distribution functions of a spline's flow are divided by it.
+        """
         return self.network.temperature
 
     @temperature.setter
     def temperature(self, value: float | None) -> None:
-        if value is not None and not self.network.spec.ends_in_softmax:
-            raise ValueError("temperature is for a network that ends in softmax, which gives probabilities of classes")
+        if value is not None and not self.takes_temperature:
+            raise ValueError(
+                "temperature is for a network that ends in softmax, which gives probabilities of classes, or in a head "
+                "with a density"
+            )
         self.network.temperature = None if value is None else as_positive_number(value, "temperature")
         self.last_check = None  # it was of other probabilities
+
+    @property
+    def takes_temperature(self) -> bool:
+        """Whether it gives probabilities or densities, which a temperature can change."""
+        head = self.network.head
+        return self.network.spec.ends_in_softmax if head is None else head.takes_temperature
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -255,7 +255,8 @@ class Network:
         """The posterior that a head makes of what `compute` returns, (B, M)."""
         if self.head is None:
             raise ValueError(f"a network that ends in {self.spec.final_layer!r} has no head")
-        return self.head.posterior(numbers, {role: tensor.array for role, tensor in self.head_parameters().items()})
+        own = {role: tensor.array for role, tensor in self.head_parameters().items()}
+        return self.head.posterior(numbers, own, self.temperature)
 
     def head_parameters(self) -> Mapping[str, Tensor]:
         """The parameters of the head's own, by role."""
