@@ -264,11 +264,11 @@ def _examples(path: str, number: int, seed: int) -> Iterator[Example]:
     shapes = value["input_shape"], value["output_shape"]
     context = context_of_rows(value["context"], value["input_shape"])
     spec: Spec
+    named = {name: value[name] for name in ("label_range", "label_names")}
     if value["network_function"] is None:
-        named = {name: value[name] for name in ("label_range", "label_names")}
         spec = network_spec(*shapes, value["phi_net"], value["g"], value["h_net"], context, **named)
     else:
-        spec = function_spec(*shapes, value["network_function"], context)
+        spec = function_spec(*shapes, value["network_function"], context, head=value["head"], **named)
     loss = check_loss(value["loss"], spec)
     source = ExampleSource(
         value["simulator"],
