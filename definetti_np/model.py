@@ -33,7 +33,7 @@ from .multiset import MultisetBatch
 from .network import Network, check_datasets
 from .posteriors.classes import ClassPosterior
 from .posteriors.posterior import Posterior
-from .provenance import check_metadata
+from .provenance import check_metadata, seeds_of
 from .scanner import predict_centers
 from .summary import describe_choice, layer_table
 
@@ -149,8 +149,8 @@ class Model:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds whose examples its training used."""
-        return (self.seed,)
+        """The seeds whose examples its training used, and those that its `initial` weights were trained on."""
+        return seeds_of(self.seed, self.info)
 
     def summary(self) -> str:
         """The table of its layers, with the shape that each makes of a dataset and its number of parameters.

@@ -217,7 +217,11 @@ class TrainSettings:
             **self.steps.describe(self.num_batches),
             **self.reuse.describe(),
             **self.validation.describe(self.verbosity),
-            **({} if self.initial is None else {"initial": self.initial.digest}),
+            **(
+                {}
+                if self.initial is None
+                else {"initial": self.initial.digest, "initial_seeds": list(self.initial.seeds)}
+            ),
             **({} if self.encoder is None else {"encoder": self.encoder.as_dict() | {"data": self.encoder.digest()}}),
         }
 
