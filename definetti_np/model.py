@@ -221,7 +221,8 @@ class Model:
         Raises
         ------
         ValueError, TypeError
-            If the data does not fit the network, or this has no posterior: it ends in matmul, or is a function without a head.
+            If the data does not fit the network, or this has no posterior: it ends in matmul, or is a function without
+            a head.
         """
         threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         network = self.network

@@ -42,6 +42,10 @@ def test_gaussian__divergence_of_the_exact_posterior_is_zero(gaussian):
     assert abs(gaussian["compare"](Exact(), [gaussian["simulate"](rng)[0]])) < 1e-9
 
 
+def test_gaussian__levels_hold_their_mass(gaussian):
+    assert gaussian["levels"](np.array([[0.16, 0.5], [0.04, 0.3]])) == [0.16, 0.3, 0.5]
+
+
 def test_demography__data(demography):
     data, label = demography["simulate"](np.random.default_rng(3))
     assert data.shape == (100, 64, 2)
@@ -50,6 +54,9 @@ def test_demography__data(demography):
     assert (data[:, :, 1] == data[:1, :, 1]).all()
     for value, (low, high) in zip(label, demography["BOX"], strict=True):
         assert low <= value <= high
+    history = demography["history"](np.array([4, 1, 3]))
+    assert history["A"].initial_size == 10**4
+    assert (history.events[0].time, history.events[0].initial_size) == (1000, 10**5)
     few = demography["encode"](np.array([[0] * 90 + [1] * 10]), np.array([100_000.0]))
     assert few[:, 0, 0].sum() == 10
     assert few[:, 1:, 0].sum() == 0
