@@ -425,11 +425,11 @@ def _numbers(text: str) -> list[float]:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    seed = options.seed
-    if seed is None:
-        seed = _load(options.model).seed + 1
-    examples = list(_examples(options.file, options.number, seed))
     model = _load(options.model)
+    seed = max(model.seeds) + 1 if options.seed is None else options.seed
+    if seed in model.seeds:
+        raise ValueError(f"--seed must be another one than that of the model's training, {seed}: it used its examples")
+    examples = list(_examples(options.file, options.number, seed))
     batch = MultisetBatch.from_distinct([(example.rows, example.counts) for example in examples])
     labels = np.array([example.label for example in examples], np.float64)
     predictions = model.predict(batch).astype(np.float64)

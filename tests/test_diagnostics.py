@@ -51,6 +51,10 @@ def test_numbers__wrong_posteriors_fail(width, shift):
         report = diagnostics.evaluate(*gaussians(seed, width, shift), seed=seed)
         assert not report.passed
         assert "FAILED: not calibrated: SBC of a" in str(report)
+        for label in report.labels:
+            assert not label.sbc.is_inside
+        if shift == 0:
+            assert report.tarp.p_value < 0.05
 
 
 def test_numbers__what_a_right_posterior_has():
