@@ -287,11 +287,11 @@ def _examples(path: str, number: int, seed: int) -> Iterator[Example]:
     shapes = value["input_shape"], value["output_shape"]
     context = context_of_rows(value["context"], value["input_shape"])
     spec: Spec
+    named = {name: value[name] for name in ("label_range", "label_names")}
     if value["network_function"] is None:
-        named = {name: value[name] for name in ("label_range", "label_names")}
         spec = network_spec(*shapes, value["phi_net"], value["g"], value["h_net"], context, **named)
     else:
-        spec = function_spec(*shapes, value["network_function"], context)
+        spec = function_spec(*shapes, value["network_function"], context, head=value["head"], **named)
     loss = check_loss(value["loss"], spec)
     source = ExampleSource(
         value["simulator"],
@@ -461,11 +461,11 @@ def _numbers(text: str) -> list[float]:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    seed = options.seed
-    if seed is None:
-        seed = _load(options.model).seed + 1
-    examples = list(_examples(options.file, options.number, seed))
     model = _load(options.model)
+    seed = max(model.seeds) + 1 if options.seed is None else options.seed
+    if seed in model.seeds:
+        raise ValueError(f"--seed must be another one than that of the model's training, {seed}: it used its examples")
+    examples = list(_examples(options.file, options.number, seed))
     batch = MultisetBatch.from_distinct([(example.rows, example.counts) for example in examples])
     labels = np.array([example.label for example in examples], np.float64)
     predictions = model.predict(batch).astype(np.float64)

@@ -137,6 +137,9 @@ def test_simulate_predict_and_evaluate(folder, capsys, tmp_path):
     accuracy = np.mean(table[:, 1:].argmax(axis=1) == labels.argmax(axis=1))
     assert f"accuracy                   {accuracy:.4f}" in out
     assert "5 fresh simulations with seed 9" in out
+    code, _, err = run(capsys, "evaluate", folder / "settings_of_cli.py", folder / "m", "--number", 5, "--seed", 3)
+    assert code == 2
+    assert "--seed must be another one than that of the model's training, 3" in err
 
 
 def test_calibration_error__of_known_numbers():
