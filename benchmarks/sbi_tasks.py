@@ -125,7 +125,7 @@ class Ours:
             context=self.task.context, label_range=self.task.box, num_batches=batches, batch_size=recipe.batch_size,
             reuse=recipe.reuse, reuse_capacity=trained, learning_rate=recipe.learning_rate, schedule="cosine",
             validation=held, keep="best", verbosity=max(1, batches // 20), check_randomness=False, sim_threads=0,
-            training_threads=self.threads, seed=recipe.seed, logfile=None,
+            queue_capacity=2 * recipe.batch_size, training_threads=self.threads, seed=recipe.seed, logfile=None,
         )  # fmt: skip
         return time.perf_counter() - start
 
@@ -215,22 +215,29 @@ def main():
     show_machine()
     steps = options.steps or (20_000 if options.simulations >= 100_000 else 5_000)
     recipe = Recipe(steps, options.batch_size, options.learning_rate, options.reuse, options.seed)
+    print(f"{options.task}, {options.simulations} simulations, {options.threads} threads, {recipe}", flush=True)
+    if not options.peer:
+        ours = Ours(options.task, options.threads)
+        measure({"definetti_np": lambda method, *arguments: getattr(ours, method)(*arguments)}, recipe, options)
+        return
+    arguments = options.task, options.threads
+    with in_processes({"definetti_np": (Ours, *arguments), "sbi": (Peer, *arguments)}, options.threads) as remotes:
+        measure({name: remote.ask for name, remote in remotes.items()}, recipe, options)
+
+
+def measure(candidates: dict[str, Callable], recipe: Recipe, options: argparse.Namespace) -> None:
+    """Print the seconds of training and the C2ST of candidates, functions ``(method, *arguments)``."""
     simulations = TASKS[options.task].simulate(options.simulations, options.seed)
-    print(f"{options.task}, {options.simulations} simulations, {recipe}", flush=True)
-    candidates = {"definetti_np": (Ours, options.task, options.threads)}
-    if options.peer:
-        candidates["sbi"] = (Peer, options.task, options.threads)
-    with in_processes(candidates, options.threads) as remotes:
-        for name, remote in remotes.items():
-            print(f"{name}: trained in {remote.ask('train', *simulations, recipe):.0f} s", flush=True)
-        for name, remote in remotes.items():
-            scores = []
-            for number in options.observations:
-                observation, reference = files_of(options.task, number)
-                samples = remote.ask("sample", observation, options.samples, number)
-                scores.append(c2st(samples, reference[: options.samples]))
-                print(f"{name}: observation {number}: C2ST {scores[-1]:.3f}", flush=True)
-            print(f"{name}: mean C2ST {np.mean(scores):.3f}", flush=True)
+    for name, ask in candidates.items():
+        print(f"{name}: trained in {ask('train', *simulations, recipe):.0f} s", flush=True)
+    for name, ask in candidates.items():
+        scores = []
+        for number in options.observations:
+            observation, reference = files_of(options.task, number)
+            samples = ask("sample", observation, options.samples, number)
+            scores.append(c2st(samples, reference[: options.samples]))
+            print(f"{name}: observation {number}: C2ST {scores[-1]:.3f}", flush=True)
+        print(f"{name}: mean C2ST {np.mean(scores):.3f}", flush=True)
 
 
 if __name__ == "__main__":
