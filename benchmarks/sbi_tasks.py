@@ -103,12 +103,16 @@ class Recipe:
 class Ours:
     """definetti_np: several epochs, each simulation reused, cosine, the best weights by validation."""
 
-    def __init__(self, name: str, threads: int):
-        self.task, self.threads = TASKS[name], threads
+    def __init__(self, name: str, threads: int, path: Path | None):
+        self.task, self.threads, self.path = TASKS[name], threads, path
 
     def train(self, data: np.ndarray, labels: np.ndarray, recipe: Recipe) -> float:
-        """Train on these simulations, and return the seconds."""
-        from definetti_np import train
+        """Train on these simulations, and return the seconds; a model that is there already took none."""
+        from definetti_np import load, train
+
+        if self.path is not None and self.path.with_suffix(".npz").exists():
+            self.model = load(self.path)
+            return 0.0
 
         held = len(data) // 20
         trained = len(data) - held
@@ -126,6 +130,7 @@ class Ours:
             reuse=recipe.reuse, reuse_capacity=trained, learning_rate=recipe.learning_rate, schedule="cosine",
             validation=held, keep="best", verbosity=max(1, batches // 20), check_randomness=False, sim_threads=0,
             queue_capacity=2 * recipe.batch_size, training_threads=self.threads, seed=recipe.seed, logfile=None,
+            save_path=self.path,
         )  # fmt: skip
         return time.perf_counter() - start
 
@@ -211,17 +216,23 @@ def main():
     parser.add_argument("--threads", type=int, default=1, help="one is fastest for networks as small as these")
     parser.add_argument("--peer", action="store_true", help="train the package sbi on the same simulations too")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--models", type=Path, help="a folder that keeps models: what it has is not trained again")
     options = parser.parse_args()
     show_machine()
     steps = options.steps or (20_000 if options.simulations >= 100_000 else 5_000)
     recipe = Recipe(steps, options.batch_size, options.learning_rate, options.reuse, options.seed)
     print(f"{options.task}, {options.simulations} simulations, {options.threads} threads, {recipe}", flush=True)
+    path = None
+    if options.models is not None:
+        options.models.mkdir(parents=True, exist_ok=True)
+        path = options.models / f"{options.task}_{options.simulations}_{options.seed}"
     if not options.peer:
-        ours = Ours(options.task, options.threads)
+        ours = Ours(options.task, options.threads, path)
         measure({"definetti_np": lambda method, *arguments: getattr(ours, method)(*arguments)}, recipe, options)
         return
     arguments = options.task, options.threads
-    with in_processes({"definetti_np": (Ours, *arguments), "sbi": (Peer, *arguments)}, options.threads) as remotes:
+    both = {"definetti_np": (Ours, *arguments, path), "sbi": (Peer, *arguments)}
+    with in_processes(both, options.threads) as remotes:
         measure({name: remote.ask for name, remote in remotes.items()}, recipe, options)
 
 
