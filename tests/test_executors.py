@@ -4,6 +4,7 @@ import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
+import loky
 import numpy as np
 import pytest
 from disasters import SMALL, sha_of_training, simulator
@@ -43,14 +44,20 @@ def processes():
         yield executor
 
 
+@pytest.fixture
+def loky_processes():
+    with loky.ProcessPoolExecutor(2) as executor:
+        yield executor
+
+
 def folder(path, name):
     (path / name).mkdir()
     return path / name
 
 
-def test_train__executors_give_the_same_file(tmp_path, threads, processes):
+def test_train__executors_give_the_same_file(tmp_path, threads, processes, loky_processes):
     expected = sha_of_training(folder(tmp_path, "serial"), simulator, sim_threads=0)
-    for name, executor in {"threads": threads, "processes": processes}.items():
+    for name, executor in {"threads": threads, "processes": processes, "loky": loky_processes}.items():
         for capacity in (SMALL["batch_size"], 250):
             where = folder(tmp_path, f"{name} {capacity}")
             assert sha_of_training(where, simulator, executor=executor, queue_capacity=capacity) == expected
@@ -272,9 +279,9 @@ def test_executor_stream__many_workers_have_something_to_do(capacity, least, mos
         assert least <= len(executor.futures) <= most
 
 
-def test_number_of_workers__of_the_executors_there_are(threads, processes):
+def test_number_of_workers__of_the_executors_there_are(threads, processes, loky_processes):
     assert number_of_workers(threads) == 3
-    assert number_of_workers(processes) == 2
+    assert number_of_workers(processes) == number_of_workers(loky_processes) == 2
     assert number_of_workers(Cluster(7)) == 7
     assert number_of_workers(Never()) is None
 
