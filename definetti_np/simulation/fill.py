@@ -134,8 +134,8 @@ def _warn_of_another_range(store: Store, start: int, stop: int) -> None:
     for file in store.files:
         if file.start < start < file.stop or file.start < stop < file.stop:
             logger.warning(
-                "the range %d to %d overlaps another one, of which %s holds examples %d to %d; they are left alone, and "
-                "only what is missing is simulated",
+                "the range %d to %d overlaps another one, of which %s holds examples %d to %d; they are left alone, "
+                "and only what is missing is simulated",
                 start, stop - 1, file.path, file.start, file.stop - 1,
             )  # fmt: skip
 
