@@ -417,6 +417,31 @@ def with_another_numpy(indices, attempt):
     return future
 
 
+class OtherVersions(Cluster):
+    def submit(self, function, *arguments):
+        if function is executors.simulate:
+            return super().submit(function, *arguments)
+        return done(("definetti_np 0.0.1", *executors.versions_here()[1:]))
+
+
+def test_train__a_worker_with_another_version_of_this_package_gets_no_task():
+    with OtherVersions(2) as executor:
+        with pytest.raises(SimulatorError, match=r"has definetti_np 0\.0\.1, and this process .*check_versions=False"):
+            train(simulator=simulator, executor=executor, **SMALL)
+        assert executor.tasks == []
+        train(simulator=simulator, executor=executor, check_versions=False, **SMALL)
+
+
+def test_number_of_workers__of_a_client_that_is_out_of_reach():
+    class OutOfReach:
+        def nthreads(self):
+            raise OSError("no scheduler")
+
+    executor = Never()
+    executor._client = OutOfReach()
+    assert number_of_workers(executor) is None
+
+
 def test_train__workers_with_other_versions_are_refused_unless_they_are_allowed():
     with Cluster(2, with_another_numpy) as executor:
         with pytest.raises(SimulatorError, match=r"has numpy 1\.0, and this process numpy \d.*check_versions=False"):

@@ -7,6 +7,7 @@ example i is the same whoever simulates it, so the first answer counts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -85,26 +86,30 @@ class ExecutorStream(Stream):
         self._assign()
 
     def _see_that_workers_have_the_package(self, while_waiting: Waiting) -> None:
-        """Let a worker import what it needs, before it gets tasks: some engines hang if a message needs what it lacks.
+        """Ask a worker for its versions before it gets tasks: some engines hang if a message needs what it lacks.
 
         What is sent for that is of Python itself.
         """
-        errors: list[BaseException] = []
-        while len(errors) < MOST_LOSSES and (error := self._try_import(while_waiting)) is not None:
-            errors.append(error)
-            if isinstance(error, ImportError):
+        errors = []
+        while len(errors) < MOST_LOSSES:
+            answer = self._ask_for_versions(while_waiting)
+            if isinstance(answer, ImportError):
                 raise SimulatorError(
-                    f"a worker of the executor cannot import this package: {error}. Install definetti_np, NumPy and "
+                    f"a worker of the executor cannot import this package: {answer}. Install definetti_np, NumPy and "
                     "msprime where the executor's workers run, in the versions that are here"
-                ) from error
-        if len(errors) == MOST_LOSSES:
-            raise SimulatorError(f"the executor failed: {_one_line(errors[0])}") from errors[0]
+                ) from answer
+            if not isinstance(answer, BaseException):
+                self._check_versions(answer)
+                return
+            errors.append(answer)
+        raise SimulatorError(f"the executor failed: {_one_line(errors[0])}") from errors[0]
 
-    def _try_import(self, while_waiting: Waiting) -> BaseException | None:
-        """Import this module in a worker, and return what fails."""
+    def _ask_for_versions(self, while_waiting: Waiting) -> tuple[str, ...] | BaseException:
+        """The `versions_here` of a worker, or why there are none."""
+        # The comment differs each time, because Dask does equal calls once, and remembers their errors.
+        question = f"__import__({__name__!r}, fromlist=['*']).versions_here()  # {time.time_ns()}"
         try:
-            # The comment differs each time, because Dask does equal calls once, and remembers their errors.
-            future = self._settings.executor.submit(exec, f"import {__name__}  # {time.time_ns()}")
+            future = self._settings.executor.submit(eval, question)
         except Exception as error:
             return error
         self._news = time.monotonic()
@@ -115,7 +120,7 @@ class ExecutorStream(Stream):
         except BaseException:
             future.cancel()
             raise
-        return CancelledError() if future.cancelled() else future.exception()
+        return CancelledError() if future.cancelled() else future.exception() or future.result()
 
     def _warn_if_quiet(self) -> None:
         """Warn of an executor from which nothing comes, because it may have no worker."""
@@ -294,13 +299,14 @@ def number_of_workers(executor: Any) -> int | None:
 
     The executors of `concurrent.futures`, loky, mpi4py and Dask keep it in places of their own.
     """
-    for name in ("_max_workers", "num_workers", "max_workers"):
-        number = getattr(executor, name, None)
-        if isinstance(number, int) and number > 0:
-            return number
-    client = getattr(executor, "_client", None)
-    if client is not None and callable(getattr(client, "nthreads", None)):
-        return sum(client.nthreads().values()) or None
+    with contextlib.suppress(Exception):  # of an engine that is out of reach, which its next task will say better
+        for name in ("_max_workers", "num_workers", "max_workers"):
+            number = getattr(executor, name, None)
+            if isinstance(number, int) and number > 0:
+                return number
+        client = getattr(executor, "_client", None)
+        if client is not None and callable(getattr(client, "nthreads", None)):
+            return sum(client.nthreads().values()) or None
     return None
 
 
