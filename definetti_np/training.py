@@ -145,7 +145,8 @@ def train(
         two more columns follow, the running means of the loss of new examples, before the step on them, and of reused
         ones; with `validation` four more, loss, its standard error, accuracy and its standard error.
     logfile
-        "." for stderr, a path, or None for silence.
+        "." for stderr, a path, or None for silence. The lines of a file whose name ends in ``.jsonl`` are JSON, with
+        the numbers of the run by name; see docs/clusters.md.
     context
         Numbers of the whole dataset at each position, which every row gets as further channels: a list of
         ``("distinct", w1, ...)``, ``("effective", w1, ...)``, ``("frequency",)``, ``("ld", a1, ...)``,
