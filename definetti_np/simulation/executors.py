@@ -90,7 +90,7 @@ class ExecutorStream(Stream):
 
         What is sent for that is of Python itself.
         """
-        errors = []
+        errors: list[BaseException] = []
         while len(errors) < MOST_LOSSES:
             answer = self._ask_for_versions(while_waiting)
             if isinstance(answer, ImportError):
