@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--simulations", metavar="FOLDER", help="of simulations to read, and to add to")
     training.add_argument("--follow", action="store_true", help="wait for simulations that other jobs add to it")
     training.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the model")
+    _add_logfile(training)
 
     status = _command(
         commands, "status", _status, "how far a run is, here or on another machine", "definetti status hotspots"
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     simulation.add_argument("--start", type=int, help="the first example for the folder (default 0)")
     simulation.add_argument("--stop", type=int, help="the end of its examples, which is not one of them")
     simulation.add_argument("--sim-threads", type=int, help="simulator processes (default: one per core)")
+    _add_logfile(simulation)
 
     predict = _command(
         commands, "predict", _predict, "predict for datasets", "definetti predict hotspots.npz sims.npz --output p.tsv"
@@ -196,6 +198,10 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser, what: str, *, required: bool = True) -> None:
     parser.add_argument("--output", required=required, help=what)
     parser.add_argument("--force", action="store_true", help="replace files that are there")
+
+
+def _add_logfile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--logfile", help="the log instead of stderr; its lines are JSON if it ends in .jsonl")
 
 
 def _add_examples(parser: argparse.ArgumentParser, number: int) -> None:
@@ -287,11 +293,11 @@ def _examples(path: str, number: int, seed: int) -> Iterator[Example]:
     shapes = value["input_shape"], value["output_shape"]
     context = context_of_rows(value["context"], value["input_shape"])
     spec: Spec
+    named = {name: value[name] for name in ("label_range", "label_names")}
     if value["network_function"] is None:
-        named = {name: value[name] for name in ("label_range", "label_names")}
         spec = network_spec(*shapes, value["phi_net"], value["g"], value["h_net"], context, **named)
     else:
-        spec = function_spec(*shapes, value["network_function"], context)
+        spec = function_spec(*shapes, value["network_function"], context, head=value["head"], **named)
     loss = check_loss(value["loss"], spec)
     source = ExampleSource(
         value["simulator"],
@@ -329,7 +335,7 @@ def _train(options: argparse.Namespace) -> None:
     if target.exists() and not options.force and not options.resume:
         raise ValueError(f"--output: {target} is there already; --force replaces it")
     settings = read_settings(options.file)
-    for name in ("num_batches", "seed", "sim_threads", "training_threads", "simulations"):
+    for name in ("num_batches", "seed", "sim_threads", "training_threads", "simulations", "logfile"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
     if options.follow:
@@ -347,7 +353,7 @@ def _simulate(options: argparse.Namespace) -> None:
     if options.simulations is not None:
         _fill(options)
         return
-    for name in ("start", "stop", "sim_threads"):
+    for name in ("start", "stop", "sim_threads", "logfile"):
         if getattr(options, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} goes with --simulations, not with --output")
     _check_output(options, "output", inputs={"FILE.py": options.file})
@@ -374,7 +380,7 @@ def _fill(options: argparse.Namespace) -> None:
         "seed": 1 if seed is None else seed,
         "start": options.start or 0,
         "stop": options.stop,
-        "logfile": ".",
+        "logfile": options.logfile or ".",
     }
     if options.sim_threads is not None:
         known["sim_threads"] = options.sim_threads
@@ -463,11 +469,11 @@ def _numbers(text: str) -> list[float]:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    seed = options.seed
-    if seed is None:
-        seed = _load(options.model).seed + 1
-    examples = list(_examples(options.file, options.number, seed))
     model = _load(options.model)
+    seed = max(model.seeds) + 1 if options.seed is None else options.seed
+    if seed in model.seeds:
+        raise ValueError(f"--seed must be another one than that of the model's training, {seed}: it used its examples")
+    examples = list(_examples(options.file, options.number, seed))
     batch = MultisetBatch.from_distinct([(example.rows, example.counts) for example in examples])
     labels = np.array([example.label for example in examples], np.float64)
     predictions = model.predict(batch).astype(np.float64)

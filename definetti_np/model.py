@@ -35,7 +35,7 @@ from .network import Network, check_datasets
 from .posteriors.classes import ClassPosterior
 from .posteriors.posterior import Posterior
 from .progress import ShareProgress, progress_of_share
-from .provenance import check_metadata
+from .provenance import check_metadata, seeds_of
 from .scanner import predict_centers
 from .summary import describe_choice, layer_table
 
@@ -126,20 +126,33 @@ class Model:
 
     @property
     def temperature(self) -> float | None:
-        """What the logarithms of probabilities are divided by, as `calibrate` finds it; None changes nothing."""
+        """How much less sure the posteriors are made, as `calibrate` finds it; None changes nothing.
+
+        The logarithms of probabilities of classes are divided by it. Gaussians become as many times as wide, and the
+        logits of the distribution functions of a spline's flow are divided by it.
+        """
         return self.network.temperature
 
     @temperature.setter
     def temperature(self, value: float | None) -> None:
-        if value is not None and not self.network.spec.ends_in_softmax:
-            raise ValueError("temperature is for a network that ends in softmax, which gives probabilities of classes")
+        if value is not None and not self.takes_temperature:
+            raise ValueError(
+                "temperature is for a network that ends in softmax, which gives probabilities of classes, or in a head "
+                "with a density"
+            )
         self.network.temperature = None if value is None else as_positive_number(value, "temperature")
         self.last_check = None  # it was of other probabilities
 
     @property
+    def takes_temperature(self) -> bool:
+        """Whether it gives probabilities or densities, which a temperature can change."""
+        head = self.network.head
+        return self.network.spec.ends_in_softmax if head is None else head.takes_temperature
+
+    @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds whose examples its training used."""
-        return (self.seed,)
+        """The seeds whose examples its training used, and those that its `initial` weights were trained on."""
+        return seeds_of(self.seed, self.info)
 
     def summary(self) -> str:
         """The table of its layers, with the shape that each makes of a dataset and its number of parameters.
@@ -241,7 +254,8 @@ class Model:
         Raises
         ------
         ValueError, TypeError
-            If the data does not fit the network, or this has no posterior: it ends in matmul, or is a function.
+            If the data does not fit the network, or this has no posterior: it ends in matmul, or is a function without
+            a head.
         """
         threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         network = self.network

@@ -11,7 +11,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,22 +65,45 @@ class _Clock:
         self._batches += 1
         self._waited += waited
 
-    def look(self) -> str:
-        """Describe the speed since the last look."""
+    def look(self) -> "_Speed":
+        """Return the speed since the last look."""
         now = time.monotonic()
         elapsed = max(now - self._since, 1e-9)
         rate, waiting = self._batches * self._batch_size / elapsed, self._waited / elapsed
         self._batches, self._since, self._waited = 0, now, 0.0
-        side = "waiting for simulations" if waiting > 0.5 else "training"
-        text = f"{rate:.0f} examples/s, {max(waiting, 1 - waiting):.0%} of the time {side}"
+        more = 0
         if self._simulators and WORTH_SAYING < waiting < 1:
             more = math.ceil(self._simulators * waiting / (1 - waiting))  # if each simulates as fast as those here
-            text += f"; {more} more simulator core{'s' * (more > 1)} would keep the trainer busy"
+        return _Speed(rate, waiting, more)
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Examples a second, the fraction of the time that the trainer waited, and how many simulators more it could use.
+
+    The last is 0 where it waited little.
+    """
+
+    rate: float
+    waiting: float
+    more: int
+
+    def __str__(self) -> str:
+        side = "waiting for simulations" if self.waiting > 0.5 else "training"
+        text = f"{self.rate:.0f} examples/s, {max(self.waiting, 1 - self.waiting):.0%} of the time {side}"
+        if self.more:
+            text += f"; {self.more} more simulator core{'s' * (self.more > 1)} would keep the trainer busy"
         return text
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The same for a log that programs read."""
+        return {"examples_per_second": self.rate, "waiting": self.waiting, "more_simulators": self.more}
 
-def _numbers(loss: float, accuracy: float) -> str:
+
+def _describe(numbers: Mapping[str, float]) -> str:
     """The loss, and the accuracy where it differs: a run without an accuracy has the loss in its place."""
+    loss, accuracy = numbers["loss"], numbers["accuracy"]
     return f"loss {loss:.4g}" if accuracy == loss else f"loss {loss:.4g}, accuracy {accuracy:.4g}"
 
 
@@ -90,11 +114,15 @@ class _Lines:
         self._num_batches, self._verbosity = num_batches, verbosity
         self._clock = _Clock(batch_size, simulators)
 
-    def update(self, batch: int, loss: float, accuracy: float, waited: float, more: str = "") -> None:
+    def update(self, numbers: Mapping[str, float], waited: float, more: str = "") -> None:
         self._clock.add(waited)
+        batch = int(numbers["batch"])
         if batch % self._verbosity == 0 or batch == self._num_batches - 1:
             speed = self._clock.look()
-            logger.info("batch %d of %d: %s; %s", batch, self._num_batches, _numbers(loss, accuracy) + more, speed)
+            logger.info(
+                "batch %d of %d: %s; %s", batch, self._num_batches, _describe(numbers) + more, speed,
+                extra={"numbers": {**numbers, "num_batches": self._num_batches, **speed.numbers}},
+            )  # fmt: skip
 
     def close(self) -> None:
         pass
@@ -108,12 +136,12 @@ class _Bar:
         self._clock = _Clock(batch_size)
         self._renewed = 0.0
 
-    def update(self, batch: int, loss: float, accuracy: float, waited: float, more: str = "") -> None:
+    def update(self, numbers: Mapping[str, float], waited: float, more: str = "") -> None:
         self._clock.add(waited)
         with contextlib.suppress(Exception):
             if time.monotonic() - self._renewed > 0.5:
                 self._renewed = time.monotonic()
-                text = f"{_numbers(loss, accuracy)}{more}, {self._clock.look()}"
+                text = f"{_describe(numbers)}{more}, {self._clock.look()}"
                 self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
 
@@ -156,7 +184,10 @@ class ExampleProgress:
         if time.monotonic() - self._said > SECONDS_BETWEEN_LINES or self._done == self._total:
             self._said = time.monotonic()
             rate = self._done / max(self._said - self._start, 1e-9)
-            logger.info("%d of %d examples simulated, %.0f examples/s", self._done, self._total, rate)
+            logger.info(
+                "%d of %d examples simulated, %.0f examples/s", self._done, self._total, rate,
+                extra={"numbers": {"examples": self._done, "of": self._total, "examples_per_second": rate}},
+            )  # fmt: skip
 
     def close(self) -> None:
         """Say no more."""

@@ -82,6 +82,7 @@ def train(
     classes: Sequence[str] | None = None,
     label_range: Sequence[tuple[float, float]] | None = None,
     label_names: Sequence[str] | None = None,
+    head: Sequence | None = None,
 ) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -144,7 +145,8 @@ def train(
         two more columns follow, the running means of the loss of new examples, before the step on them, and of reused
         ones; with `validation` four more, loss, its standard error, accuracy and its standard error.
     logfile
-        "." for stderr, a path, or None for silence.
+        "." for stderr, a path, or None for silence. The lines of a file whose name ends in ``.jsonl`` are JSON, with
+        the numbers of the run by name; see docs/clusters.md.
     context
         Numbers of the whole dataset at each position, which every row gets as further channels: a list of
         ``("distinct", w1, ...)``, ``("effective", w1, ...)``, ``("frequency",)``, ``("ld", a1, ...)``,
@@ -246,6 +248,9 @@ def train(
         the box of the prior. Labels are scaled by it, and a label outside of it ends training. A spline needs it.
     label_names
         The names of the numbers of a label, where h_net ends in a head, such as ``("log10 Ne", "growth")``.
+    head
+        A head behind a `network_function`, such as ``("spline", 8)``: a dense layer of what the function returns
+        describes a posterior of continuous labels. Layer lists have it as the last layer of h_net instead.
 
     Returns
     -------
@@ -328,13 +333,8 @@ def _make_trainer(settings: TrainSettings) -> Trainer:
     if settings.network_function is None:
         network = Network(**{**spec.as_dict(), "context": settings.context}, seed=settings.seed)
     else:
-        network = Network.from_function(
-            spec.input_shape,
-            spec.output_shape,
-            settings.network_function,
-            context=settings.context,
-            seed=settings.seed,
-        )
+        given = {"network_function": settings.network_function, "context": settings.context}
+        network = Network.from_function(**{**spec.as_dict(), **given}, seed=settings.seed)
         shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
         logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")
     if settings.initial is not None:

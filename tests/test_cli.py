@@ -1,6 +1,7 @@
 """The command line: what it writes, and what it says where something is wrong."""
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -106,16 +107,18 @@ def test_simulate__into_a_folder_that_is_trained_from(folder, capsys, tmp_path):
     for start, stop in ((4, 8), (0, 4)):  # two tasks of a job array
         code, out, err = run(
             capsys, "simulate", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--seed", 3,
-            "--start", start, "--stop", stop,
+            "--start", start, "--stop", stop, "--logfile", tmp_path / "log.jsonl",
         )  # fmt: skip
         assert code == 0, err
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["examples"], line["of"]) for line in lines if "of" in line] == [(4, 4), (4, 4)]
     assert len(definetti_np.Simulations(tmp_path / "sims")) == 8
     code, _, err = run(
         capsys, "train", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--follow", "--seed", 3,
-        "--output", tmp_path / "m",
+        "--output", tmp_path / "m", "--logfile", tmp_path / "log",
     )  # fmt: skip
     assert code == 0, err
-    assert "8 of 8 examples are in" in err
+    assert "8 of 8 examples are in" in (tmp_path / "log").read_text()
     assert (tmp_path / "m.npz").read_bytes() == (folder / "m.npz").read_bytes()
 
 
@@ -138,6 +141,9 @@ def test_simulate_predict_and_evaluate(folder, capsys, tmp_path):
     accuracy = np.mean(table[:, 1:].argmax(axis=1) == labels.argmax(axis=1))
     assert f"accuracy                   {accuracy:.4f}" in out
     assert "5 fresh simulations with seed 9" in out
+    code, _, err = run(capsys, "evaluate", folder / "settings_of_cli.py", folder / "m", "--number", 5, "--seed", 3)
+    assert code == 2
+    assert "--seed must be another one than that of the model's training, 3" in err
 
 
 def test_calibration_error__of_known_numbers():
