@@ -163,6 +163,17 @@ def test_sample__models_without_an_encoder_and_of_earlier_have_none(tmp_path):
     assert Scan.read(tmp_path / "scan.tsv").unusual is None
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_sample__of_every_version_loads_for_ever(version):
+    """They were written by the code of that time: see make_golden.py."""
+    model = load(GOLDEN / f"sample_{version}")
+    assert (model.sample.features is None) == (version == 1)
+    with np.load(GOLDEN / f"sample_{version}_unusual.npz") as file:
+        np.testing.assert_allclose(model.unusual(file["data"]), file["unusual"], atol=0.011)
+        assert file["unusual"].min() < 0.1
+        assert file["unusual"].max() == 1
+
+
 def test_sample__of_an_ensemble_is_that_of_its_first_model(model, tmp_path):
     rows = np.tile(model.sample.numbers, (2, 1))
     sample = dataclasses.replace(model.sample, numbers=rows)
