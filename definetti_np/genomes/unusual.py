@@ -162,13 +162,13 @@ class Sample:
         scores = self._scores_of_windows(numbers)
         if self.features is None:
             return scores
-        return np.maximum(_ratios(scores, self._usual[0]), _ratios(numbers[:, -1], self._usual[1]))
+        # Ranks, because one of the two may be infinite, where a number is the same in nearly all simulations.
+        return np.maximum(*map(np.searchsorted, self._ordered_apart, (scores, numbers[:, -1])))
 
     @cached_property
-    def _usual(self) -> tuple[float, float]:
-        """Which score, and which distance of features, 99 % of the simulations stay below."""
-        pair = self._scores_of_windows(self.numbers), self.numbers[:, -1]
-        return float(np.quantile(pair[0], INSIDE)), float(np.quantile(pair[1], INSIDE))
+    def _ordered_apart(self) -> tuple[np.ndarray, np.ndarray]:
+        """The scores and the distances of features of the simulations, ascending."""
+        return np.sort(self._scores_of_windows(self.numbers)), np.sort(self.numbers[:, -1])
 
     def _scores_of_windows(self, numbers: np.ndarray) -> np.ndarray:
         """How far from the middle of the simulations the numbers lie that follow from windows alone, (K,)."""
@@ -251,12 +251,6 @@ def _features_of(description: Mapping[str, Any]) -> Features:
     if not len(axes) or not np.abs(axes).max(axis=1).min() > 0:
         raise ValueError("sample: features without components")
     return Features(middle, axes, float(rest))
-
-
-def _ratios(values: np.ndarray, usual: float) -> np.ndarray:
-    """How many times as large as usual values are, which may all be 0, (K,)."""
-    with np.errstate(divide="ignore"):
-        return np.divide(values, usual, where=values > 0, out=np.zeros(len(values)))
 
 
 def _quantiles(numbers: np.ndarray) -> np.ndarray:
