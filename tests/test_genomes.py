@@ -283,6 +283,16 @@ def test_read__trees(trees, of_trees, tmp_path):
         read_haplotypes(tmp_path / "bad.trees")
 
 
+@pytest.mark.filterwarnings("default")  # of what tszip uses
+def test_read__tsz(trees, of_trees, tmp_path):
+    tszip = pytest.importorskip("tszip")
+    tszip.compress(trees, tmp_path / "sim.tsz")
+    same(read_haplotypes(tmp_path / "sim.tsz", region="1"), of_trees)
+    (tmp_path / "bad.tsz").write_bytes((tmp_path / "sim.tsz").read_bytes()[:1000])
+    with pytest.raises(GenomeFileError, match=r"bad\.tsz: not a readable tree sequence"):
+        read_haplotypes(tmp_path / "bad.tsz")
+
+
 ALL_KINDS = [
     "chr1 5 A C 0|1 1|1 .|.",
     "chr1 7 A C,G 0|1 1|2 0|0",
@@ -522,7 +532,7 @@ GOOD = "chr1 5 A C 0|1 1|1 0|0"
         (vcf("chr1 5 A C 0|1 2|1 0|0"), "line 9: the genotype '2|1' of sample 'b'".replace("|", r"\|")),
         (vcf("chr1 5 A C 0|1 ab1 0|0"), "line 9: the genotype 'ab1' of sample 'b'"),
         (vcf("chr1 5 A C .|. .|. .|."), "every allele is missing"),
-        (vcf("chr1 5 A C,G 0|0 0|1 0|2"), "no SNP of any contig:1- is left; left out: 1 multi-allelic"),
+        (vcf("chr1 5 A C,G 0|0 0|1 0|2"), "no SNP of any contig is left; left out: 1 multi-allelic"),
         (
             gzip.compress(vcf(*[GOOD.replace(" 5 ", f" {p} ") for p in range(1, 900)]).encode(), mtime=0)[:-30],
             "cut short",
