@@ -78,6 +78,7 @@ def test_info__says_what_a_model_is(folder, capsys):
     assert code == 0
     assert "classes: cold, hot" in out
     assert "encoder: HaplotypeEncoder(snps=6" in out
+    assert "what is unusual: none" in out
 
 
 def test_scan__writes_what_the_library_computes(folder, capsys, tmp_path):
