@@ -54,6 +54,10 @@ class HeadSpec(ABC):
     def outputs(self) -> int:
         """How many numbers describe the posterior of one dataset."""
 
+    def as_tuple(self) -> tuple:
+        """The way the user writes it."""
+        return (self.kind, *self.arguments)
+
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the parameters of its own, which are the same for all datasets, by role."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from definetti_np import Model, ModelFileError, Network, SimulatorError, Trainer, load, train
+from definetti_np import Model, ModelFileError, Network, SimulatorError, Trainer, layers, load, ops, train
 from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
 from definetti_np.files.archive import write_model
 from definetti_np.heads import HEADS, LabelBox
@@ -406,3 +406,59 @@ def test_model_file__a_damaged_head_is_refused(tmp_path):
         write_model(tmp_path / "bad.npz", description, dict(model.network.parameters))
         with pytest.raises(ModelFileError, match="the header describes no network"):
             load(tmp_path / "bad")
+
+
+# Behind a network function
+
+
+PHI, H = layers.Dense(6), layers.Dense(8)
+
+
+def function(x):
+    return H(ops.max(PHI(x)))
+
+
+def labelled(rng):
+    label = rng.uniform([0, -3], [1, 5])
+    return rng.normal(label, 1, (5, 2)), label
+
+
+BEHIND = {"label_range": [(0, 1), (-3, 5)], "label_names": ("a", "b")}
+
+
+@pytest.mark.parametrize("head", [("spline", 4), ("mixture", 2), ("quantiles", 0.1, 0.5, 0.9)])
+def test_head__behind_a_function_is_that_of_layer_lists(head):
+    lists = Network((5, 2), (2,), [("fc", 6)], ("max",), [("fc", 8), head], **BEHIND, seed=1)
+    own = Network.from_function((5, 2), (2,), function, head=head, **BEHIND, seed=2)
+    assert list(own.parameters)[-len(lists.head_parameters()) - 2] == "head.weight"
+    own.flat.weights[:] = lists.flat.weights
+    data = np.random.default_rng(1).standard_normal((3, 5, 2))
+    np.testing.assert_array_equal(own(data), lists(data))
+    labels = np.array([[0.5, 1], [0.2, 4], [1, -3]])
+    assert Trainer(own, threads=1).step(data, labels) == Trainer(lists, threads=1).step(data, labels)
+    np.testing.assert_array_equal(own.with_rows(None)(data), lists(data))
+
+
+def test_head__behind_a_function_is_trained_saved_and_read(tmp_path):
+    options = {"num_batches": 3, "sim_threads": 0, "logfile": None, "seed": 1, "save_path": tmp_path / "model"}
+    model = train((5, 2), (2,), labelled, network_function=function, head=("spline", 4), **BEHIND, **options)
+    data = np.random.default_rng(1).standard_normal((3, 5, 2))
+    again = load(tmp_path / "model", network_function=function)
+    np.testing.assert_array_equal(again.posterior(data).sample(9, seed=1), model.posterior(data).sample(9, seed=1))
+    assert again.posterior(data).names == ("a", "b")
+    assert model.predict(data).shape == (3, 2)
+    assert "('spline', 4)" in repr(again)
+    train((5, 2), (2,), labelled, network_function=function, head=("spline", 4), **BEHIND, **options, initial=again)
+
+
+def test_head__behind_a_function_has_bad_arguments():
+    for options, message in [
+        ({"head": ("spline", 4)}, r"head: \('spline', 4\) needs label_range"),
+        ({"head": ("softmax",)}, "head: 'softmax' can only be the last layer of h_net"),
+        ({"head": ("spline",), **BEHIND}, r"head: \('spline',\) must be \('spline', bins\)"),
+        (BEHIND, "label_range is for a network_function with a head, one of 'quantiles'"),
+        ({"head": ("gaussian",), "loss": "l2"}, "a network that ends in 'gaussian' has its own loss"),
+        ({"head": ("gaussian",), "network_function": None}, r"head is for a network_function; let h_net end in"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            train((5, 2), (2,), labelled, **{"network_function": function, **options})

@@ -19,6 +19,7 @@ from ..ops.dense_conv import LINEAR, RELU, dense_layer
 from .head import Head
 from .posterior import POINTS, Posterior
 
+NEAREST_TO_END = 1e-7  # of 0 and 1, where a logit is infinite
 _ROLES = ("start.{}", "labels.{}", "weight.{}.0", "bias.{}.0", "weight.{}.1", "bias.{}.1")  # by layer
 
 
@@ -31,9 +32,21 @@ class SplineHead(Head[SplineSpec]):
         _, logs = self.to_uniform(x, Tensor(unit), parameters)
         return float(np.log(self.box.width).sum()) - logs
 
-    def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> "SplinePosterior":
-        """The posteriors."""
-        return SplinePosterior(numbers, self, {role: array.copy() for role, array in parameters.items()})
+    def posterior(
+        self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray], temperature: float | None = None
+    ) -> "SplinePosterior":
+        """The posteriors; a temperature divides the logits of what is uniform."""
+        return SplinePosterior(numbers, self, {role: array.copy() for role, array in parameters.items()}, temperature)
+
+    def log_densities(
+        self, numbers: np.ndarray, labels: np.ndarray, parameters: Mapping[str, np.ndarray], temperature: float
+    ) -> np.ndarray:
+        """The log densities (B,)."""
+        unit = np.clip((self.scale(labels) + 1) / 2, 0, 1).astype(numbers.dtype)
+        own = {role: Tensor(array) for role, array in parameters.items()}
+        uniform, logs = self.to_uniform(Tensor(numbers), Tensor(unit), own)
+        slopes = temper(uniform.array, temperature)[1].sum(axis=1)
+        return logs.array + slopes - np.log(self.box.width).sum()
 
     def to_uniform(self, x: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What is uniform under the posterior, (R, N), and the log density (R,) of labels (R, N) of the unit cube.
@@ -146,10 +159,17 @@ def _through_splines(state: Tensor, splines: Tensor) -> Tensor:
 class SplinePosterior(Posterior):
     """Posteriors on the box of the prior, as an autoregressive flow of splines."""
 
-    def __init__(self, numbers: np.ndarray, head: SplineHead, parameters: Mapping[str, np.ndarray]):
+    def __init__(
+        self,
+        numbers: np.ndarray,
+        head: SplineHead,
+        parameters: Mapping[str, np.ndarray],
+        temperature: float | None = None,
+    ):
         super().__init__(numbers, head.box)
         self._head = head
         self._parameters = parameters
+        self._temperature = temperature
 
     def from_uniform(self, uniform: np.ndarray) -> np.ndarray:
         """The labels (B, n, N) that uniform numbers (n, N) between 0 and 1 become: samples, if they are random."""
@@ -164,6 +184,8 @@ class SplinePosterior(Posterior):
         return np.stack([self._flow(b, theta[b : b + 1])[0][0] for b in range(len(self))])
 
     def _labels(self, b: int, uniform: np.ndarray) -> np.ndarray:
+        if self._temperature is not None:
+            uniform, _ = temper(uniform, 1 / self._temperature)
         unit = self._head.from_uniform(self._numbers[b], uniform, self._parameters)
         return self._box.low + unit.astype(np.float64) * self._box.width
 
@@ -177,8 +199,11 @@ class SplinePosterior(Posterior):
         unit = np.clip((theta - self._box.low) / self._box.width, 0, 1).astype(self._numbers.dtype)
         x = Tensor(np.repeat(self._numbers[b : b + 1], len(theta), axis=0))
         own = {role: Tensor(array) for role, array in self._parameters.items()}
-        uniform, logs = self._head.to_uniform(x, Tensor(unit), own)
-        return uniform.array, logs.array
+        uniform, logs = (found.array for found in self._head.to_uniform(x, Tensor(unit), own))
+        if self._temperature is not None:
+            uniform, slopes = temper(uniform, self._temperature)
+            logs = logs + slopes.sum(axis=1)
+        return uniform, logs
 
     def _log_prob(self, b: int, theta: np.ndarray) -> np.ndarray:
         place = (theta - self._box.low) / self._box.width
@@ -188,6 +213,16 @@ class SplinePosterior(Posterior):
 
     def _marginal(self, i: int) -> Posterior:
         return self if len(self.names) == 1 else super()._marginal(i)
+
+
+def temper(uniform: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers between 0 and 1 whose logits are divided by a temperature, and the log of the slope, float64.
+
+    Uniform numbers come closer to 0.5 if it is above 1, so that labels that were too often far out no longer are.
+    """
+    before = np.clip(uniform.astype(np.float64), NEAREST_TO_END, 1 - NEAREST_TO_END)
+    after = 1 / (1 + (1 / before - 1) ** (1 / temperature))
+    return after, np.log(after * (1 - after)) - np.log(temperature * before * (1 - before))
 
 
 def lattice(points: int, dimensions: int) -> np.ndarray:
