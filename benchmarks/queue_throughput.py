@@ -13,6 +13,7 @@ import argparse
 import importlib
 import logging
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -76,18 +77,28 @@ class OurQueue:
 
 
 def open_executor(kind: str, workers: int) -> Executor | None:
-    """An executor of so many processes, or None for what is ours."""
+    """An executor of so many processes, or None for what is ours.
+
+    The processes are sessions of their own, as our workers are, because Linux shares a busy machine among sessions.
+    """
     if kind == "process pool":
-        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=lead_a_session)
     if kind == "loky":
-        return importlib.import_module("loky").get_reusable_executor(max_workers=workers, timeout=None)
+        return importlib.import_module("loky").ProcessPoolExecutor(workers, initializer=lead_a_session)
     if kind == "Dask":
         distributed = importlib.import_module("distributed")
         cluster = distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
         )
-        return distributed.Client(cluster).get_executor()
+        client = distributed.Client(cluster)
+        client.run(lead_a_session)
+        return client.get_executor()
     return None
+
+
+def lead_a_session() -> None:
+    if os.getpgid(0) != os.getpid():
+        os.setsid()
 
 
 class DataLoader:
