@@ -65,20 +65,21 @@ class Simulations:
     def batches(self) -> Iterator[MultisetBatch]:
         return (MultisetBatch.from_distinct(self.rows[part]) for part in self.parts())
 
+    def simulator(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A simulator whose example i is the one that is kept, for functions that take simulators."""
+        index = rng.bit_generator.seed_seq.spawn_key[0]
+        return np.repeat(*self.rows[index], axis=0), self.labels[index]
+
 
 def train_network(
     description: dict, simulations: Simulations, seed: int, threads: int, **options
 ) -> tuple[Model, float]:
     """Train with `definetti_np.train`, and options of it, on these examples in order; return the model and seconds."""
-
-    def simulator(rng):
-        index = rng.bit_generator.seed_seq.spawn_key[0]
-        return np.repeat(*simulations.rows[index], axis=0), simulations.labels[index]
-
     start = time.perf_counter()
     model = train(
-        **description, simulator=simulator, num_batches=len(simulations.labels) // BATCH_SIZE, batch_size=BATCH_SIZE,
-        sim_threads=0, training_threads=threads, check_randomness=False, logfile=None, seed=seed, **options,
+        **description, simulator=simulations.simulator, num_batches=len(simulations.labels) // BATCH_SIZE,
+        batch_size=BATCH_SIZE, sim_threads=0, training_threads=threads, check_randomness=False, logfile=None,
+        seed=seed, **options,
     )  # fmt: skip
     return model, time.perf_counter() - start
 

@@ -43,7 +43,7 @@ class Ensemble:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds whose examples the trainings used."""
-        return tuple(model.seed for model in self.models)
+        return tuple(seed for model in self.models for seed in model.seeds)
 
     @property
     def network(self) -> Network:

@@ -23,8 +23,8 @@ def check_loss(loss: str | Callable, spec: Spec) -> str | Callable:
     if spec.head is not None:
         if loss not in (DEFAULT_LOSS, spec.head.loss):
             raise ValueError(
-                f"loss: an h_net that ends in {spec.head.kind!r} has its own loss, {spec.head.loss!r}; leave loss out, "
-                f"got {name_of(loss)!r}"
+                f"loss: a network that ends in {spec.head.kind!r} has its own loss, {spec.head.loss!r}; leave loss "
+                f"out, got {name_of(loss)!r}"
             )
         return spec.head.loss
     if callable(loss):

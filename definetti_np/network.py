@@ -17,6 +17,7 @@ from .engine.context import compute_context
 from .engine.features import RowFeatures, contiguous
 from .engine.parameters import Binding, FlatParameters, Key, Tracer, binding_of
 from .engine.tensor import Tensor
+from .heads import HeadSpec
 from .layers import Conv, Dense, Sequential
 from .multiset import MultisetBatch, as_floats
 from .posteriors.heads import make_head
@@ -94,6 +95,9 @@ class Network:
         network_function: Callable,
         *,
         context: Sequence | Context = (),
+        head: Sequence | None = None,
+        label_range: Sequence | None = None,
+        label_names: Sequence[str] | None = None,
         seed: int | None = None,
         dtype: DTypeLike = np.float32,
     ) -> "Network":
@@ -111,6 +115,11 @@ class Network:
             returns is what the network predicts.
         context
             As that of a `Network`: with it the features have shape (rows, W, C + K), where W without C is C = 1.
+        head
+            ``("quantiles", q1, ...)``, ``("gaussian",)``, ``("mixture", K)`` or ``("spline", bins)``: a posterior of
+            continuous labels behind what the function returns, by a dense layer; None for none.
+        label_range, label_names
+            As those of a `Network`, of a head.
         seed
             Seed of the initial weights; None draws one.
         dtype
@@ -123,7 +132,8 @@ class Network:
         """
         network = cls.__new__(cls)
         checked_context = context_of_rows(context, input_shape)
-        spec = function_spec(input_shape, output_shape, network_function, checked_context)
+        named = {"head": head, "label_range": label_range, "label_names": label_names}
+        spec = function_spec(input_shape, output_shape, network_function, checked_context, **named)
         network._build(spec, network_function, checked_context, seed, dtype)
         return network
 
@@ -146,9 +156,9 @@ class Network:
             spec = network_spec(**{**self.spec.as_dict(), "input_shape": shape, "context": self.context})
             function: Callable = LayerLists(spec)
         else:
-            spec, function = (
-                function_spec(shape, self.spec.output_shape, self.network_function, self.context),
-                self.network_function,
+            function = self.network_function
+            spec = function_spec(
+                **{**self.spec.as_dict(), "input_shape": shape, "network_function": function, "context": self.context}
             )
         network = type(self).__new__(type(self))
         network._build(spec, function, self.context, self.seed, self.dtype, draws=False)
@@ -172,6 +182,8 @@ class Network:
         self.head = None if spec.head is None or spec.box is None else make_head(spec.head, spec.box)
         self.context = context
         self.network_function = function
+        is_behind_function = spec.head is not None and not isinstance(function, LayerLists)
+        self._last = _LastLayer(spec) if is_behind_function else None
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
@@ -192,7 +204,7 @@ class Network:
                 self.features_per_row = self.network_function.features_per_row
             else:
                 prediction = self._call_on_made_up_data()
-                self.prediction_shape = prediction.shape[1:]
+                self.prediction_shape = prediction.shape[1:] if self.head is None else self.spec.output_shape
                 self.features_per_row = math.prod(self.spec.feature_shape) + tracer.features_per_row
         self._names = tracer.names
         return tracer
@@ -255,14 +267,13 @@ class Network:
         """The posterior that a head makes of what `compute` returns, (B, M)."""
         if self.head is None:
             raise ValueError(f"a network that ends in {self.spec.final_layer!r} has no head")
-        return self.head.posterior(numbers, {role: tensor.array for role, tensor in self.head_parameters().items()})
+        own = {role: tensor.array for role, tensor in self.head_parameters().items()}
+        return self.head.posterior(numbers, own, self.temperature)
 
     def head_parameters(self) -> Mapping[str, Tensor]:
         """The parameters of the head's own, by role."""
-        name = f"h.{len(cast(NetworkSpec, self.spec).h_net) - 1}"
-        return (
-            {role: self.flat.by_name[f"{name}.{role}"] for role in self.spec.head.parameters} if self.spec.head else {}
-        )
+        roles = () if self.spec.head is None else self.spec.head.parameters
+        return {role: self.flat.by_name[f"{self.spec.last_name}.{role}"] for role in roles}
 
     def compute(self, batch: MultisetBatch, log: list | None = None, context: np.ndarray | None = None) -> Tensor:
         """The output (B, N) as a constant; operations write what they compute of whole datasets to the log.
@@ -271,7 +282,29 @@ class Network:
         """
         return self.apply(self._call, batch, context, dtype=batch.rows.dtype, log=log)
 
-    def apply(self, function: Callable, *arguments: Any, dtype: DTypeLike, log: list | None = None) -> Tensor:
+    def hidden(self, batch: MultisetBatch) -> np.ndarray | None:
+        """The features (B, H) of the last hidden layer; None of a network function, whose layers are not known."""
+        return self.compute_with_hidden(batch)[1]
+
+    def compute_with_hidden(self, batch: MultisetBatch) -> tuple[np.ndarray, np.ndarray | None]:
+        """What `compute` gives, (B, M), and what `hidden` does."""
+        lists = self.network_function
+        if not isinstance(lists, LayerLists):
+            return self.compute(batch).array, None
+        pooled = self.apply(lambda: lists.pool(self._features(batch, None)), dtype=batch.rows.dtype)
+        return self.finish_with_hidden(lists, pooled)
+
+    def finish_with_hidden(self, lists: "LayerLists", pooled: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """h of what is pooled, and the features (B, H) of the last hidden layer."""
+
+        def finish() -> tuple[Tensor, Tensor]:
+            hidden = lists.hidden(pooled)
+            return lists.answer(hidden), hidden
+
+        out, hidden = self.apply(finish, dtype=pooled.array.dtype)
+        return np.ascontiguousarray(out.array), hidden.array.reshape(len(hidden.array), -1)
+
+    def apply(self, function: Callable, *arguments: Any, dtype: DTypeLike, log: list | None = None) -> Any:
         """Call a function of this network's layers, such as `LayerLists.pool`, with its weights as constants."""
         constants = {key: Tensor(np.asarray(self.flat.by_name[name].array, dtype)) for key, name in self._names.items()}
         with Binding(constants, log=log).active():
@@ -301,7 +334,7 @@ class Network:
             raise ValueError(
                 f"network_function must return a Tensor (B, M), here ({len(batch)}, M), got shape {out.shape}"
             )
-        return contiguous(out)
+        return contiguous(out if self._last is None else self._last(out))
 
     def _features(self, batch: MultisetBatch, context: np.ndarray | None) -> RowFeatures:
         if not self.context:
@@ -397,7 +430,7 @@ class LayerLists:
         self._layers = [_layer(s) for s in spec.layers]
         self._head = spec.head
         number = len(spec.phi_layers)
-        self._phi, self._h = Sequential(self._layers[:number]), Sequential(self._layers[number:])
+        self._phi, self._hidden = Sequential(self._layers[:number]), Sequential(self._layers[number:-1])
 
     def declare(self) -> None:
         """Use each parameter once, in order."""
@@ -408,9 +441,7 @@ class LayerLists:
     def _use_head(self) -> None:
         """Use the parameters of a head, which are those of the last layer too."""
         if self._head is not None:
-            owner = self._layers[-1]
-            for role, shape in self._head.parameters.items():
-                binding_of(owner).tensor(owner, role, shape, functools.partial(self._head.draw, role))
+            _use_parameters(self._head, self._layers[-1])
 
     def __call__(self, x: RowFeatures) -> Tensor:
         """Log-probabilities or estimates (B, N)."""
@@ -434,11 +465,39 @@ class LayerLists:
         pooled = [_pool(features, pooling) for pooling in self._poolings]
         return pooled[0] if len(pooled) == 1 else ops.concatenate(pooled, axis=-1)
 
-    def finish(self, pooled: Tensor) -> Tensor:
-        """h of what is pooled: log-probabilities or estimates (B, N)."""
-        out = self._h(pooled)
+    def hidden(self, pooled: Tensor) -> Tensor:
+        """The features of the last hidden layer, of what is pooled."""
+        return self._hidden(pooled)
+
+    def answer(self, hidden: Tensor) -> Tensor:
+        """The last layer of h: log-probabilities or estimates (B, N)."""
+        out = self._layers[-1](hidden)
         self._use_head()
         return ops.log_softmax(out) if self._ends_in_softmax else out
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """h of what is pooled: log-probabilities or estimates (B, N)."""
+        return self.answer(self.hidden(pooled))
+
+
+class _LastLayer:
+    """The dense layer between a network function and a head."""
+
+    def __init__(self, spec: Spec):
+        self._head = cast(HeadSpec, spec.head)
+        self._dense = Dense(self._head.outputs, None, name=spec.last_name)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What describes the posteriors, (B, M), of what the function returns."""
+        out = self._dense(x)
+        _use_parameters(self._head, self._dense)
+        return out
+
+
+def _use_parameters(head: HeadSpec, owner: Dense | Conv) -> None:
+    """Use the parameters of a head's own, which belong to the dense layer before it."""
+    for role, shape in head.parameters.items():
+        binding_of(owner).tensor(owner, role, shape, functools.partial(head.draw, role))
 
 
 def _pool(x: RowFeatures, pooling: PoolingSpec) -> Tensor:

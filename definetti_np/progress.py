@@ -1,4 +1,4 @@
-"""How far a run is: a progress bar or lines of the log, and the training summary.
+"""How far a run, a reader or a scan is: a progress bar or lines of the log; and the training summary.
 
 None of these ends a run: what cannot be shown or written is lost or comes later.
 """
@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .files.whole import remove_temporaries, write_whole
 from .logs import Stderr, flags_not_to_wait
@@ -23,7 +23,8 @@ from .process import is_ours, owner
 logger = logging.getLogger("definetti_np")
 
 WORTH_SAYING = 0.5  # of the time that the trainer waits, above which more simulators would help
-SECONDS_BETWEEN_LINES = 10.0  # about the progress of simulations without training
+SECONDS_BETWEEN_LINES = 10.0  # about the progress of what is no training
+SECONDS_BEFORE_A_BAR = 1.0  # because what is done sooner needs none
 
 
 def progress(
@@ -131,16 +132,7 @@ class _Bar:
     """A tqdm bar, its text renewed twice a second."""
 
     def __init__(self, num_batches: int, batch_size: int, first: int):
-        place: dict[str, object] = {"dynamic_ncols": True}
-        if in_notebook():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of notebooks without widgets, where the bar is text
-                from tqdm.auto import tqdm
-        else:
-            from tqdm import tqdm
-
-            place["file"] = Stderr()
-        self._bar = tqdm(total=num_batches, initial=first, unit="batch", **place)
+        self._bar = _tqdm(total=num_batches, initial=first, unit="batch")
         self._clock = _Clock(batch_size)
         self._renewed = 0.0
 
@@ -156,6 +148,19 @@ class _Bar:
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self._bar.close()
+
+
+def _tqdm(**options: Any) -> Any:
+    """A bar of tqdm, in a notebook one of its widgets."""
+    if in_notebook():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of notebooks without widgets, where the bar is text
+            from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+
+        options["file"] = Stderr()
+    return tqdm(dynamic_ncols=True, **options)
 
 
 def progress_of_examples(total: int, *, to_terminal: bool) -> "ExampleProgress":
@@ -193,13 +198,61 @@ class _ExampleBar(ExampleProgress):
 
     def __init__(self, total: int):
         super().__init__(total)
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, unit="example", dynamic_ncols=True, file=Stderr())
+        self._bar = _tqdm(total=total, unit="example")
 
     def update(self, number: int) -> None:
         with contextlib.suppress(Exception):
             self._bar.update(number)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._bar.close()
+
+
+def progress_of_share(what: str, *, is_wanted: bool = True) -> "ShareProgress":
+    """The progress of what takes a while, as a bar where tqdm works and somebody looks, otherwise as log lines.
+
+    `what` says what is done, such as "reading calls.vcf.gz"; where `is_wanted` is False nothing is shown.
+    """
+    if is_wanted and (Stderr().isatty() or in_notebook()):
+        with contextlib.suppress(Exception):
+            return _ShareBar(what)
+    return ShareProgress(what, is_wanted=is_wanted)
+
+
+class ShareProgress:
+    """A log line every ten seconds that says what share is done. Nothing is said at the end, when the result is."""
+
+    def __init__(self, what: str, *, is_wanted: bool = True):
+        self._what, self._is_wanted = what, is_wanted
+        self._said = time.monotonic()
+
+    def reach(self, share: float, place: str = "") -> None:
+        """Say that a share, between 0 and 1, is done, up to a place."""
+        if self._is_wanted and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            logger.info("%s: %.0f %%%s", self._what, 100 * share, place and f", up to {place}")
+
+    def close(self) -> None:
+        """Say no more."""
+
+
+class _ShareBar(ShareProgress):
+    """A tqdm bar."""
+
+    def __init__(self, what: str):
+        super().__init__(what)
+        self._bar = _tqdm(
+            total=1.0,
+            desc=what,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+            delay=SECONDS_BEFORE_A_BAR,
+            leave=False,
+        )
+
+    def reach(self, share: float, place: str = "") -> None:
+        with contextlib.suppress(Exception):
+            self._bar.update(share - self._bar.n)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

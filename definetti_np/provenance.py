@@ -50,6 +50,13 @@ def describe_model(run: Mapping[str, Any], started: Mapping[str, str]) -> dict[s
     return described | ({"date": started["date"]} if "date" in started else {})
 
 
+def seeds_of(seed: int, info: Any) -> tuple[int, ...]:
+    """The seeds of a run and of those before it, from which its weights come, of what is known of it."""
+    before = info.get("initial_seeds", ()) if isinstance(info, Mapping) else ()
+    is_list = isinstance(before, (list, tuple)) and all(isinstance(other, int) for other in before)
+    return (seed, *before) if is_list else (seed,)
+
+
 def check_metadata(metadata: Any) -> dict[str, Any]:
     """Return metadata as plain JSON holds them, or {} for None.
 

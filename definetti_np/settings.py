@@ -117,6 +117,7 @@ class TrainSettings:
         classes: Any = None,
         label_range: Any = None,
         label_names: Any = None,
+        head: Any = None,
         **stream_arguments: Any,
     ) -> TrainSettings:
         """Check the arguments of `train`; those that are not named here are `StreamSettings.checked`'s.
@@ -129,14 +130,13 @@ class TrainSettings:
         spec: Spec
         context = context_of_rows(context, input_shape)
         context.check_functions()
+        named = {"label_range": label_range, "label_names": label_names}
         if network_function is None:
-            named = {"label_range": label_range, "label_names": label_names}
+            if head is not None:
+                raise ValueError(f"head is for a network_function; let h_net end in {head!r}")
             spec = network_spec(input_shape, output_shape, phi_net, g, h_net, context, **named)
         else:
-            for name, value in (("label_range", label_range), ("label_names", label_names)):
-                if value is not None:
-                    raise ValueError(f"{name} is for an h_net that ends in a head, got a network_function")
-            spec = function_spec(input_shape, output_shape, network_function, context)
+            spec = function_spec(input_shape, output_shape, network_function, context, head=head, **named)
         store = StoreSettings.of_training(simulations, simulations_version, simulator, follow)
         if store is None or simulator is not None:
             takes_generator(simulator)
@@ -217,7 +217,11 @@ class TrainSettings:
             **self.steps.describe(self.num_batches),
             **self.reuse.describe(),
             **self.validation.describe(self.verbosity),
-            **({} if self.initial is None else {"initial": self.initial.digest}),
+            **(
+                {}
+                if self.initial is None
+                else {"initial": self.initial.digest, "initial_seeds": list(self.initial.seeds)}
+            ),
             **({} if self.encoder is None else {"encoder": self.encoder.as_dict() | {"data": self.encoder.digest()}}),
         }
 

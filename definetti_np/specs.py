@@ -105,6 +105,11 @@ class Spec(ABC):
         """(name, how the user wrote it, shape that it makes of a dataset) of layers and pooling; none of a function."""
 
     @property
+    @abstractmethod
+    def last_name(self) -> str:
+        """The name under which the parameters of a head are saved."""
+
+    @property
     def ends_in_softmax(self) -> bool:
         """Whether the network computes log-probabilities and predicts probabilities."""
         return self.final_layer == "softmax"
@@ -190,6 +195,11 @@ class NetworkSpec(Spec):
         return self.h_layers[-1].kind
 
     @property
+    def last_name(self) -> str:
+        """The name of the last layer."""
+        return self.h_layers[-1].name
+
+    @property
     def fewest_rows(self) -> int:
         """As many as the poolings take of them."""
         return max(pooling.k or 1 for pooling in self.poolings)
@@ -225,7 +235,9 @@ class NetworkSpec(Spec):
 
 @dataclass(frozen=True)
 class FunctionSpec(Spec):
-    """A network that is a function of the user's; what it computes is known only when it is called.
+    """A network that is a function of the user's, and perhaps a head behind it.
+
+    What it computes is known only when it is called.
 
     `network_function` is the function's name. Its own operations say how many rows it needs, and
     whether their order matters can only be tried.
@@ -235,17 +247,29 @@ class FunctionSpec(Spec):
     output_shape: tuple[int]
     network_function: str
     context: Context = Context()
+    head: HeadSpec | None = None
+    box: LabelBox | None = None
 
-    final_layer = None
+    last_name = "head"
     fewest_rows = 1
     is_invariant = False
     steps: ClassVar[list] = []
     _file_fields = ("input_shape", "output_shape", "network_function")
 
     @property
+    def final_layer(self) -> str | None:
+        """The kind of the head, or None."""
+        return None if self.head is None else self.head.kind
+
+    @property
     def written(self) -> dict[str, str]:
-        """The function's name."""
-        return {**self.context.written, "network_function": self.network_function.removeprefix("function ")}
+        """The function's name, and the head."""
+        head = {} if self.head is None else {"head": str(self.head.as_tuple())}
+        return {**self.context.written, "network_function": self.network_function.removeprefix("function "), **head}
+
+    def as_dict(self) -> dict:
+        """What a model file stores of it."""
+        return super().as_dict() | ({} if self.head is None else {"head": self.head.as_tuple()})
 
 
 def function_spec(
@@ -253,16 +277,23 @@ def function_spec(
     output_shape: Sequence,
     network_function: Callable,
     context: Sequence | Context = (),
+    *,
+    head: Sequence | None = None,
+    label_range: Sequence | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> FunctionSpec:
-    """Check the shapes of a network that is a function of the user's, and that it is one."""
+    """Check the shapes of a network that is a function of the user's, that it is one, and the head behind it."""
     if not callable(network_function):
         raise TypeError(f"network_function must be a function, got {network_function!r}")
     input_shape = check_input_shape(input_shape)
+    output_shape = check_output_shape(output_shape)
     if math.prod(row_shape(input_shape)) > LARGEST_ROW:
         raise ValueError(f"input_shape: a row must have at most {LARGEST_ROW} values, got {input_shape!r}")
     name = str(name_of(network_function))
     checked = check_context(context, *row_shape(input_shape))
-    return FunctionSpec(input_shape, check_output_shape(output_shape), name, checked.without_functions())
+    layer = None if head is None else _checked_layer(head, "head", {kind: () for kind in HEADS})
+    found, box = _head(layer, output_shape[0], label_range, label_names, "head")
+    return FunctionSpec(input_shape, output_shape, name, checked.without_functions(), found, box)
 
 
 def network_spec(
@@ -305,7 +336,7 @@ def network_spec(
     if not h_net or h_net[-1][0] not in LAST_LAYERS:
         last = repr(h_net[-1]) if h_net else "no layer"
         raise ValueError(f"h_net must end in ('matmul',) or ('softmax',), got {last}; or in a head: ('gaussian',), ...")
-    head, box = _head(h_net[-1], output_shape[0], label_range, label_names)
+    head, box = _head(h_net[-1], output_shape[0], label_range, label_names, "h_net")
     positions, channels = row_shape(input_shape)
     checked = check_context(context, positions, channels)
     phi_layers, dimensions = _hidden_layers("phi", phi_net, (positions, channels + checked.channels))
@@ -330,22 +361,23 @@ def network_spec(
     )
 
 
-def _head(layer: tuple, labels: int, label_range, label_names) -> tuple[HeadSpec | None, LabelBox | None]:
+def _head(
+    layer: tuple | None, labels: int, label_range, label_names, where: str
+) -> tuple[HeadSpec | None, LabelBox | None]:
     """The head that a last layer is, and the box of its labels."""
-    kind, *arguments = layer
+    kind, *arguments = layer or (None,)
     if kind not in HEADS:
+        wanted = "an h_net that ends in one of" if where == "h_net" else "a network_function with a head, one of"
         for name, value in (("label_range", label_range), ("label_names", label_names)):
             if value is not None:
-                raise ValueError(
-                    f"{name} is for an h_net that ends in one of {', '.join(map(repr, HEADS))}, got {layer}"
-                )
+                raise ValueError(f"{name} is for {wanted} {', '.join(map(repr, HEADS))}, got {layer}")
         return None, None
     if labels > MOST_LABELS:
         raise ValueError(f"output_shape: a head describes at most {MOST_LABELS} numbers, got {labels}")
     box = LabelBox.checked(label_range, label_names, labels)
     if HEADS[kind].needs_range and box.ranges is None:
         raise ValueError(
-            f"h_net: {layer} needs label_range=[(low, high), ...], the box of the prior, with a pair for each of the "
+            f"{where}: {layer} needs label_range=[(low, high), ...], the box of the prior, with a pair for each of the "
             f"{labels} numbers of a label"
         )
     return HEADS[kind](tuple(arguments), labels), box

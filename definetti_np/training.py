@@ -13,7 +13,7 @@ from .files.elsewhere import save_or_keep
 from .files.lock import only_run
 from .interruption import Interruption
 from .logs import log_to
-from .run import Run, find_start, hold_validation, remember
+from .run import Run, collect, find_start, hold_validation, remember
 from .settings import TrainSettings
 from .simulation.stream import open_stream
 from .simulation.worker_process import refuse_to_train_while_starting
@@ -21,6 +21,7 @@ from .simulation.worker_process import refuse_to_train_while_starting
 if TYPE_CHECKING:
     from .genomes.encoder import HaplotypeEncoder
     from .genomes.likeness import LikeData
+    from .genomes.unusual import Collector, Sample
     from .model import Model
     from .trainer import Trainer
 
@@ -81,6 +82,7 @@ def train(
     classes: Sequence[str] | None = None,
     label_range: Sequence[tuple[float, float]] | None = None,
     label_names: Sequence[str] | None = None,
+    head: Sequence | None = None,
 ) -> Model:
     """Train an exchangeable neural network on data that is simulated on the fly (Chan et al. 2018).
 
@@ -246,6 +248,9 @@ def train(
         the box of the prior. Labels are scaled by it, and a label outside of it ends training. A spline needs it.
     label_names
         The names of the numbers of a label, where h_net ends in a head, such as ``("log10 Ne", "growth")``.
+    head
+        A head behind a `network_function`, such as ``("spline", 8)``: a dense layer of what the function returns
+        describes a posterior of continuous labels. Layer lists have it as the last layer of h_net instead.
 
     Returns
     -------
@@ -286,12 +291,13 @@ def train(
         store = settings.open_store()
         held = hold_validation(settings, waiting)
         memory = remember(settings, start, waiting, store)
+        collector = collect(settings, start, waiting, store)
         with open_stream(settings.source(), settings.streams, examples, redraws, waiting, store) as stream:
             # Only now, because workers are forked from a process that has neither Numba nor its threads.
             from .model import Model
 
             trainer = _make_trainer(settings)
-            run = Run(settings, trainer, stream, memory, held, checkpoints, start, holder)
+            run = Run(settings, trainer, stream, memory, collector, held, checkpoints, start, holder)
             run.train(interruption)
         model = Model(
             trainer.network,
@@ -303,11 +309,19 @@ def train(
             metadata=settings.metadata,
             encoder=None if encoder is None else encoder.plain(),
             classes=settings.classes,
-            sample=run.collector.sample(),
+            sample=_sample(collector, trainer),
         )
         if settings.save_path is not None and checkpoints is not None:
             save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(run.batches))
     return model
+
+
+def _sample(collector: Collector, trainer: Trainer) -> Sample | None:
+    """What the first simulations look like to the trained network."""
+    from .kernels._jit import threads  # not before there are workers: see above
+
+    with threads(trainer.threads):
+        return collector.sample(trainer.network.hidden)
 
 
 def _make_trainer(settings: TrainSettings) -> Trainer:
@@ -319,13 +333,8 @@ def _make_trainer(settings: TrainSettings) -> Trainer:
     if settings.network_function is None:
         network = Network(**{**spec.as_dict(), "context": settings.context}, seed=settings.seed)
     else:
-        network = Network.from_function(
-            spec.input_shape,
-            spec.output_shape,
-            settings.network_function,
-            context=settings.context,
-            seed=settings.seed,
-        )
+        given = {"network_function": settings.network_function, "context": settings.context}
+        network = Network.from_function(**{**spec.as_dict(), **given}, seed=settings.seed)
         shapes = ", ".join(f"{name} {array.shape}" for name, array in network.parameters.items())
         logger.info("network_function has %d arrays of parameters: %s", len(network.parameters), shapes or "none")
     if settings.initial is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from .files.archive import read_model
 from .files.checkpoint import is_checkpoint, read_checkpoint
 from .files.paths import model_path
+from .provenance import seeds_of
 from .specs import Spec
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ class InitialWeights:
     ----------
     weights
         By name; or (N,) under the name "", in the order of the network's parameters, from a checkpoint.
+    seeds
+        The seeds whose examples they were trained on.
     """
 
     weights: dict[str, np.ndarray]
+    seeds: tuple[int, ...]
 
     @classmethod
     def checked(cls, initial: Any, spec: Spec) -> InitialWeights | None:
@@ -46,14 +50,15 @@ class InitialWeights:
         if initial is None:
             return None
         if isinstance(initial, (str, os.PathLike)):
-            network, weights = _read(model_path(initial, "initial"))
+            network, weights, seeds = _read(model_path(initial, "initial"))
         elif hasattr(initial, "network") and hasattr(initial.network, "parameters"):
             network = initial.network.spec.as_dict()
             weights = {name: np.array(array, np.float32) for name, array in initial.network.parameters.items()}
+            seeds = tuple(initial.seeds)
         else:
             raise TypeError(f"initial must be a Model, or the path of one, got {initial!r}")
         _check_layers(network, spec)
-        return cls(weights)
+        return cls(weights, seeds)
 
     @property
     def digest(self) -> str:
@@ -87,12 +92,14 @@ class InitialWeights:
             target[...] = self.weights[name]
 
 
-def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+def _read(path: Path) -> tuple[dict, dict[str, np.ndarray], tuple[int, ...]]:
+    """The network, the weights, and the seeds of a model or checkpoint."""
     if is_checkpoint(path):
         state = read_checkpoint(path)
-        return state.run["network"], {"": next(a for a in (state.best, state.average, state.weights) if a.size)}
+        weights = {"": next(a for a in (state.best, state.average, state.weights) if a.size)}
+        return state.run["network"], weights, seeds_of(state.run["seed"], state.run)
     header, weights = read_model(path)
-    return header["network"], weights
+    return header["network"], weights, seeds_of(header["seed"], header.get("info"))
 
 
 def _check_layers(theirs: dict, spec: Spec) -> None:

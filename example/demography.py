@@ -25,6 +25,15 @@ NAMES = ("log10 Ne", "log10 change", "log10 T")
 BOX = [(3.5, 4.5), (-1, 1), (2.5, 4.5)]
 
 
+def history(label):
+    """The demography that a label describes. For another question change this, NAMES and BOX, and nothing else."""
+    size, change, time_of_change = 10**label
+    demography = msprime.Demography()
+    demography.add_population(name="A", initial_size=size)
+    demography.add_population_parameters_change(time=time_of_change, initial_size=size * change, population="A")
+    return demography
+
+
 def simulate(rng):
     """The haplotypes of the SNPs nearest to the middle (100, 64, 2), and the label (3,), see NAMES.
 
@@ -32,13 +41,9 @@ def simulate(rng):
     the same for all haplotypes. Missing SNPs, where there are fewer than 64, are zeros at a distance of the region.
     """
     label = np.array([rng.uniform(low, high) for low, high in BOX])
-    size, change, time_of_change = 10**label
-    demography = msprime.Demography()
-    demography.add_population(name="A", initial_size=size)
-    demography.add_population_parameters_change(time=time_of_change, initial_size=size * change, population="A")
     seed = rng.integers(1, 2**31, 2)
     trees = msprime.sim_ancestry(
-        DIPLOIDS, sequence_length=REGION, recombination_rate=RECOMBINATION_RATE, demography=demography,
+        DIPLOIDS, sequence_length=REGION, recombination_rate=RECOMBINATION_RATE, demography=history(label),
         random_seed=seed[0],
     )  # fmt: skip
     trees = msprime.sim_mutations(trees, rate=MUTATION_RATE, random_seed=seed[1], model=msprime.BinaryMutationModel())

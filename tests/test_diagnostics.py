@@ -51,6 +51,10 @@ def test_numbers__wrong_posteriors_fail(width, shift):
         report = diagnostics.evaluate(*gaussians(seed, width, shift), seed=seed)
         assert not report.passed
         assert "FAILED: not calibrated: SBC of a" in str(report)
+        for label in report.labels:
+            assert not label.sbc.is_inside
+        if shift == 0:
+            assert report.tarp.p_value < 0.05
 
 
 def test_numbers__what_a_right_posterior_has():
@@ -204,9 +208,26 @@ def test_check__refuses_what_training_used(model, tmp_path):
         diagnostics.check(model, None, 100, simulations=tmp_path / "store")
 
 
+def test_check__refuses_what_the_initial_weights_were_trained_on(model, tmp_path):
+    options = {"num_batches": 1, "sim_threads": 0, "logfile": None}
+    model.save(tmp_path / "first")
+    second = train((8, 1), (1,), simulator, **NETWORK, **options, seed=5, initial=model)
+    third = train((8, 1), (1,), simulator, **NETWORK, **options, seed=6, initial=second, save_path=tmp_path / "third")
+    fourth = train((8, 1), (1,), simulator, **NETWORK, **options, seed=7, initial=tmp_path / "third")
+    from_file = train((8, 1), (1,), simulator, **NETWORK, **options, seed=8, initial=tmp_path / "first")
+    assert load(tmp_path / "third").seeds == third.seeds == (6, 5, 1)
+    assert fourth.seeds == (7, 6, 5, 1)
+    assert from_file.seeds == (8, 1)
+    with pytest.raises(ValueError, match="seed must be another one than that of the model's training, 1"):
+        diagnostics.check(fourth, simulator, 100, seed=1)
+
+
 def test_check__bad_arguments(model):
     with pytest.raises(ValueError, match="bands need 100 examples at least"):
         diagnostics.check(model, simulator, 99, seed=2)
+    for wrong, message in [(None, "must be a Model or an Ensemble, got None"), ("a", "read it with definetti_np.load")]:
+        with pytest.raises(TypeError, match=message):
+            diagnostics.check(wrong, simulator, 100, seed=2)
     posterior, labels = gaussians(1)
     with pytest.raises(ValueError, match=r"labels must have shape \(1000, 2\), got \(999, 2\)"):
         diagnostics.evaluate(posterior, labels[1:])

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from definetti_np import Model, ModelFileError, Network, calibrate, ensemble, load, load_ensemble
-from definetti_np.diagnostics.calibration import best_temperature
+from definetti_np import Model, ModelFileError, Network, calibrate, diagnostics, ensemble, load, load_ensemble
+from definetti_np.diagnostics.calibration import best_of_scores, best_temperature
+from definetti_np.heads import LabelBox, MixtureSpec
+from definetti_np.posteriors.mixture import MixtureHead
 
 DATA = np.random.default_rng(4).standard_normal((4, 5, 2)).astype(np.float32)
 
@@ -107,10 +109,61 @@ def test_calibrate__lowers_the_cross_entropy_and_is_undone(tmp_path):
     assert load(tmp_path / "undone").temperature is None
 
 
+@pytest.mark.parametrize("kind", ["spline", "mixture"])
+def test_temperature__of_a_head(kind, tmp_path):
+    head, options = KINDS[kind]
+    model = model_of(head, 1, **options)
+    theta = np.random.default_rng(1).uniform([0, -3], [1, 5], (4, 200, 2))
+    sure = model.posterior(DATA)
+    model.temperature = 1.3
+    wide = model.posterior(DATA)
+    assert (wide.std() > 1.1 * sure.std()).all()
+    samples = wide.sample(20_000, seed=1)
+    np.testing.assert_allclose(samples.std(axis=1), wide.std(), rtol=0.03)
+    if kind == "spline":  # its box is known
+        across, along = np.meshgrid((np.arange(60) + 0.5) / 60, (np.arange(60) + 0.5) * 8 / 60 - 3)
+        grid = np.tile(np.stack([across.ravel(), along.ravel()], axis=-1), (4, 1, 1))
+        np.testing.assert_allclose(np.exp(wide.log_prob(grid)).sum(axis=1) * 8 / 3600, 1, atol=0.02)
+        uniform = np.array([[0.2, 0.7]])
+        np.testing.assert_allclose(wide.to_uniform(wide.from_uniform(uniform)[:, 0])[0], uniform[0], atol=1e-4)
+    own = {role: tensor.array for role, tensor in model.network.head_parameters().items()}
+    for b in range(4):
+        numbers = np.repeat(sure._numbers[b : b + 1], 200, axis=0)
+        logs = model.network.head.log_densities(numbers, theta[b].astype(np.float32), own, 1.3)
+        np.testing.assert_allclose(logs, wide.log_prob(theta)[b], atol=1e-3)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").posterior(DATA).sample(9, seed=1), wide.sample(9, seed=1))
+    model.temperature = None
+    np.testing.assert_array_equal(model.posterior(DATA).log_prob(theta), sure.log_prob(theta))
+
+
+def test_best_of_scores__finds_the_width_of_gaussians():
+    rng = np.random.default_rng(1)
+    labels = rng.standard_normal((20_000, 2))
+    head = MixtureHead(MixtureSpec((1,), 2), LabelBox.checked(None, None, 2))
+    narrow = np.tile([0.0, 0.0, np.log(1.25), 0.0, np.log(1.25)], (20_000, 1))  # 20 % too narrow
+    assert abs(best_of_scores(lambda t: head.log_densities(narrow, labels, {}, t).mean()) - 1.25) < 0.02
+
+
+def test_calibrate__a_head_that_is_too_sure():
+    def continuous(rng):
+        label = rng.uniform([0, -3], [1, 5])
+        return rng.normal(label, 2, (5, 2)), label
+
+    model = model_of(("spline", 4), 1, **BOX)
+    model.network.flat.weights *= 3
+    before = diagnostics.check(model, continuous, 300, seed=3, sim_threads=0)
+    temperature = calibrate(model, continuous, 300, seed=2, sim_threads=0)
+    assert temperature == model.temperature > 1.1
+    assert diagnostics.check(model, continuous, 300, seed=3, sim_threads=0).log_score > before.log_score + 0.1
+    assert model.last_check is not None
+
+
 def test_temperature__bad_values():
+    quantiles = model_of(("quantiles", 0.1, 0.9), 1, **BOX)
     with pytest.raises(ValueError, match="calibrate takes a Model that ends in softmax"):
-        calibrate(model_of(("spline", 4), 1, **BOX), simulator, 100)
+        calibrate(quantiles, simulator, 100)
     with pytest.raises(ValueError, match="temperature must be positive"):
         model_of(("softmax",), 1).temperature = 0
     with pytest.raises(ValueError, match="temperature is for a network that ends in softmax"):
-        model_of(("gaussian",), 1).temperature = 2
+        quantiles.temperature = 2

@@ -39,7 +39,13 @@ def test_gaussian__divergence_of_the_exact_posterior_is_zero(gaussian):
             return np.log(np.maximum(gaussian["exact_posterior"](self.data)[2], 1e-300)).reshape(1, -1)
 
     rng = np.random.default_rng(1)
-    assert abs(gaussian["compare"](Exact(), [gaussian["simulate"](rng)[0]])) < 1e-9
+    ours, prior = gaussian["compare"](Exact(), [gaussian["simulate"](rng)[0]])
+    assert abs(ours) < 1e-9
+    assert 0.1 < prior < 3
+
+
+def test_gaussian__levels_hold_their_mass(gaussian):
+    assert gaussian["levels"](np.array([[0.16, 0.5], [0.04, 0.3]])) == [0.16, 0.3, 0.5]
 
 
 def test_demography__data(demography):
@@ -50,6 +56,9 @@ def test_demography__data(demography):
     assert (data[:, :, 1] == data[:1, :, 1]).all()
     for value, (low, high) in zip(label, demography["BOX"], strict=True):
         assert low <= value <= high
+    history = demography["history"](np.array([4, 1, 3]))
+    assert history["A"].initial_size == 10**4
+    assert (history.events[0].time, history.events[0].initial_size) == (1000, 10**5)
     few = demography["encode"](np.array([[0] * 90 + [1] * 10]), np.array([100_000.0]))
     assert few[:, 0, 0].sum() == 10
     assert few[:, 1:, 0].sum() == 0

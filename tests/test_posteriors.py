@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from definetti_np import Model, ModelFileError, Network, SimulatorError, Trainer, load, train
+from definetti_np import Model, ModelFileError, Network, SimulatorError, Trainer, layers, load, ops, train
 from definetti_np.engine.tensor import Leaf, Tensor, backpropagate
 from definetti_np.files.archive import write_model
 from definetti_np.heads import HEADS, LabelBox
@@ -19,7 +19,7 @@ from definetti_np.posteriors.heads import make_head
 REFERENCES = Path(__file__).parent / "references" / "heads"
 RANGES = ((-1.0, 2.0), (10.0, 30.0), (0.0, 0.5))
 CASES = [("gaussian", ()), ("mixture", (3,)), ("spline", (5,))]
-ALL = [("quantiles", 0.1, 0.5, 0.9), ("gaussian",), ("mixture", 2), ("spline", 4)]
+ALL = [("quantiles", 0.1, 0.5, 0.9), ("gaussian",), ("mixture", 2), ("spline", 4), ("spline", 4, 9)]
 
 
 def head_of(kind, arguments, ranges=RANGES):
@@ -312,6 +312,9 @@ BAD = {
     "no components": ({"h_net": [("mixture",)]}, r"must be \('mixture', components\)"),
     "gaussian of 3": ({"h_net": [("gaussian", 3)]}, r"must be \('gaussian',\)"),
     "one bin": ({"h_net": [("spline", 1)], "label_range": [(0, 1)] * 2}, "bins of .* must be at least 2"),
+    "no nodes": ({"h_net": [("spline", 8, 0)], "label_range": [(0, 1)] * 2}, "nodes of .* must be at least 1"),
+    "too many nodes": ({"h_net": [("spline", 8, 2000)], "label_range": [(0, 1)] * 2}, "nodes of .* must be at most"),
+    "more numbers": ({"h_net": [("spline", 8, 48, 2)], "label_range": [(0, 1)] * 2}, r"or \('spline', bins, nodes\)"),
     "in between": ({"h_net": [("gaussian",), ("softmax",)]}, "can only be the last layer"),
     "range of softmax": ({"h_net": [("softmax",)], "label_range": [(0, 1)] * 2}, "label_range is for an h_net"),
 }  # fmt: skip
@@ -322,6 +325,12 @@ def test_network__bad_heads(case):
     arguments, message = BAD[case]
     with pytest.raises((ValueError, TypeError), match=message):
         Network((5, 2), (2,), **LISTS, **arguments)
+
+
+def test_spline__nodes_of_the_conditioners():
+    usual, given, wide = (network_of(("spline", 4, *nodes)) for nodes in ((), (48,), (60,)))
+    np.testing.assert_array_equal(usual(DATA), given(DATA))  # 48 is what a spline has
+    assert wide.parameters["h.1.weight.0.0"].shape == (60, 60)
 
 
 def test_loss__of_heads():
@@ -397,3 +406,59 @@ def test_model_file__a_damaged_head_is_refused(tmp_path):
         write_model(tmp_path / "bad.npz", description, dict(model.network.parameters))
         with pytest.raises(ModelFileError, match="the header describes no network"):
             load(tmp_path / "bad")
+
+
+# Behind a network function
+
+
+PHI, H = layers.Dense(6), layers.Dense(8)
+
+
+def function(x):
+    return H(ops.max(PHI(x)))
+
+
+def labelled(rng):
+    label = rng.uniform([0, -3], [1, 5])
+    return rng.normal(label, 1, (5, 2)), label
+
+
+BEHIND = {"label_range": [(0, 1), (-3, 5)], "label_names": ("a", "b")}
+
+
+@pytest.mark.parametrize("head", [("spline", 4), ("mixture", 2), ("quantiles", 0.1, 0.5, 0.9)])
+def test_head__behind_a_function_is_that_of_layer_lists(head):
+    lists = Network((5, 2), (2,), [("fc", 6)], ("max",), [("fc", 8), head], **BEHIND, seed=1)
+    own = Network.from_function((5, 2), (2,), function, head=head, **BEHIND, seed=2)
+    assert list(own.parameters)[-len(lists.head_parameters()) - 2] == "head.weight"
+    own.flat.weights[:] = lists.flat.weights
+    data = np.random.default_rng(1).standard_normal((3, 5, 2))
+    np.testing.assert_array_equal(own(data), lists(data))
+    labels = np.array([[0.5, 1], [0.2, 4], [1, -3]])
+    assert Trainer(own, threads=1).step(data, labels) == Trainer(lists, threads=1).step(data, labels)
+    np.testing.assert_array_equal(own.with_rows(None)(data), lists(data))
+
+
+def test_head__behind_a_function_is_trained_saved_and_read(tmp_path):
+    options = {"num_batches": 3, "sim_threads": 0, "logfile": None, "seed": 1, "save_path": tmp_path / "model"}
+    model = train((5, 2), (2,), labelled, network_function=function, head=("spline", 4), **BEHIND, **options)
+    data = np.random.default_rng(1).standard_normal((3, 5, 2))
+    again = load(tmp_path / "model", network_function=function)
+    np.testing.assert_array_equal(again.posterior(data).sample(9, seed=1), model.posterior(data).sample(9, seed=1))
+    assert again.posterior(data).names == ("a", "b")
+    assert model.predict(data).shape == (3, 2)
+    assert "('spline', 4)" in repr(again)
+    train((5, 2), (2,), labelled, network_function=function, head=("spline", 4), **BEHIND, **options, initial=again)
+
+
+def test_head__behind_a_function_has_bad_arguments():
+    for options, message in [
+        ({"head": ("spline", 4)}, r"head: \('spline', 4\) needs label_range"),
+        ({"head": ("softmax",)}, "head: 'softmax' can only be the last layer of h_net"),
+        ({"head": ("spline",), **BEHIND}, r"head: \('spline',\) must be \('spline', bins\)"),
+        (BEHIND, "label_range is for a network_function with a head, one of 'quantiles'"),
+        ({"head": ("gaussian",), "loss": "l2"}, "a network that ends in 'gaussian' has its own loss"),
+        ({"head": ("gaussian",), "network_function": None}, r"head is for a network_function; let h_net end in"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            train((5, 2), (2,), labelled, **{"network_function": function, **options})

@@ -610,7 +610,7 @@ def filled():
             "lacks 10 of the 210 examples 0 to 209 .*: 200 to 209; give a simulator",
         ),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,
 )
 def test_train__of_another_store_is_refused(filled, options, message):
     with pytest.raises(ValueError, match=message) as error:

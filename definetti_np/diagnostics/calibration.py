@@ -1,18 +1,22 @@
-"""`calibrate`: the temperature that makes probabilities of classes right on fresh simulations (Guo et al. 2017)."""
+"""`calibrate`: the temperature that makes posteriors right on fresh simulations (Guo et al. 2017)."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import cast
 
 import numpy as np
 
 from ..model import Model
+from ..posteriors.posterior import Posterior
 from .check import fresh_examples
 
 LEAST, LARGEST = 0.05, 20.0  # temperature
 HALVINGS = 60
+GOLDEN_STEPS = 40  # of the search in a head's temperature
 
 
 def calibrate(
@@ -27,16 +31,17 @@ def calibrate(
     simulations_version: str | int | None = None,
     threads: int | None = None,
 ) -> float:
-    """Find the temperature of a softmax model on simulations that its training never saw, and set it.
+    """Find the temperature of a model's posteriors on simulations that its training never saw, and set it.
 
-    Logarithms of probabilities are divided by it: more than 1 says that they were too sure. The most probable class
-    stays. It is stored in the model; ``model.temperature = None`` undoes it. Check the model on other simulations
-    afterwards.
+    More than 1 says that they were too sure. Logarithms of probabilities of classes are divided by it, and the most
+    probable class stays. Gaussian and mixture posteriors become as many times as wide; a spline's do so by the logits
+    of its distribution functions. It is stored in the model; ``model.temperature = None`` undoes it. Check the model
+    on other simulations afterwards.
 
     Parameters
     ----------
     model
-        A model that ends in softmax; its attribute `temperature` is set.
+        A model that ends in softmax or in a head other than quantiles; its attribute `temperature` is set.
     simulator, examples, seed, sim_threads, executor, simulations, simulations_version, threads
         As of `diagnostics.check`.
 
@@ -48,14 +53,23 @@ def calibrate(
     Raises
     ------
     ValueError, TypeError
-        If the model gives no probabilities, or as `diagnostics.check` does.
+        If the model gives neither probabilities nor densities, or as `diagnostics.check` does.
     """
-    if not isinstance(model, Model) or not model.network.spec.ends_in_softmax:
-        raise ValueError("calibrate takes a Model that ends in softmax, whose probabilities of classes it changes")
+    if not isinstance(model, Model) or not model.takes_temperature:
+        raise ValueError(
+            "calibrate takes a Model that ends in softmax, whose probabilities of classes it changes, or in a head "
+            "with a density, ('gaussian',), ('mixture', K) or ('spline', bins)"
+        )
     batch, labels, _ = fresh_examples(
         model, simulator, examples, seed, sim_threads, executor, simulations, simulations_version
     )
     model.temperature = None
+    head = model.network.head
+    if head is not None:
+        numbers = cast(Posterior, model.posterior(batch, threads))._numbers
+        own = {role: tensor.array for role, tensor in model.network.head_parameters().items()}
+        model.temperature = best_of_scores(lambda t: head.log_densities(numbers, labels, own, t).mean())
+        return float(model.temperature or 1.0)
     with np.errstate(divide="ignore"):
         logs = np.log(np.maximum(model.predict(batch, threads).astype(np.float64), np.finfo(np.float32).tiny))
     model.temperature = best_temperature(logs, labels.astype(np.float64))
@@ -75,3 +89,21 @@ def best_temperature(logs: np.ndarray, labels: np.ndarray) -> float:
         slope = (expected - (labels * logs).sum(axis=1)).mean()
         low, high = (middle, high) if slope < 0 else (low, middle)
     return float(1 / (low * high) ** 0.5)
+
+
+def best_of_scores(score: Callable[[float], float]) -> float:
+    """The temperature of the largest score, by golden sections of its logarithm."""
+    ratio = (math.sqrt(5) - 1) / 2
+    low, high = math.log(LEAST), math.log(LARGEST)
+    places = [high - ratio * (high - low), low + ratio * (high - low)]
+    scores = [score(math.exp(place)) for place in places]
+    for _ in range(GOLDEN_STEPS):
+        if scores[0] >= scores[1]:
+            high = places[1]
+            places = [high - ratio * (high - low), places[0]]
+            scores = [score(math.exp(places[0])), scores[0]]
+        else:
+            low = places[0]
+            places = [places[1], low + ratio * (high - low)]
+            scores = [scores[1], score(math.exp(places[1]))]
+    return math.exp((low + high) / 2)

@@ -124,6 +124,10 @@ def fresh_examples(
     """Data and labels of examples that the training of a model did not use, and their seed."""
     examples = as_integer(examples, "examples", minimum=1)
     _check_number(examples, "examples")
+    if not isinstance(model, (Model, Ensemble)):
+        hint = "; read it with definetti_np.load" if isinstance(model, (str, os.PathLike)) else ""
+        raise TypeError(f"model must be a Model or an Ensemble, got {model!r}{hint}")
+    model.posterior([])  # raises if it has none, before anything is simulated
     settings = StoreSettings.of_training(simulations, simulations_version, simulator, False)
     if simulator is not None:
         takes_generator(simulator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,9 @@ class AveragePosterior(Posterior):
     """A mixture of the posteriors of several models, with equal weights."""
 
     def __init__(self, members: Sequence[Posterior], box: LabelBox):
-        numbers = [posterior._numbers.reshape(len(posterior), -1) for posterior in members]
+        numbers = [
+            posterior._numbers.reshape(len(posterior), math.prod(posterior._numbers.shape[1:])) for posterior in members
+        ]
         super().__init__(np.concatenate(numbers, axis=1), box)
         self.members = tuple(members)
 

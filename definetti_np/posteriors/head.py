@@ -25,7 +25,11 @@ class Head(ABC, Generic[S]):
         Its description.
     box
         The names and ranges of the labels.
+    takes_temperature
+        Whether its posteriors can be made wider or narrower by a temperature.
     """
+
+    takes_temperature = True
 
     def __init__(self, spec: S, box: LabelBox):
         self.spec = spec
@@ -50,5 +54,13 @@ class Head(ABC, Generic[S]):
         """The loss of each dataset, (B,); x (B, M), labels (B, N), and the parameters of the head's own by role."""
 
     @abstractmethod
-    def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> Posterior:
-        """The posteriors that numbers (B, M) describe."""
+    def posterior(
+        self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray], temperature: float | None = None
+    ) -> Posterior:
+        """The posteriors that numbers (B, M) describe; they are wider where there is a temperature above 1."""
+
+    @abstractmethod
+    def log_densities(
+        self, numbers: np.ndarray, labels: np.ndarray, parameters: Mapping[str, np.ndarray], temperature: float
+    ) -> np.ndarray:
+        """The log densities (B,) of labels (B, N) under the posteriors of a temperature, for `calibrate`."""

@@ -22,14 +22,34 @@ class MixtureHead(Head[MixtureSpec]):
         """The negative logarithms of the density."""
         return self.log_volume - ops.mixture_log_density(x, self.scale(labels), self.spec.components)
 
-    def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> "MixturePosterior":
-        """The mixtures."""
+    def posterior(
+        self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray], temperature: float | None = None
+    ) -> "MixturePosterior":
+        """The mixtures; a temperature multiplies the standard deviations of the components."""
+        if temperature is not None:
+            numbers = self._wider(numbers, temperature)
         mixtures = Mixtures(numbers.astype(np.float64), self.spec.components, self.spec.labels)
         half = self.box.width / 2
         means = self.unscale(mixtures.means)
         with np.errstate(all="ignore"):
             factors = np.linalg.inv(mixtures.factors).swapaxes(-1, -2) * half[:, None]  # A A^T is the covariance
         return MixturePosterior(numbers, self, np.exp(mixtures.log_weights()), means, factors)
+
+    def log_densities(
+        self, numbers: np.ndarray, labels: np.ndarray, parameters: Mapping[str, np.ndarray], temperature: float
+    ) -> np.ndarray:
+        """The log densities (B,)."""
+        return -self.losses(Tensor(self._wider(numbers, temperature)), labels, {}).array
+
+    def _wider(self, numbers: np.ndarray, temperature: float) -> np.ndarray:
+        """The numbers of mixtures whose factors of the precision are divided by the temperature."""
+        mixtures = Mixtures(numbers, self.spec.components, self.spec.labels)
+        factors = mixtures.factors / temperature
+        diagonal = mixtures.diagonal
+        factors[..., diagonal, diagonal] = mixtures.logs - np.log(temperature)
+        wider = numbers.copy()
+        wider[:, mixtures.first_factor :] = factors[:, :, *mixtures.triangle].reshape(len(numbers), -1)
+        return wider
 
 
 class MixturePosterior(Posterior):

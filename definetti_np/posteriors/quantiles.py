@@ -19,11 +19,21 @@ class QuantilesHead(Head[QuantilesSpec]):
         levels = self.spec.arguments
         return ops.pinball(ops.reshape(self._values(x), x.shape), self.scale(labels), levels)
 
-    def posterior(self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray]) -> "QuantilesPosterior":
+    takes_temperature = False
+
+    def posterior(
+        self, numbers: np.ndarray, parameters: Mapping[str, np.ndarray], temperature: float | None = None
+    ) -> "QuantilesPosterior":
         """The quantiles."""
         values = self._values(Tensor(numbers.astype(np.float64))).array  # (B, N, Q)
         quantiles = self.unscale(values.swapaxes(1, 2))
         return QuantilesPosterior(np.maximum.accumulate(quantiles, axis=1), self)
+
+    def log_densities(
+        self, numbers: np.ndarray, labels: np.ndarray, parameters: Mapping[str, np.ndarray], temperature: float
+    ) -> np.ndarray:
+        """Not known."""
+        raise TypeError("quantiles have no density, and no temperature")
 
     def _values(self, x: Tensor) -> Tensor:
         """The quantiles (B, N, Q) in the units of the head."""
