@@ -82,23 +82,18 @@ def open_executor(kind: str, workers: int) -> Executor | None:
     The processes are sessions of their own, as our workers are, because Linux shares a busy machine among sessions.
     """
     if kind == "process pool":
-        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=lead_a_session)
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=os.setsid)
     if kind == "loky":
-        return importlib.import_module("loky").ProcessPoolExecutor(workers, initializer=lead_a_session)
+        return importlib.import_module("loky").ProcessPoolExecutor(workers, initializer=os.setsid)
     if kind == "Dask":
         distributed = importlib.import_module("distributed")
         cluster = distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
         )
         client = distributed.Client(cluster)
-        client.run(lead_a_session)
+        client.run(os.setsid)
         return client.get_executor()
     return None
-
-
-def lead_a_session() -> None:
-    if os.getpgid(0) != os.getpid():
-        os.setsid()
 
 
 class DataLoader:
