@@ -67,8 +67,9 @@ def scan_with(name, network, path, haplotypes, windows, threads):
     """Scan with an untrained network that has a sample of simulations, as trained ones have; return the times."""
     collector = Collector(ENCODER)
     collector.add(MultisetBatch.from_datasets(list(windows)))
-    options = {"encoder": ENCODER, "sample": collector.sample()}
-    model = Model(Network(**network, seed=1), loss="cross-ent", seed=1, batches_trained=0, **options)
+    network = Network(**network, seed=1)
+    options = {"encoder": ENCODER, "sample": collector.sample(network.hidden)}
+    model = Model(network, loss="cross-ent", seed=1, batches_trained=0, **options)
     model.scan(haplotypes, stop=300_000, threads=threads)  # compiles
     windows = windows[:200]
     start = time.perf_counter()

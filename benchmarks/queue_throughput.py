@@ -1,102 +1,158 @@
-"""Time how many examples a second the worker queue delivers, against PyTorch's DataLoader.
+"""Time how many examples a second queues deliver to a consumer that does nothing else.
 
-    python benchmarks/queue_throughput.py --workers 2
+    python benchmarks/queue_throughput.py --workers 2                  # against PyTorch's DataLoader
+    python benchmarks/queue_throughput.py --workers 2 --executors      # against executors of a process pool, loky, Dask
 
-The simulator picks one of 64 hotspot datasets that msprime simulated before the workers were forked, so that little
-but the queues is measured: what they do to an example, transport and making batches of 50. The consumer does nothing
-else. Both queues are opened, filled, read and closed in turn.
+Against the DataLoader, the simulator picks one of 64 hotspot datasets that msprime simulated before, so that little but
+the queues is measured: what they do to an example, transport and making batches of 50. Against executors it is the
+hotspot example's, because an executor is to give the examples of a real simulator as fast as our own workers do. Each
+queue is in a process of its own on as many cores as there are workers, and they take turns.
 """
 
 import argparse
+import importlib
+import multiprocessing
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
-from common import BATCH_SIZE, HOTSPOT, show, show_machine, show_ratio, simulate_hotspots
+from common import BATCH_SIZE, EXAMPLE, HOTSPOT, interleave, save, show, show_machine, show_ratio, simulate_hotspots
+from processes import in_processes
 
+from definetti_np.simulation.executors import ExecutorStream
 from definetti_np.simulation.source import ExampleSource
-from definetti_np.simulation.stream import SerialStream, StreamSettings
+from definetti_np.simulation.stream import SerialStream, Stream, StreamSettings
 from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
 
-try:
-    import torch
-except ModuleNotFoundError:
-    sys.exit("this benchmark compares with PyTorch, which is not installed: pip install torch")
-
 SIMULATED = 64
-WARM_UP = 10  # batches, so that every worker is running
+WARM_UP = 10  # batches, so that every worker is running, and the queue holds none from before
 
 
-class Simulations(torch.utils.data.IterableDataset):
-    """The same simulator as an endless data set; every worker has a generator of its own."""
-
-    def __init__(self, simulator):
-        self.simulator = simulator
-
-    def __iter__(self):
-        rng = np.random.default_rng(torch.initial_seed())  # differs between workers
-        while True:
-            yield self.simulator(rng)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each queue (default 10)")
-    parser.add_argument("--batches", type=int, default=200, help="batches timed in a turn (default 200)")
-    parser.add_argument("--capacity", type=int, default=250, help="examples simulated ahead (default 250)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the simulations (default 1)")
-    options = parser.parse_args()
-
-    show_machine()
-    data, labels = simulate_hotspots(SIMULATED, options.seed)
+def one_of_few(seed: int) -> Callable:
+    """A simulator that takes no time: one of a few datasets of the hotspot example."""
+    data, labels = simulate_hotspots(SIMULATED, seed)
 
     def simulator(rng):
         i = rng.integers(SIMULATED)
         return data[i], labels[i]
 
-    source = ExampleSource(simulator, options.seed, network_spec(**HOTSPOT), "cross-ent")
-    loader = torch.utils.data.DataLoader(
-        Simulations(simulator),
-        batch_size=BATCH_SIZE,
-        num_workers=options.workers,
-        prefetch_factor=max(2, options.capacity // (BATCH_SIZE * options.workers)),
-    )
-    queues = {
-        "ours": lambda: read_ours(WorkerStream, options, source),
-        "ours, in this process": lambda: read_ours(SerialStream, options, source),
-        "DataLoader": lambda: read_loader(loader, options.batches),
-    }
-    per_second = {name: np.empty((options.rounds, 1)) for name in queues}
-    for turn in range(options.rounds):
-        for name, read in queues.items():
-            per_second[name][turn] = options.batches * BATCH_SIZE / read()
-    print(f"examples of 198 x 24 x 2 float32 in batches of {BATCH_SIZE}, {options.workers} workers")
-    for name in queues:
-        show(name, per_second[name], "examples/s", 1)
-    show_ratio("ours / DataLoader", per_second["ours"], per_second["DataLoader"])
+    return simulator
 
 
-def read_ours(stream_class, options, source: ExampleSource) -> float:
-    """Return the seconds for reading the batches."""
-    examples = range((WARM_UP + options.batches) * BATCH_SIZE)
-    with stream_class(source, StreamSettings(options.workers, options.capacity), examples) as stream:
-        return time_batches(lambda: stream.next_batch(BATCH_SIZE), options.batches)
+def hotspots(seed: int) -> Callable:
+    """The hotspot example's simulator, of a module that all processes can import."""
+    sys.path.append(str(EXAMPLE))
+    return importlib.import_module("hotspots").simulator
 
 
-def read_loader(loader, batches: int) -> float:
-    iterator = iter(loader)
-    return time_batches(lambda: next(iterator), batches)
+class OurQueue:
+    """A stream of ours. It ends with each turn; an executor stays, as a user's does."""
+
+    def __init__(self, make_simulator: Callable, workers: int, capacity: int | None, seed: int, kind: str):
+        self._simulator, self._workers, self._capacity, self._seed = make_simulator(seed), workers, capacity, seed
+        self._kind, self._executor = kind, open_executor(kind, workers)
+
+    def read(self, batches: int) -> float:
+        """The seconds for so many batches."""
+        source = ExampleSource(self._simulator, self._seed, network_spec(**HOTSPOT), "cross-ent")
+        settings = StreamSettings(self._workers, self._capacity, executor=self._executor)
+        stream_class: type[Stream] = ExecutorStream if self._executor is not None else WorkerStream
+        if self._kind == "this process":
+            stream_class = SerialStream
+        with stream_class(source, settings, range((WARM_UP + batches) * BATCH_SIZE)) as stream:
+            return time_batches(lambda: stream.next_batch(BATCH_SIZE), batches)
 
 
-def time_batches(next_batch, batches: int) -> float:
+def open_executor(kind: str, workers: int) -> Executor | None:
+    """An executor of so many processes, or None for what is ours."""
+    if kind == "process pool":
+        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    if kind == "loky":
+        return importlib.import_module("loky").get_reusable_executor(max_workers=workers, timeout=None)
+    if kind == "Dask":
+        distributed = importlib.import_module("distributed")
+        cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+        return distributed.Client(cluster).get_executor()
+    return None
+
+
+class DataLoader:
+    """PyTorch's, with the same simulator as an endless data set; every worker has a generator of its own."""
+
+    def __init__(self, make_simulator: Callable, workers: int, capacity: int, seed: int):
+        import torch
+
+        simulator = make_simulator(seed)
+
+        class Simulations(torch.utils.data.IterableDataset):
+            def __iter__(self):
+                rng = np.random.default_rng(torch.initial_seed())  # differs between workers
+                while True:
+                    yield simulator(rng)
+
+        self._loader = torch.utils.data.DataLoader(
+            Simulations(),
+            batch_size=BATCH_SIZE,
+            num_workers=workers,
+            prefetch_factor=max(2, capacity // (BATCH_SIZE * workers)),
+        )
+
+    def read(self, batches: int) -> float:
+        """The seconds for so many batches."""
+        iterator = iter(self._loader)
+        return time_batches(lambda: next(iterator), batches)
+
+
+def time_batches(next_batch: Callable, batches: int) -> float:
     for _ in range(WARM_UP):
         next_batch()
     start = time.perf_counter()
     for _ in range(batches):
         next_batch()
     return time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--executors", action="store_true", help="compare with executors, and simulate")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each queue (default 10)")
+    parser.add_argument("--batches", type=int, help="batches timed in a turn (default 200, or 40 with --executors)")
+    parser.add_argument("--capacity", type=int, default=250, help="examples simulated ahead (default 250)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the simulations (default 1)")
+    parser.add_argument("--json", type=Path, help="file for the results")
+    options = parser.parse_args()
+
+    show_machine()
+    if options.executors:
+        batches = options.batches or 40
+        settings = hotspots, options.workers, None, options.seed
+        queues = {kind: (OurQueue, *settings, kind) for kind in ("our workers", "process pool", "loky", "Dask")}
+    else:
+        batches = options.batches or 200
+        settings = one_of_few, options.workers, options.capacity, options.seed
+        queues = {
+            "our workers": (OurQueue, *settings, "our workers"),
+            "this process": (OurQueue, *settings, "this process"),
+            "DataLoader": (DataLoader, *settings),
+        }
+    with in_processes(queues, options.workers) as processes:
+
+        def turn_of(name: str) -> Callable:
+            return lambda calls: [processes[name].ask("read", batches)]
+
+        seconds = interleave({name: turn_of(name) for name in queues}, options.rounds, calls=1)
+    print(f"examples of 198 x 24 x 2 float32 in batches of {BATCH_SIZE}, {options.workers} workers")
+    rates = {name: batches * BATCH_SIZE / seconds[name] for name in queues}
+    results = {name: show(name, rates[name], "examples/s", 1) for name in queues}
+    for name in queues:
+        if name != "our workers":
+            results[f"{name} / our workers"] = show_ratio(f"{name} / our workers", rates[name], rates["our workers"])
+    save(options.json, results)
 
 
 if __name__ == "__main__":

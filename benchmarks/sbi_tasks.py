@@ -4,18 +4,24 @@
 
 C2ST is how often a classifier tells our samples from those of the reference posterior: 0.5 is perfect. It needs
 scikit-learn, and the files of the package sbibm, of which nothing is imported: `pip install --no-deps sbibm`.
+`--peer` trains the package sbi on the same simulations too, and compares time and C2ST: NPE with a neural spline flow,
+its defaults.
 """
 
 import argparse
 import bz2
 import importlib.util
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from common import show_machine
+from processes import in_processes
 
-import definetti_np
+from definetti_np import simulate_example
 
 # The simulators, in ten lines of NumPy each; data are a few rows, with numbers of a size near 1.
 
@@ -45,41 +51,131 @@ def slcp(rng):
     return (theta[:2] + noise) / 4, theta
 
 
-# The simulator, what a row of the observation is divided by, the shape of data, the head and the box.
+@dataclass(frozen=True)
+class Task:
+    """The simulator, what a row of the observation is divided by, the shape of data, the box, and the network."""
+
+    simulator: Callable
+    divisor: float
+    shape: tuple[int, int]
+    box: list[tuple[float, float]] | None
+    phi_net: list
+    g: list
+    h_net: list
+    context: tuple = ()
+
+    def simulate(self, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Data (number, n, W) and labels (number, N) float32; example i is that of a run of this seed."""
+        examples = [simulate_example(self.simulator, seed=seed, index=i) for i in range(number)]
+        data, labels = zip(*examples, strict=True)
+        return np.array(data, np.float32), np.array(labels, np.float32)
+
+    def dataset(self, observation: np.ndarray) -> np.ndarray:
+        """An observation (D,) of the benchmark as the simulator would return it, (n, W)."""
+        return (observation.reshape(self.shape) / self.divisor).astype(np.float32)
+
+
+ONE_ROW = {"phi_net": [], "g": [("max",)]}  # the maximum of one row is the row
+TWO_LAYERS = [("fc", 128), ("fc", 128)]
 TASKS = {
-    "gaussian_linear": (gaussian_linear, 0.45, (1, 10), ("gaussian",), None),
-    "gaussian_mixture": (gaussian_mixture, 5.0, (1, 2), ("spline", 16), [(-10, 10)] * 2),
-    "two_moons": (two_moons, 1.0, (1, 2), ("spline", 16), [(-1, 1)] * 2),
-    "slcp": (slcp, 4.0, (4, 2), ("spline", 10), [(-3, 3)] * 5),
+    "gaussian_linear": Task(gaussian_linear, 0.45, (1, 10), None, **ONE_ROW, h_net=[("fc", 64), ("gaussian",)]),
+    "gaussian_mixture": Task(
+        gaussian_mixture, 5.0, (1, 2), [(-10, 10)] * 2, **ONE_ROW, h_net=[*TWO_LAYERS, ("spline", 16)]
+    ),
+    "two_moons": Task(two_moons, 1.0, (1, 2), [(-1, 1)] * 2, **ONE_ROW, h_net=[*TWO_LAYERS, ("spline", 16)]),
+    "slcp": Task(
+        slcp, 4.0, (4, 2), [(-3, 3)] * 5, TWO_LAYERS, [("moments", 1), ("max",)], [*TWO_LAYERS, ("spline", 10)]
+    ),
 }
 
 
-def train(task, simulations, seed, *, reuse, threads=1, batch_size=100, save_path=None):
-    """Train as the documentation advises: reuse, cosine, the best weights by validation; returns model and seconds."""
-    simulator, _, shape, head, box = TASKS[task]
-    start = time.perf_counter()
-    model = definetti_np.train(
-        shape,
-        (len(simulator(np.random.default_rng(0))[1]),),
-        simulator,
-        [("fc", 128), ("fc", 128)],
-        [("moments", 1), ("max",)] if shape[0] > 1 else ("max",),
-        [("fc", 128), ("fc", 128), head],
-        label_range=box,
-        num_batches=simulations // batch_size,
-        batch_size=batch_size,
-        reuse=reuse,
-        schedule="cosine",
-        validation=1000,
-        keep="best",
-        verbosity=max(1, simulations // batch_size // 20),
-        learning_rate=0.001,
-        sim_threads=1,
-        training_threads=threads,
-        seed=seed,
-        save_path=save_path,
-    )
-    return model, time.perf_counter() - start
+@dataclass(frozen=True)
+class Recipe:
+    """How training goes. Of the simulations one in twenty is held for validation, and not trained on."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    reuse: int = 9
+    seed: int = 1
+
+
+class Ours:
+    """definetti_np: several epochs, each simulation reused, cosine, the best weights by validation."""
+
+    def __init__(self, name: str, threads: int, path: Path | None):
+        self.task, self.threads, self.path = TASKS[name], threads, path
+
+    def train(self, data: np.ndarray, labels: np.ndarray, recipe: Recipe) -> float:
+        """Train on these simulations, and return the seconds; a model that is there already took none."""
+        from definetti_np import load, train
+
+        if self.path is not None and self.path.with_suffix(".npz").exists():
+            self.model = load(self.path)
+            return 0.0
+
+        held = len(data) // 20
+        trained = len(data) - held
+
+        def simulator(rng):
+            index, *is_validation = rng.bit_generator.seed_seq.spawn_key
+            place = trained + index if is_validation else index % trained
+            return data[place], labels[place]
+
+        start = time.perf_counter()
+        batches = recipe.steps // (1 + recipe.reuse)
+        self.model = train(
+            self.task.shape, labels.shape[1:], simulator, self.task.phi_net, self.task.g, self.task.h_net,
+            context=self.task.context, label_range=self.task.box, num_batches=batches, batch_size=recipe.batch_size,
+            reuse=recipe.reuse, reuse_capacity=trained, learning_rate=recipe.learning_rate, schedule="cosine",
+            validation=held, keep="best", verbosity=max(1, batches // 20), check_randomness=False, sim_threads=0,
+            queue_capacity=2 * recipe.batch_size, training_threads=self.threads, seed=recipe.seed, logfile=None,
+            save_path=self.path,
+        )  # fmt: skip
+        return time.perf_counter() - start
+
+    def sample(self, observation: np.ndarray, samples: int, seed: int) -> np.ndarray:
+        """Samples (samples, N) of the posterior of an observation."""
+        return self.model.posterior([self.task.dataset(observation)]).sample(samples, seed=seed)[0]
+
+
+class Peer:
+    """The package sbi: NPE with a neural spline flow, as its defaults have it."""
+
+    def __init__(self, name: str, threads: int):
+        import sbi.inference  # noqa: F401  (its import is not timed)
+        import torch
+
+        torch.set_num_threads(threads)
+        self.task = TASKS[name]
+
+    def train(self, data: np.ndarray, labels: np.ndarray, recipe: Recipe) -> float:
+        """Train on these simulations, of which it holds one in ten for validation, and return the seconds."""
+        import torch
+        from sbi.inference import NPE_C
+        from sbi.utils import BoxUniform
+
+        torch.manual_seed(recipe.seed)
+        if self.task.box is None:
+            prior = torch.distributions.MultivariateNormal(
+                torch.zeros(labels.shape[1]), 0.1 * torch.eye(labels.shape[1])
+            )
+        else:
+            prior = BoxUniform(*torch.tensor(self.task.box, dtype=torch.float32).T)
+        start = time.perf_counter()
+        inference = NPE_C(prior, density_estimator="nsf", show_progress_bars=False)
+        inference.append_simulations(torch.from_numpy(labels), torch.from_numpy(data.reshape(len(data), -1))).train()
+        seconds = time.perf_counter() - start
+        self.posterior = inference.build_posterior()
+        return seconds
+
+    def sample(self, observation: np.ndarray, samples: int, seed: int) -> np.ndarray:
+        """Samples (samples, N) of the posterior of an observation."""
+        import torch
+
+        torch.manual_seed(seed)
+        x = torch.from_numpy(self.task.dataset(observation).reshape(1, -1))
+        return self.posterior.sample((samples,), x=x, show_progress_bars=False).numpy()
 
 
 def files_of(task, observation):
@@ -111,23 +207,48 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--simulations", type=int, default=10_000)
-    parser.add_argument("--reuse", type=int, default=None, help="None for what makes 5,000 steps, 4 at least")
+    parser.add_argument("--steps", type=int, help="None for what the number of simulations allows")
+    parser.add_argument("--batch-size", type=int, default=200)
+    parser.add_argument("--learning-rate", type=float, default=0.002)
+    parser.add_argument("--reuse", type=int, default=9)
     parser.add_argument("--observations", type=int, nargs="*", default=list(range(1, 11)))
-    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--samples", type=int, default=10_000, help="fewer make C2ST too good")
     parser.add_argument("--threads", type=int, default=1, help="one is fastest for networks as small as these")
+    parser.add_argument("--peer", action="store_true", help="train the package sbi on the same simulations too")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--models", type=Path, help="a folder that keeps models: what it has is not trained again")
     options = parser.parse_args()
-    reuse = max(4, 5_000 * 100 // options.simulations - 1) if options.reuse is None else options.reuse
-    model, seconds = train(options.task, options.simulations, options.seed, reuse=reuse, threads=options.threads)
-    print(f"{options.task}: {options.simulations} simulations, trained in {seconds:.0f} s, reuse {reuse}")
-    scores = []
-    _, divisor, shape, _, _ = TASKS[options.task]
-    for observation in options.observations:
-        data, reference = files_of(options.task, observation)
-        samples = model.posterior([data.reshape(shape) / divisor]).sample(options.samples, seed=observation)[0]
-        scores.append(c2st(samples, reference[: options.samples]))
-        print(f"observation {observation}: C2ST {scores[-1]:.3f}", flush=True)
-    print(f"mean C2ST {np.mean(scores):.3f}")
+    show_machine()
+    steps = options.steps or (20_000 if options.simulations >= 100_000 else 5_000)
+    recipe = Recipe(steps, options.batch_size, options.learning_rate, options.reuse, options.seed)
+    print(f"{options.task}, {options.simulations} simulations, {options.threads} threads, {recipe}", flush=True)
+    path = None
+    if options.models is not None:
+        options.models.mkdir(parents=True, exist_ok=True)
+        path = options.models / f"{options.task}_{options.simulations}_{options.seed}"
+    if not options.peer:
+        ours = Ours(options.task, options.threads, path)
+        measure({"definetti_np": lambda method, *arguments: getattr(ours, method)(*arguments)}, recipe, options)
+        return
+    arguments = options.task, options.threads
+    both = {"definetti_np": (Ours, *arguments, path), "sbi": (Peer, *arguments)}
+    with in_processes(both, options.threads) as remotes:
+        measure({name: remote.ask for name, remote in remotes.items()}, recipe, options)
+
+
+def measure(candidates: dict[str, Callable], recipe: Recipe, options: argparse.Namespace) -> None:
+    """Print the seconds of training and the C2ST of candidates, functions ``(method, *arguments)``."""
+    simulations = TASKS[options.task].simulate(options.simulations, options.seed)
+    for name, ask in candidates.items():
+        print(f"{name}: trained in {ask('train', *simulations, recipe):.0f} s", flush=True)
+    for name, ask in candidates.items():
+        scores = []
+        for number in options.observations:
+            observation, reference = files_of(options.task, number)
+            samples = ask("sample", observation, options.samples, number)
+            scores.append(c2st(samples, reference[: options.samples]))
+            print(f"{name}: observation {number}: C2ST {scores[-1]:.3f}", flush=True)
+        print(f"{name}: mean C2ST {np.mean(scores):.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ classes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +22,7 @@ import numpy as np
 
 from .checks import shorten
 from .errors import SimulatorError
-from .files.paths import check_parent, model_path
+from .files.paths import check_distinct_paths, check_parent, model_path
 from .files.whole import write_whole
 from .genomes.reader import read_haplotypes
 from .logs import log_to
@@ -104,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--simulations", metavar="FOLDER", help="of simulations to read, and to add to")
     training.add_argument("--follow", action="store_true", help="wait for simulations that other jobs add to it")
     training.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the model")
+    _add_logfile(training)
 
     status = _command(
         commands, "status", _status, "how far a run is, here or on another machine", "definetti status hotspots"
@@ -124,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     simulation.add_argument("--start", type=int, help="the first example for the folder (default 0)")
     simulation.add_argument("--stop", type=int, help="the end of its examples, which is not one of them")
     simulation.add_argument("--sim-threads", type=int, help="simulator processes (default: one per core)")
+    _add_logfile(simulation)
 
     predict = _command(
         commands, "predict", _predict, "predict for datasets", "definetti predict hotspots.npz sims.npz --output p.tsv"
@@ -195,25 +200,49 @@ def _add_output(parser: argparse.ArgumentParser, what: str, *, required: bool = 
     parser.add_argument("--force", action="store_true", help="replace files that are there")
 
 
+def _add_logfile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--logfile", help="the log instead of stderr; its lines are JSON if it ends in .jsonl")
+
+
 def _add_examples(parser: argparse.ArgumentParser, number: int) -> None:
     parser.add_argument("--number", type=int, default=number, help=f"how many (default {number})")
     parser.add_argument("--seed", type=int, help="seed of the simulations (default: one more than the model's, or 1)")
 
 
-def _check_output(options: argparse.Namespace, *names: str) -> None:
-    """Raise an error before anything is computed, if a file cannot be written or is there and may not be replaced."""
+def _check_output(options: argparse.Namespace, *names: str, inputs: Mapping[str, str | Path | None]) -> None:
+    """Raise an error before anything is computed, if a file cannot be written or is there and may not be replaced.
+
+    What is read, `inputs` by name, is never replaced, and no file is written twice.
+    """
+    paths = {name: Path(value).expanduser() for name, value in inputs.items() if value is not None}
     for name in names:
         value = getattr(options, name)
         if value is None:
             continue
         path = Path(value).expanduser().absolute()
         check_parent(path, f"--{name}")
+        paths[f"--{name}"] = path
+        check_distinct_paths(paths)
         if path.exists() and not options.force:
             raise ValueError(f"--{name}: {value} is there already; --force replaces it")
 
 
+def _write_all(writers: Mapping[str, Callable[[str], object]]) -> None:
+    """Write all files, each with its function of a path; or, if one cannot be written, none that was not there."""
+    new = [path for path in writers if not os.path.lexists(Path(path).expanduser())]
+    try:
+        for path, write in writers.items():
+            write(path)
+    except BaseException:
+        for path in new:
+            with contextlib.suppress(OSError):
+                Path(path).expanduser().unlink()
+        raise
+
+
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    if sys.stdout is not None:  # it may be closed
+        sys.stdout.write(f"{text}\n")
 
 
 # The file of a user
@@ -304,7 +333,7 @@ def _train(options: argparse.Namespace) -> None:
     if target.exists() and not options.force and not options.resume:
         raise ValueError(f"--output: {target} is there already; --force replaces it")
     settings = read_settings(options.file)
-    for name in ("num_batches", "seed", "sim_threads", "training_threads", "simulations"):
+    for name in ("num_batches", "seed", "sim_threads", "training_threads", "simulations", "logfile"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
     if options.follow:
@@ -322,10 +351,10 @@ def _simulate(options: argparse.Namespace) -> None:
     if options.simulations is not None:
         _fill(options)
         return
-    for name in ("start", "stop", "sim_threads"):
+    for name in ("start", "stop", "sim_threads", "logfile"):
         if getattr(options, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} goes with --simulations, not with --output")
-    _check_output(options, "output")
+    _check_output(options, "output", inputs={"FILE.py": options.file})
     seed = 1 if options.seed is None else options.seed
     examples = list(_examples(options.file, options.number, seed))
     data = [np.repeat(example.rows, example.counts, axis=0) for example in examples]
@@ -349,7 +378,7 @@ def _fill(options: argparse.Namespace) -> None:
         "seed": 1 if seed is None else seed,
         "start": options.start or 0,
         "stop": options.stop,
-        "logfile": ".",
+        "logfile": options.logfile or ".",
     }
     if options.sim_threads is not None:
         known["sim_threads"] = options.sim_threads
@@ -357,17 +386,25 @@ def _fill(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from .genomes.scan import value_names
+    from .genomes.scan import UNUSUAL, value_names
 
-    _check_output(options, "output")
+    inputs = {"MODEL": model_path(options.model, "MODEL"), "DATA.npz": options.data}
+    _check_output(options, "output", inputs=inputs)
     model = _load(options.model)
     try:
         stored = np.load(options.data, allow_pickle=False)
         data = stored if isinstance(stored, np.ndarray) else stored["data"]
-    except (ValueError, EOFError, KeyError, OSError) as error:
-        raise ValueError(f"{options.data}: no array of datasets: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{options.data}: no array of datasets: {error.strerror or error}") from None
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        raise ValueError(
+            f"{options.data}: no array of datasets; an .npy is needed, or an .npz with an array named data"
+        ) from None
     predictions = model.predict(data, options.threads)
     names = value_names(model.classes, predictions.shape[1], is_posterior=model.network.spec.ends_in_softmax)
+    if model.sample is not None:
+        names = (*names, UNUSUAL)
+        predictions = np.column_stack([predictions, model.unusual(data, options.threads)])
     lines = ["\t".join(["#dataset", *names])]
     lines += ["\t".join([str(i), *map(str, row)]) for i, row in enumerate(predictions)]
     target = Path(options.output).expanduser().absolute()
@@ -378,10 +415,14 @@ def _predict(options: argparse.Namespace) -> None:
 def _scan(options: argparse.Namespace) -> None:
     if options.mask is not None:
         raise ValueError("--mask does not say what the intervals are; give --accessible or --inaccessible")
-    _check_output(options, "output", "bed", "bedgraph", "plot")
+    inputs = {name: getattr(options, name) for name in ("genomes", "accessible", "inaccessible", "samples")}
+    inputs |= {"MODEL": model_path(options.model, "MODEL")}
+    _check_output(options, "output", "bed", "bedgraph", "plot", inputs=inputs)
     model = _load(options.model)
     if model.encoder is None:
         raise ValueError(f"{options.model}: the model has no encoder, so it cannot scan; train with an encoder")
+    if model.network.spec.ends_in_softmax and not 0 <= options.threshold <= 1:
+        raise ValueError(f"--threshold must be a probability, between 0 and 1, got {options.threshold:g}")
     haplotypes = read_haplotypes(
         options.genomes,
         region=options.region,
@@ -399,13 +440,14 @@ def _scan(options: argparse.Namespace) -> None:
         prior=None if options.prior is None else _numbers(options.prior),
         threads=options.threads,
     )
+    writers: dict[str, Callable[[str], object]] = {}
     if options.plot is not None:  # the first, because it may lack matplotlib, and then nothing is to be written
-        scan.plot(options.plot, threshold=options.threshold)
+        writers[options.plot] = lambda path: scan.plot(path, threshold=options.threshold)
     if options.bed is not None:
-        scan.to_bed(options.bed, threshold=options.threshold)
+        writers[options.bed] = lambda path: scan.to_bed(path, threshold=options.threshold)
     if options.bedgraph is not None:
-        scan.to_bedgraph(options.bedgraph)
-    scan.to_tsv(options.output)
+        writers[options.bedgraph] = scan.to_bedgraph
+    _write_all(writers | {options.output: scan.to_tsv})
     _say(f"{scan}; {len(scan.calls(options.threshold)):,} calls above {options.threshold:g}: {options.output}")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from .checks import as_integer
 
 MOST_ARGUMENTS = 1000  # quantiles, components, bins
+USUAL_NODES = 48  # of a spline's conditioners
 MOST_LABELS = 1000  # because a file may ask for any number of names
 RANGE_TOLERANCE = 1e-6  # of the width of a box: how far outside of it a label may be that float32 has rounded
 
@@ -133,20 +134,32 @@ class SplineSpec(HeadSpec):
     kind = "spline"
     needs_range = True
     layers: ClassVar[int] = 2
-    nodes: ClassVar[int] = 48
 
     @classmethod
     def check_arguments(cls, arguments: tuple, where: str) -> tuple:
-        """K, the number of bins."""
-        bins = _one_integer(cls.kind, "bins", arguments, where, minimum=2)
-        if bins[0] > 100:
-            raise ValueError(f"{where}: a spline has 2 to 100 bins, got {bins[0]}")
-        return bins
+        """K, the number of bins, and perhaps H, the nodes of the conditioners."""
+        given = (cls.kind, *arguments)
+        if len(arguments) not in (1, 2):
+            raise ValueError(f"{where}: {given!r} must be ('spline', bins) or ('spline', bins, nodes)")
+        bins = as_integer(arguments[0], f"{where}: bins of {given!r}", minimum=2)
+        if bins > 100:
+            raise ValueError(f"{where}: a spline has 2 to 100 bins, got {bins}")
+        if len(arguments) == 1:
+            return (bins,)
+        nodes = as_integer(arguments[1], f"{where}: nodes of {given!r}", minimum=1)
+        if nodes > MOST_ARGUMENTS:
+            raise ValueError(f"{where}: nodes of {given!r} must be at most {MOST_ARGUMENTS}")
+        return bins, nodes
 
     @property
     def bins(self) -> int:
         """K."""
         return self.arguments[0]
+
+    @property
+    def nodes(self) -> int:
+        """H, of each of the two hidden layers of a conditioner."""
+        return self.arguments[1] if len(self.arguments) > 1 else USUAL_NODES
 
     @property
     def outputs(self) -> int:

@@ -5,8 +5,11 @@ None of these ends a run, or changes its exit code: what cannot be written is lo
 
 import contextlib
 import contextvars
+import datetime
 import io
+import json
 import logging
+import math
 import os
 import stat
 import sys
@@ -19,11 +22,14 @@ from .process import after_fork
 logger = logging.getLogger("definetti_np")
 
 LOG_LEVEL = logging.INFO
+JSON_ENDING = ".jsonl"  # of a log whose lines are JSON
 
 
 @contextlib.contextmanager
 def log_to(logfile: str | Path | None) -> Iterator[None]:
     """Inside a block, write the messages of a run in this thread to stderr ("."), to a file, or to no own log (None).
+
+    The lines of a file whose name ends in .jsonl are JSON.
 
     Only the package's logger is touched; what an application has configured still receives the messages of a run
     with logfile None. Runs in several threads have a log each.
@@ -36,7 +42,9 @@ def log_to(logfile: str | Path | None) -> Iterator[None]:
     if logfile == ".":
         log = _Log(Stderr(), logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     else:
-        log = _Log(_LogFile(Path(logfile).expanduser().absolute()), logging.Formatter("%(asctime)s %(message)s"))
+        path = Path(logfile).expanduser().absolute()
+        formatter = _JsonFormatter() if path.suffix == JSON_ENDING else logging.Formatter("%(asctime)s %(message)s")
+        log = _Log(_LogFile(path, formatter), formatter)
     with contextlib.closing(log), _routes.open(log):
         yield
 
@@ -143,6 +151,23 @@ class _Log(logging.Handler):
         super().close()
 
 
+class _JsonFormatter(logging.Formatter):
+    """Writes a message as a line of JSON: its time, level and text, and the `numbers` that it was logged with."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        time = datetime.datetime.fromtimestamp(record.created).astimezone()
+        line: dict[str, str | float | None] = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": super().format(record),
+        }
+        for name, number in getattr(record, "numbers", {}).items():
+            number = number if isinstance(number, int) else float(number)
+            line[name] = number if math.isfinite(number) else None  # because JSON has no NaN
+        return json.dumps(line)
+
+
 class Stderr:
     """A file for text that may get lost: stderr may be full, closed or missing, and writing does not fail.
 
@@ -196,8 +221,8 @@ class Stderr:
 class _LogFile:
     """A file that lines are appended to. Those that cannot be written are lost; the next one says how many."""
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, formatter: logging.Formatter):
+        self._path, self._formatter = path, formatter
         self._descriptor: int | None = None
         self._lost = 0  # lines
         self._is_torn = False  # whether it ends within a line
@@ -213,7 +238,11 @@ class _LogFile:
     def write(self, line: str) -> None:
         """Append a line, if that can be done."""
         if self._lost:
-            line = f"({self._lost} lines could not be written)\n{line}"
+            text = f"({self._lost} lines could not be written)"
+            if isinstance(self._formatter, _JsonFormatter):
+                notice = logging.LogRecord(logger.name, logging.WARNING, __file__, 0, text, None, None)
+                text = self._formatter.format(notice)
+            line = f"{text}\n{line}"
         content = ("\n" * self._is_torn + line).encode("utf-8", "backslashreplace")
         length = len(content)
         try:

@@ -1,5 +1,6 @@
 """Trained models: predict with them, scan genomes, save them. `loading` reads them."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -26,13 +27,14 @@ from .genomes.scan import (
     value_names,
     with_prior,
 )
-from .genomes.unusual import Sample, describe_windows, names_of
+from .genomes.unusual import Comparison, Sample, names_of
 from .history import write_lines
 from .kernels._jit import threads as kernel_threads
 from .multiset import MultisetBatch
 from .network import Network, check_datasets
 from .posteriors.classes import ClassPosterior
 from .posteriors.posterior import Posterior
+from .progress import ShareProgress, progress_of_share
 from .provenance import check_metadata, seeds_of
 from .scanner import predict_centers
 from .summary import describe_choice, layer_table
@@ -76,8 +78,8 @@ class Model:
     last_check
         What `diagnostics.check` found when it last looked, in short, or None.
     sample
-        What the first simulations of its training looked like, by which `scan` tells how unusual a window is; None for
-        a model without an encoder, and one of fewer than 200 simulations.
+        What the first simulations of its training looked like, by which `scan` and `unusual` tell how unusual data are,
+        and `predict` warns of them; None for a model without an encoder, and one of fewer than 200 simulations.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Model:
         self.encoder = encoder
         self.classes = check_classes(classes, network.prediction_shape)
         self.last_check: dict[str, Any] | None = None
-        if sample is not None and (encoder is None or sample.names != names_of(encoder)):
+        if sample is not None and (encoder is None or sample.encoder_names != names_of(encoder)):
             raise ValueError("sample must be one of what the encoder makes")
         self.sample = sample
 
@@ -183,23 +185,54 @@ class Model:
         -------
         (B, N) float32
             Posterior probabilities of a softmax network, estimates of a matmul network, the means of a head's
-            posteriors; what a network function returns, (B, M). NaN for a centre with too few SNPs.
+            posteriors; what a network function returns, (B, M). NaN for a centre with too few SNPs. If the model has a
+            sample of its training, a warning is logged if more than 5 % of the datasets lie outside 99 % of those
+            simulations; `unusual` says which.
 
         Raises
         ------
         ValueError, TypeError
             If the data does not fit the network, or the model has no encoder for Haplotypes.
         """
-        threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
+        comparison = self._comparison()
+        predictions, _ = self._predict(data, threads, centers, comparison)
         if isinstance(data, Haplotypes):
-            if centers is None:
-                raise ValueError("centers are needed for Haplotypes: positions in bp to predict at")
-            with kernel_threads(threads):
-                return predict_centers(self.network, self._needed_encoder(), data, centers)
-        if centers is not None:
-            raise ValueError(f"centers are for Haplotypes, got data of {type(data).__name__}")
-        empty = np.empty((0, *self.network.prediction_shape), self.network.dtype)
-        return self._compute(data, threads, self.network.predict_batch, empty)
+            _warn_of_missing(self._needed_encoder(), data)
+        _warn_if_unusual(comparison, data.contig if isinstance(data, Haplotypes) else "data")
+        return predictions
+
+    def unusual(
+        self,
+        data: Iterable[np.ndarray] | MultisetBatch | Haplotypes,
+        threads: int | None = None,
+        *,
+        centers: Sequence[float] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """How unusual each dataset is among the simulations of the training; docs/meaning.md says what this means.
+
+        Parameters
+        ----------
+        data, threads, centers
+            As for `predict`.
+
+        Returns
+        -------
+        (B,) float32
+            Which share of these simulations is less unusual than the dataset. NaN for a centre with too few SNPs.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the data does not fit the network, or the model has no sample of its simulations: that of fewer than 200,
+            without an encoder, or of an earlier version.
+        """
+        comparison = self._comparison()
+        if comparison is None:
+            raise ValueError(
+                "the model has no sample of its simulations, so it cannot tell what is unusual; train with encoder= "
+                "and at least 200 simulations"
+            )
+        return self._predict(data, threads, centers, comparison)[1]
 
     def posterior(
         self, data: Iterable[np.ndarray] | MultisetBatch, threads: int | None = None
@@ -227,8 +260,11 @@ class Model:
         threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
         network = self.network
         if network.head is not None:
+            comparison = self._comparison()
             empty = np.empty((0, network.head.spec.outputs), network.dtype)
-            return network.posterior_of(self._compute(data, threads, lambda b: network.compute(b).array, empty))
+            outputs, _ = self._compute(data, threads, lambda outputs: outputs, empty, comparison)
+            _warn_if_unusual(comparison, "data")
+            return network.posterior_of(outputs)
         if not network.spec.ends_in_softmax:
             raise ValueError(
                 "the model gives estimates, and no posterior; train an h_net that ends in ('softmax',), or for "
@@ -237,16 +273,59 @@ class Model:
         names = self.classes or tuple(f"class {i}" for i in range(network.prediction_shape[0]))
         return ClassPosterior(self.predict(data, threads), names)
 
-    def _compute(self, data: Any, threads: int, compute: Callable, empty: np.ndarray) -> np.ndarray:
-        """What a function computes of the batches that data is made of; `empty` is what it computes of none."""
-        parts = [empty]
-        workspace = Workspace()
+    def _predict(
+        self, data: Any, threads: int | None, centers: Any, comparison: Comparison | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The predictions (B, N) for what `predict` takes, and how unusual it is, (B,), where that is asked for."""
+        threads = available_cores() if threads is None else as_integer(threads, "threads", minimum=1)
+        if isinstance(data, Haplotypes):
+            if centers is None:
+                raise ValueError("centers are needed for Haplotypes: positions in bp to predict at")
+            return self._predict_centers(data, np.asarray(centers, np.float64), threads, comparison)
+        if centers is not None:
+            raise ValueError(f"centers are for Haplotypes, got data of {type(data).__name__}")
+        empty = np.empty((0, *self.network.prediction_shape), self.network.dtype)
+        return self._compute(data, threads, self.network.predictions_of, empty, comparison)
+
+    def _predict_centers(
+        self,
+        haplotypes: Haplotypes,
+        centers: np.ndarray,
+        threads: int,
+        comparison: Comparison | None,
+        progress: ShareProgress | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same for the windows around centres; NaN for those with too few SNPs."""
+        encoder, features = self._needed_encoder(), None if comparison is None else comparison.features
         with kernel_threads(threads):
+            predictions, distances = predict_centers(
+                self.network, encoder, haplotypes, centers, features=features, progress=progress
+            )
+        unusual = np.full(len(centers), np.nan, np.float32)
+        if comparison is not None:
+            sites = Sites.of(encoder, haplotypes)
+            first, has_window = sites.windows(centers)
+            unusual[has_window] = comparison.of_windows(sites, first[has_window], distances[has_window])
+        return predictions, unusual
+
+    def _compute(
+        self, data: Any, threads: int, finish: Callable, empty: np.ndarray, comparison: Comparison | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `finish` makes of what the network computes of datasets, and how unusual these are.
+
+        `empty` is what it makes of none.
+        """
+        parts, unusual = [empty], [np.empty(0, np.float32)]
+        workspace = Workspace()
+        with kernel_threads(threads), np.errstate(all="ignore"):  # a probability of 0 is an underflow
             for first, part in self._parts_of(data):
                 with workspace.use():
                     batch = self.network.as_batch(part, first=first)
-                    parts.append(compute(batch).copy())
-        return np.concatenate(parts)
+                    outputs, hidden = self.network.compute_with_hidden(batch)
+                    parts.append(finish(outputs).copy())
+                    if comparison is not None:
+                        unusual.append(comparison.of_datasets(batch, hidden))
+        return np.concatenate(parts), np.concatenate(unusual)
 
     def with_rows(self, rows: int | None) -> "Model":
         """The same model for datasets of another number of rows, or of any number for None.
@@ -280,6 +359,7 @@ class Model:
         prior: Sequence[float] | None = None,
         training_prior: Sequence[float] | None = None,
         threads: int | None = None,
+        progress: bool = True,
     ) -> Scan:
         """Predict along a contig.
 
@@ -303,6 +383,9 @@ class Model:
             The probabilities of the classes in the training's simulations, None for the same for each.
         threads
             Number of threads, None for every core of this process; the result does not depend on it.
+        progress
+            Whether to show how far it is: a bar on a terminal or in a notebook, else a line of the log every ten
+            seconds.
 
         Returns
         -------
@@ -341,11 +424,19 @@ class Model:
         snps, status = places.status(sites)
         values = np.full((len(status), number), np.nan, np.float32)
         is_ok = status == OK
-        with kernel_threads(threads):
-            predicted = predict_centers(network, encoder, haplotypes, places.center[is_ok])
+        comparison = self._comparison()
+        with contextlib.closing(progress_of_share(f"scanning {haplotypes.contig}", is_wanted=progress)) as shown:
+            predicted, unusual_if_ok = self._predict_centers(
+                haplotypes, places.center[is_ok], threads, comparison, shown
+            )
         values[is_ok] = predicted if priors is None else with_prior(predicted, *priors)
-        unusual = self._how_unusual(sites, places.center, is_ok, notes)
-        _warn_of_missing(sites)
+        unusual = None if comparison is None else np.full(len(status), np.nan, np.float32)
+        if unusual is not None:
+            unusual[is_ok] = unusual_if_ok
+        warning = _warn_if_unusual(comparison, haplotypes.contig)
+        if warning is not None:
+            notes["warning"] = warning
+        _warn_of_missing(encoder, haplotypes)
         status[is_ok & np.isnan(values).any(axis=1)] = TOO_FEW_SNPS  # with another choice of rows
         return Scan(
             contig=haplotypes.contig,
@@ -360,20 +451,11 @@ class Model:
             unusual=unusual,
         )
 
-    def _how_unusual(
-        self, sites: Sites, centers: np.ndarray, is_ok: np.ndarray, notes: dict[str, str]
-    ) -> np.ndarray | None:
-        """The column `unusual` of a scan, (B,) float32, NaN where there is no window; notes get a warning."""
-        if self.sample is None or self.sample.names != names_of(sites.encoder):
+    def _comparison(self) -> Comparison | None:
+        """What tells how unusual data are, or None if the model does not know its simulations."""
+        if self.sample is None or self.encoder is None or self.sample.encoder_names != names_of(self.encoder):
             return None
-        unusual = np.full(len(centers), np.nan, np.float32)
-        numbers = describe_windows(sites, sites.windows(centers[is_ok])[0])
-        unusual[is_ok] = self.sample.unusual(numbers)
-        warning = self.sample.warning(numbers, unusual[is_ok])
-        if warning is not None:
-            logger.warning("%s: %s", sites.haplotypes.contig, warning)
-            notes["warning"] = warning
-        return unusual
+        return Comparison(self.sample, self.encoder)
 
     def _needed_encoder(self) -> HaplotypeEncoder:
         if self.encoder is None:
@@ -432,11 +514,18 @@ class Model:
         return description
 
 
-def _warn_of_missing(sites: Sites) -> None:
+def _warn_if_unusual(comparison: Comparison | None, name: str) -> str | None:
+    """Say once that data of this name are not like the simulations, if they are not; return what was said."""
+    warning = None if comparison is None else comparison.warning()
+    if warning is not None:
+        logger.warning("%s: %s", name, warning)
+    return warning
+
+
+def _warn_of_missing(encoder: HaplotypeEncoder, haplotypes: Haplotypes) -> None:
     """Say that alleles are missing where the datasets do not show it."""
-    haplotypes = sites.haplotypes
     missing = 1 - haplotypes.allele_counts()[1].sum() / max(1, haplotypes.alleles.size)
-    if sites.encoder.missing == "major" and haplotypes.alleles.size and missing > MOST_MISSING:
+    if encoder.missing == "major" and haplotypes.alleles.size and missing > MOST_MISSING:
         logger.warning(
             "%s: %.2g %% of the alleles are missing, and the encoder takes the commoner allele for them; unless the "
             "simulations missed as many, as those of encoder.like(haplotypes) do, predictions may be wrong",

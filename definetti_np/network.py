@@ -282,7 +282,29 @@ class Network:
         """
         return self.apply(self._call, batch, context, dtype=batch.rows.dtype, log=log)
 
-    def apply(self, function: Callable, *arguments: Any, dtype: DTypeLike, log: list | None = None) -> Tensor:
+    def hidden(self, batch: MultisetBatch) -> np.ndarray | None:
+        """The features (B, H) of the last hidden layer; None of a network function, whose layers are not known."""
+        return self.compute_with_hidden(batch)[1]
+
+    def compute_with_hidden(self, batch: MultisetBatch) -> tuple[np.ndarray, np.ndarray | None]:
+        """What `compute` gives, (B, M), and what `hidden` does."""
+        lists = self.network_function
+        if not isinstance(lists, LayerLists):
+            return self.compute(batch).array, None
+        pooled = self.apply(lambda: lists.pool(self._features(batch, None)), dtype=batch.rows.dtype)
+        return self.finish_with_hidden(lists, pooled)
+
+    def finish_with_hidden(self, lists: "LayerLists", pooled: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """h of what is pooled, and the features (B, H) of the last hidden layer."""
+
+        def finish() -> tuple[Tensor, Tensor]:
+            hidden = lists.hidden(pooled)
+            return lists.answer(hidden), hidden
+
+        out, hidden = self.apply(finish, dtype=pooled.array.dtype)
+        return np.ascontiguousarray(out.array), hidden.array.reshape(len(hidden.array), -1)
+
+    def apply(self, function: Callable, *arguments: Any, dtype: DTypeLike, log: list | None = None) -> Any:
         """Call a function of this network's layers, such as `LayerLists.pool`, with its weights as constants."""
         constants = {key: Tensor(np.asarray(self.flat.by_name[name].array, dtype)) for key, name in self._names.items()}
         with Binding(constants, log=log).active():
@@ -408,7 +430,7 @@ class LayerLists:
         self._layers = [_layer(s) for s in spec.layers]
         self._head = spec.head
         number = len(spec.phi_layers)
-        self._phi, self._h = Sequential(self._layers[:number]), Sequential(self._layers[number:])
+        self._phi, self._hidden = Sequential(self._layers[:number]), Sequential(self._layers[number:-1])
 
     def declare(self) -> None:
         """Use each parameter once, in order."""
@@ -443,11 +465,19 @@ class LayerLists:
         pooled = [_pool(features, pooling) for pooling in self._poolings]
         return pooled[0] if len(pooled) == 1 else ops.concatenate(pooled, axis=-1)
 
-    def finish(self, pooled: Tensor) -> Tensor:
-        """h of what is pooled: log-probabilities or estimates (B, N)."""
-        out = self._h(pooled)
+    def hidden(self, pooled: Tensor) -> Tensor:
+        """The features of the last hidden layer, of what is pooled."""
+        return self._hidden(pooled)
+
+    def answer(self, hidden: Tensor) -> Tensor:
+        """The last layer of h: log-probabilities or estimates (B, N)."""
+        out = self._layers[-1](hidden)
         self._use_head()
         return ops.log_softmax(out) if self._ends_in_softmax else out
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """h of what is pooled: log-probabilities or estimates (B, N)."""
+        return self.answer(self.hidden(pooled))
 
 
 class _LastLayer:

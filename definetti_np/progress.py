@@ -1,4 +1,4 @@
-"""How far a run is: a progress bar or lines of the log, and the training summary.
+"""How far a run, a reader or a scan is: a progress bar or lines of the log; and the training summary.
 
 None of these ends a run: what cannot be shown or written is lost or comes later.
 """
@@ -11,9 +11,10 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .files.whole import remove_temporaries, write_whole
 from .logs import Stderr, flags_not_to_wait
@@ -22,7 +23,8 @@ from .process import is_ours, owner
 logger = logging.getLogger("definetti_np")
 
 WORTH_SAYING = 0.5  # of the time that the trainer waits, above which more simulators would help
-SECONDS_BETWEEN_LINES = 10.0  # about the progress of simulations without training
+SECONDS_BETWEEN_LINES = 10.0  # about the progress of what is no training
+SECONDS_BEFORE_A_BAR = 1.0  # because what is done sooner needs none
 
 
 def progress(
@@ -63,22 +65,45 @@ class _Clock:
         self._batches += 1
         self._waited += waited
 
-    def look(self) -> str:
-        """Describe the speed since the last look."""
+    def look(self) -> "_Speed":
+        """Return the speed since the last look."""
         now = time.monotonic()
         elapsed = max(now - self._since, 1e-9)
         rate, waiting = self._batches * self._batch_size / elapsed, self._waited / elapsed
         self._batches, self._since, self._waited = 0, now, 0.0
-        side = "waiting for simulations" if waiting > 0.5 else "training"
-        text = f"{rate:.0f} examples/s, {max(waiting, 1 - waiting):.0%} of the time {side}"
+        more = 0
         if self._simulators and WORTH_SAYING < waiting < 1:
             more = math.ceil(self._simulators * waiting / (1 - waiting))  # if each simulates as fast as those here
-            text += f"; {more} more simulator core{'s' * (more > 1)} would keep the trainer busy"
+        return _Speed(rate, waiting, more)
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Examples a second, the fraction of the time that the trainer waited, and how many simulators more it could use.
+
+    The last is 0 where it waited little.
+    """
+
+    rate: float
+    waiting: float
+    more: int
+
+    def __str__(self) -> str:
+        side = "waiting for simulations" if self.waiting > 0.5 else "training"
+        text = f"{self.rate:.0f} examples/s, {max(self.waiting, 1 - self.waiting):.0%} of the time {side}"
+        if self.more:
+            text += f"; {self.more} more simulator core{'s' * (self.more > 1)} would keep the trainer busy"
         return text
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The same for a log that programs read."""
+        return {"examples_per_second": self.rate, "waiting": self.waiting, "more_simulators": self.more}
 
-def _numbers(loss: float, accuracy: float) -> str:
+
+def _describe(numbers: Mapping[str, float]) -> str:
     """The loss, and the accuracy where it differs: a run without an accuracy has the loss in its place."""
+    loss, accuracy = numbers["loss"], numbers["accuracy"]
     return f"loss {loss:.4g}" if accuracy == loss else f"loss {loss:.4g}, accuracy {accuracy:.4g}"
 
 
@@ -89,11 +114,15 @@ class _Lines:
         self._num_batches, self._verbosity = num_batches, verbosity
         self._clock = _Clock(batch_size, simulators)
 
-    def update(self, batch: int, loss: float, accuracy: float, waited: float, more: str = "") -> None:
+    def update(self, numbers: Mapping[str, float], waited: float, more: str = "") -> None:
         self._clock.add(waited)
+        batch = int(numbers["batch"])
         if batch % self._verbosity == 0 or batch == self._num_batches - 1:
             speed = self._clock.look()
-            logger.info("batch %d of %d: %s; %s", batch, self._num_batches, _numbers(loss, accuracy) + more, speed)
+            logger.info(
+                "batch %d of %d: %s; %s", batch, self._num_batches, _describe(numbers) + more, speed,
+                extra={"numbers": {**numbers, "num_batches": self._num_batches, **speed.numbers}},
+            )  # fmt: skip
 
     def close(self) -> None:
         pass
@@ -103,31 +132,35 @@ class _Bar:
     """A tqdm bar, its text renewed twice a second."""
 
     def __init__(self, num_batches: int, batch_size: int, first: int):
-        place: dict[str, object] = {"dynamic_ncols": True}
-        if in_notebook():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of notebooks without widgets, where the bar is text
-                from tqdm.auto import tqdm
-        else:
-            from tqdm import tqdm
-
-            place["file"] = Stderr()
-        self._bar = tqdm(total=num_batches, initial=first, unit="batch", **place)
+        self._bar = _tqdm(total=num_batches, initial=first, unit="batch")
         self._clock = _Clock(batch_size)
         self._renewed = 0.0
 
-    def update(self, batch: int, loss: float, accuracy: float, waited: float, more: str = "") -> None:
+    def update(self, numbers: Mapping[str, float], waited: float, more: str = "") -> None:
         self._clock.add(waited)
         with contextlib.suppress(Exception):
             if time.monotonic() - self._renewed > 0.5:
                 self._renewed = time.monotonic()
-                text = f"{_numbers(loss, accuracy)}{more}, {self._clock.look()}"
+                text = f"{_describe(numbers)}{more}, {self._clock.look()}"
                 self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self._bar.close()
+
+
+def _tqdm(**options: Any) -> Any:
+    """A bar of tqdm, in a notebook one of its widgets."""
+    if in_notebook():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of notebooks without widgets, where the bar is text
+            from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+
+        options["file"] = Stderr()
+    return tqdm(dynamic_ncols=True, **options)
 
 
 def progress_of_examples(total: int, *, to_terminal: bool) -> "ExampleProgress":
@@ -151,7 +184,10 @@ class ExampleProgress:
         if time.monotonic() - self._said > SECONDS_BETWEEN_LINES or self._done == self._total:
             self._said = time.monotonic()
             rate = self._done / max(self._said - self._start, 1e-9)
-            logger.info("%d of %d examples simulated, %.0f examples/s", self._done, self._total, rate)
+            logger.info(
+                "%d of %d examples simulated, %.0f examples/s", self._done, self._total, rate,
+                extra={"numbers": {"examples": self._done, "of": self._total, "examples_per_second": rate}},
+            )  # fmt: skip
 
     def close(self) -> None:
         """Say no more."""
@@ -162,13 +198,61 @@ class _ExampleBar(ExampleProgress):
 
     def __init__(self, total: int):
         super().__init__(total)
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, unit="example", dynamic_ncols=True, file=Stderr())
+        self._bar = _tqdm(total=total, unit="example")
 
     def update(self, number: int) -> None:
         with contextlib.suppress(Exception):
             self._bar.update(number)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._bar.close()
+
+
+def progress_of_share(what: str, *, is_wanted: bool = True) -> "ShareProgress":
+    """The progress of what takes a while, as a bar where tqdm works and somebody looks, otherwise as log lines.
+
+    `what` says what is done, such as "reading calls.vcf.gz"; where `is_wanted` is False nothing is shown.
+    """
+    if is_wanted and (Stderr().isatty() or in_notebook()):
+        with contextlib.suppress(Exception):
+            return _ShareBar(what)
+    return ShareProgress(what, is_wanted=is_wanted)
+
+
+class ShareProgress:
+    """A log line every ten seconds that says what share is done. Nothing is said at the end, when the result is."""
+
+    def __init__(self, what: str, *, is_wanted: bool = True):
+        self._what, self._is_wanted = what, is_wanted
+        self._said = time.monotonic()
+
+    def reach(self, share: float, place: str = "") -> None:
+        """Say that a share, between 0 and 1, is done, up to a place."""
+        if self._is_wanted and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            logger.info("%s: %.0f %%%s", self._what, 100 * share, place and f", up to {place}")
+
+    def close(self) -> None:
+        """Say no more."""
+
+
+class _ShareBar(ShareProgress):
+    """A tqdm bar."""
+
+    def __init__(self, what: str):
+        super().__init__(what)
+        self._bar = _tqdm(
+            total=1.0,
+            desc=what,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+            delay=SECONDS_BEFORE_A_BAR,
+            leave=False,
+        )
+
+    def reach(self, share: float, place: str = "") -> None:
+        with contextlib.suppress(Exception):
+            self._bar.update(share - self._bar.n)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

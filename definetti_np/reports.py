@@ -89,7 +89,8 @@ class Reports:
         numbers = self._last + (self._evaluate(trainer) if is_due else [])
         self._summary.update(batch, *numbers)
         means = f"; {self._means}" if reused else ""
-        self._progress.update(batch, loss, accuracy, waited, means + self._evaluated)
+        named = dict(zip(self._columns, [batch, *numbers], strict=False))  # without validation where it is not due
+        self._progress.update(named, waited, means + self._evaluated)
         return is_due and self._validation is not None and self._validation.is_best
 
     def finish(self, batches: int, trainer: Trainer) -> bool:

@@ -13,7 +13,7 @@ from . import process
 from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
 from .files.lock import Holder
-from .genomes.unusual import Collector
+from .genomes.unusual import SIMULATIONS, Collector
 from .interruption import Interrupted, Interruption, Waiting
 from .multiset import MultisetBatch
 from .provenance import describe_model, describe_start, digest_of_source
@@ -84,6 +84,29 @@ def remember(
     return memory
 
 
+def collect(
+    settings: TrainSettings, start: Checkpoint | None, while_waiting: Waiting, store: Store | None
+) -> Collector:
+    """Return what holds the first simulations of a run with an encoder; a checkpoint's are simulated again."""
+    collector = Collector(settings.encoder)
+    if start is None or settings.encoder is None or not start.batches:
+        return collector
+    past, size = range(min(start.next_example, SIMULATIONS)), settings.batch_size
+    logger.info("simulating examples 0 to %d again, because the model keeps how they look", past.stop - 1)
+    batches = take_batches(settings.source(), settings.streams, past, size, while_waiting, store)
+    for number, (data, _) in enumerate(batches):
+        collector.add(augmented(settings, data, number * settings.steps_per_batch))
+    return collector
+
+
+def augmented(settings: TrainSettings, data: MultisetBatch, step: int) -> MultisetBatch:
+    """The batch of a step as the run's augmentation changes it, if it has one."""
+    if settings.reuse.augment is None:
+        return data
+    with process.end_forks():
+        return augment_batch(settings.reuse.augment, data, seed=settings.seed, step=step)
+
+
 def hold_validation(settings: TrainSettings, while_waiting: Waiting) -> Validation | None:
     """Simulate the examples that training never sees, or return None if there are to be none."""
     number = settings.validation.examples
@@ -107,6 +130,8 @@ class Run:
         The batches that are left.
     memory
         The examples that reuse draws from, or None.
+    collector
+        What holds the first simulations, of which it has those before `start`.
     validation
         What the run is evaluated on, or None.
     checkpoints
@@ -120,8 +145,6 @@ class Run:
     ----------
     batches
         How many batches it has trained on.
-    collector
-        What the first simulations looked like, for a model with an encoder.
 
     Raises
     ------
@@ -135,6 +158,7 @@ class Run:
         trainer: Trainer,
         stream: Stream,
         memory: Memory | None,
+        collector: Collector,
         validation: Validation | None,
         checkpoints: Checkpoints | None,
         start: Checkpoint | None,
@@ -156,7 +180,7 @@ class Run:
             self.batches, self._best = start.batches, start.best
         self._started = {} if start is None else start.state.get("started", {})
         self._started = self._started or describe_start(settings.simulator)
-        self.collector = Collector(settings.encoder, () if start is None else start.state.get("collected", ()))
+        self._collector = collector
         self._validation = validation
         self._reports = Reports(settings, validation, start)
         self._holder, self._since, self._first = holder, time.monotonic(), self.batches
@@ -246,8 +270,8 @@ class Run:
         first = batch * self._settings.steps_per_batch
         step = first
         try:
-            data = self._augmented(data, step)
-            self.collector.add(data)
+            data = augmented(self._settings, data, step)
+            self._collector.add(data)
             results = [self._step(data, labels, step)]
             for step in range(first + 1, first + self._settings.steps_per_batch):
                 data, labels = self._drawn(step)
@@ -268,14 +292,7 @@ class Run:
         if self._memory is None:
             raise RuntimeError("a run without reuse draws nothing")
         data, labels = self._memory.draw(step)
-        return self._augmented(data, step), labels
-
-    def _augmented(self, data: MultisetBatch, step: int) -> MultisetBatch:
-        augment = self._settings.reuse.augment
-        if augment is None:
-            return data
-        with process.end_forks():
-            return augment_batch(augment, data, seed=self._settings.seed, step=step)
+        return augmented(self._settings, data, step), labels
 
     def _step(self, data: MultisetBatch, labels: np.ndarray, step: int) -> tuple[float, float]:
         self._trainer.optimizer.learning_rate = self._settings.steps.rate_at(step, self._settings.num_steps)
@@ -297,8 +314,7 @@ class Run:
 
     def _state(self) -> dict[str, Any]:
         memory = {} if self._memory is None else {"held_from": self._memory.first}
-        collected = {"collected": self.collector.numbers} if self.collector.numbers else {}
-        return {"started": self._started, **self._reports.state(), **memory, **collected}
+        return {"started": self._started, **self._reports.state(), **memory}
 
     def _checkpoint_for_a_signal(self) -> None:
         if self._checkpoints is not None and self.batches not in (0, self._checkpoints.batches):

@@ -9,7 +9,7 @@ bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from .engine.tensor import Tensor
 from .engine.workspace import Workspace
 from .genomes.encoder import DISTANCES, HaplotypeEncoder, Sites
 from .genomes.haplotypes import Haplotypes
+from .genomes.unusual import Features
 from .network import LayerLists, Network
+from .progress import ShareProgress
 
 FEATURES_AT_ONCE = 2**26  # 256 MiB of float32 if none was equal to another; a seventh of it in haplotypes
 DATASETS_AT_ONCE = 256  # threads wait for each other after each of some ten steps for so many
@@ -29,11 +31,19 @@ LEAST_OVERLAP = 2.0  # how often windows must cover a SNP for what they share to
 
 
 def predict_centers(
-    network: Network, encoder: HaplotypeEncoder, haplotypes: Haplotypes, centers: Sequence[float] | np.ndarray
-) -> np.ndarray:
+    network: Network,
+    encoder: HaplotypeEncoder,
+    haplotypes: Haplotypes,
+    centers: Sequence[float] | np.ndarray,
+    *,
+    features: Features | None = None,
+    progress: ShareProgress | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Predict the windows around centres, (B, N); NaN for those with too few SNPs.
 
-    Where the haplotypes are more than the encoder takes, this is the mean over its choices of rows.
+    Where the haplotypes are more than the encoder takes, this is the mean over its choices of rows. The second array,
+    (B,), has the distances of the features of the last hidden layer from those of the training, for the first of these
+    choices; NaN where they are not asked for.
 
     Raises
     ------
@@ -45,29 +55,56 @@ def predict_centers(
         2 if encoder.alleles == "genotypes" else 1
     )
     choices = 1 if takes_all else encoder.choices
-    total = np.zeros((number, *network.prediction_shape))
+    total, distances = np.zeros((number, *network.prediction_shape)), np.full(number, np.nan)
     for choice in range(choices):
         sites = Sites.of(encoder, haplotypes, choice=choice)
         first, has_window = sites.windows(centers)
-        total[has_window] += predict_windows(network, sites, first[has_window])
+
+        def reach(share: float, done: int = choice) -> None:
+            if progress is not None:
+                progress.reach((done + share) / choices)
+
+        wanted = features if choice == 0 else None
+        predictions, away = predict_windows(network, sites, first[has_window], features=wanted, reach=reach)
+        total[has_window] += predictions
         total[~has_window] = np.nan
-    return (total / choices).astype(network.dtype)
+        if choice == 0:
+            distances[has_window] = away
+    return (total / choices).astype(network.dtype), distances
 
 
-def predict_windows(network: Network, sites: Sites, first: np.ndarray, *, shares: bool = True) -> np.ndarray:
-    """Predict the windows that begin at these sites, (K, N); `shares` says whether to look for what they share."""
+def predict_windows(
+    network: Network,
+    sites: Sites,
+    first: np.ndarray,
+    *,
+    shares: bool = True,
+    features: Features | None = None,
+    reach: Callable[[float], None] = lambda share: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict the windows that begin at these sites, (K, N), and their distances (K,) as in `predict_centers`.
+
+    `shares` says whether to look for what they share; `reach` is told which share of them is done.
+    """
     distinct, number = np.unique(first, return_inverse=True)
     predictions = np.empty((len(distinct), *network.prediction_shape), network.dtype)
+    distances = np.full(len(distinct), np.nan)
     lists = layers_to_share(network, sites.encoder) if shares else None
     workspace = Workspace()
     for start, stop in _blocks(distinct, sites.encoder.snps):
         block = distinct[start:stop]
         covered = block[-1] - block[0] + sites.encoder.snps
+        hidden: np.ndarray | None
         if lists is not None and len(block) * sites.encoder.snps >= LEAST_OVERLAP * covered:
-            predictions[start:stop] = _predict_shared(network, lists, sites, block, workspace)
+            outputs, hidden = _compute_shared(network, lists, sites, block, workspace)
         else:
-            predictions[start:stop] = _predict_apart(network, sites, block, workspace)
-    return predictions[number]
+            outputs, hidden = _compute_apart(network, sites, block, workspace)
+        with np.errstate(all="ignore"):  # a probability of 0 is an underflow
+            predictions[start:stop] = network.predictions_of(outputs)
+        if features is not None and hidden is not None:
+            distances[start:stop] = features.distances(hidden)
+        reach(stop / len(distinct))
+    return predictions[number], distances[number]
 
 
 def layers_to_share(network: Network, encoder: HaplotypeEncoder) -> LayerLists | None:
@@ -93,22 +130,26 @@ def _blocks(first: np.ndarray, snps: int) -> Iterator[tuple[int, int]]:
         start = min(stop, start + WINDOWS_AT_ONCE)
 
 
-def _predict_apart(network: Network, sites: Sites, first: np.ndarray, workspace: Workspace) -> np.ndarray:
-    """Predict windows as datasets of their own."""
+def _compute_apart(
+    network: Network, sites: Sites, first: np.ndarray, workspace: Workspace
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What the network computes of windows as datasets of their own, and the features of its last hidden layer."""
     at_once = max(1, FEATURES_AT_ONCE // (network.features_per_row * len(sites.columns)))
     at_once = min(at_once, DATASETS_AT_ONCE)
-    predictions = []
+    outputs, hidden = [], []
     for start in range(0, len(first), at_once):
         with workspace.use():
             batch = network.as_batch(sites.encode(first[start : start + at_once]), first=start)
-            predictions.append(network.predict_batch(batch).copy())
-    return np.concatenate(predictions)
+            computed, of_layer = network.compute_with_hidden(batch)
+            outputs.append(computed.copy())
+            hidden += [] if of_layer is None else [of_layer.copy()]
+    return np.concatenate(outputs), np.concatenate(hidden) if hidden else None
 
 
-def _predict_shared(
+def _compute_shared(
     network: Network, lists: LayerLists, sites: Sites, first: np.ndarray, workspace: Workspace
-) -> np.ndarray:
-    """Predict overlapping windows from what is pooled of the stretch that they cover."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same of overlapping windows, from what is pooled of the stretch that they cover."""
     snps, reach = sites.encoder.snps, lists.reach or 1
     positions = snps - reach + 1
     starts = first - first[0]
@@ -122,8 +163,7 @@ def _predict_shared(
     if sites.encoder.distances:
         ends = _pool(network, lists, table, starts + snps - reach, reach, workspace, is_end=True)
         parts[:, -1] = ends[:, 0]
-    predictions = network.apply(lists.finish, Tensor(parts), dtype=network.dtype).array
-    return network.predictions_of(predictions)
+    return network.finish_with_hidden(lists, Tensor(parts))
 
 
 def _pool(

@@ -13,7 +13,7 @@ from .files.elsewhere import save_or_keep
 from .files.lock import only_run
 from .interruption import Interruption
 from .logs import log_to
-from .run import Run, find_start, hold_validation, remember
+from .run import Run, collect, find_start, hold_validation, remember
 from .settings import TrainSettings
 from .simulation.stream import open_stream
 from .simulation.worker_process import refuse_to_train_while_starting
@@ -21,6 +21,7 @@ from .simulation.worker_process import refuse_to_train_while_starting
 if TYPE_CHECKING:
     from .genomes.encoder import HaplotypeEncoder
     from .genomes.likeness import LikeData
+    from .genomes.unusual import Collector, Sample
     from .model import Model
     from .trainer import Trainer
 
@@ -144,7 +145,8 @@ def train(
         two more columns follow, the running means of the loss of new examples, before the step on them, and of reused
         ones; with `validation` four more, loss, its standard error, accuracy and its standard error.
     logfile
-        "." for stderr, a path, or None for silence.
+        "." for stderr, a path, or None for silence. The lines of a file whose name ends in ``.jsonl`` are JSON, with
+        the numbers of the run by name; see docs/clusters.md.
     context
         Numbers of the whole dataset at each position, which every row gets as further channels: a list of
         ``("distinct", w1, ...)``, ``("effective", w1, ...)``, ``("frequency",)``, ``("ld", a1, ...)``,
@@ -289,12 +291,13 @@ def train(
         store = settings.open_store()
         held = hold_validation(settings, waiting)
         memory = remember(settings, start, waiting, store)
+        collector = collect(settings, start, waiting, store)
         with open_stream(settings.source(), settings.streams, examples, redraws, waiting, store) as stream:
             # Only now, because workers are forked from a process that has neither Numba nor its threads.
             from .model import Model
 
             trainer = _make_trainer(settings)
-            run = Run(settings, trainer, stream, memory, held, checkpoints, start, holder)
+            run = Run(settings, trainer, stream, memory, collector, held, checkpoints, start, holder)
             run.train(interruption)
         model = Model(
             trainer.network,
@@ -306,11 +309,19 @@ def train(
             metadata=settings.metadata,
             encoder=None if encoder is None else encoder.plain(),
             classes=settings.classes,
-            sample=run.collector.sample(),
+            sample=_sample(collector, trainer),
         )
         if settings.save_path is not None and checkpoints is not None:
             save_or_keep(model, settings.save_path, what_finishes=checkpoints.what_finishes(run.batches))
     return model
+
+
+def _sample(collector: Collector, trainer: Trainer) -> Sample | None:
+    """What the first simulations look like to the trained network."""
+    from .kernels._jit import threads  # not before there are workers: see above
+
+    with threads(trainer.threads):
+        return collector.sample(trainer.network.hidden)
 
 
 def _make_trainer(settings: TrainSettings) -> Trainer:

@@ -13,8 +13,11 @@ from definetti_np.augment import mirror
 RATES = simulator_example.read_rates(Path(__file__).with_name("genetic_map.txt"))
 
 
+MAX_OFFSET = simulator_example.HOTSPOT / 2  # bp, because a scan asks about places anywhere in a hotspot
+
+
 def simulator(rng):
-    return simulator_example.simulate_data(*RATES, rng)
+    return simulator_example.simulate_data(*RATES, rng, MAX_OFFSET)
 
 
 encoder = simulator_example.ENCODER  # input_shape follows from it

@@ -30,8 +30,10 @@ def main():
     options.output.mkdir(parents=True, exist_ok=True)
     rates, probabilities = simulator_example.read_rates(options.map)
 
+    max_offset = 0 if options.published else hotspots.MAX_OFFSET
+
     def simulator(rng):
-        return simulator_example.simulate_data(rates, probabilities, rng)
+        return simulator_example.simulate_data(rates, probabilities, rng, max_offset)
 
     model = train(
         simulator_example.INPUT_SHAPE,
@@ -66,7 +68,7 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--num-batches", type=int, default=500, help="training steps (default 500)")
-    parser.add_argument("--published", action="store_true", help="train the network of the original defiNETti")
+    parser.add_argument("--published", action="store_true", help="train as the original defiNETti did")
     parser.add_argument("--map", default=HERE / "genetic_map.txt", help="genetic map in the HapMap format")
     parser.add_argument("--seed", type=int, help="seed of the run (default: a new one)")
     parser.add_argument("--sim-threads", type=int, help="simulator processes (default: one per core)")

@@ -34,8 +34,8 @@ def read_rates(path):
     return genetic_map.rate[used], lengths / lengths.sum()
 
 
-def simulate_data(rates, probabilities, rng):
-    """Draw a dataset and its label.
+def simulate_data(rates, probabilities, rng, max_offset=0):
+    """Draw a dataset and its label; a hotspot's middle is at most `max_offset` bp from that of the region.
 
     Returns
     -------
@@ -47,7 +47,8 @@ def simulate_data(rates, probabilities, rng):
     """
     hotspot, background, heat = draw_parameters(rates, probabilities, rng)
     heat *= max(MEAN_RECOMBINATION_RATE / background, 1)
-    start, stop = (REGION - HOTSPOT) / 2, (REGION + HOTSPOT) / 2
+    middle = REGION / 2 + (rng.uniform(-max_offset, max_offset) if max_offset else 0)
+    start, stop = middle - HOTSPOT / 2, middle + HOTSPOT / 2
     recombination_map = msprime.RateMap(
         position=[0, start, stop, REGION], rate=[background, background * heat if hotspot else background, background]
     )

@@ -183,13 +183,14 @@ def _conv_backward_weight(block, arguments):
     # The values that these rows of the weight are multiplied with.
     packed = np.zeros((min(terms_of_part, TERMS_AT_ONCE), WEIGHT_ROWS_PER_BLOCK), values.dtype)
     sums = np.zeros((number, WEIGHT_ROWS_PER_BLOCK, columns), values.dtype)
-    totals = np.zeros((number if many else 0, WEIGHT_ROWS_PER_BLOCK, columns), np.float64)
+    every_sum, totals = sums.reshape(-1), np.zeros(sums.size if many else 0, np.float64)
     table = np.empty((1, rows), np.int64)
     for start in range(begin, end, TERMS_AT_ONCE):
         stop = min(start + TERMS_AT_ONCE, end)
         if many and start > begin and (start - begin) % TERMS_PER_SUM == 0:
-            totals += sums
-            sums[:] = 0
+            for i in range(len(totals)):  # not of whole arrays, which takes Numba seconds to compile
+                totals[i] += every_sum[i]
+                every_sum[i] = 0
         for j in range(first // channels, _ceil_divide(last, channels)):
             lowest, highest = max(first, j * channels), min(last, (j + 1) * channels)
             for a in range(start, stop):
@@ -205,8 +206,8 @@ def _conv_backward_weight(block, arguments):
                     wide_tile(tile, table, 1, stop - start, WEIGHT_ROWS_PER_BLOCK * itemsize, factors)
                 else:
                     narrow_tile(tile, table, 1, stop - start, WEIGHT_ROWS_PER_BLOCK * itemsize, factors)
-    if many:
-        sums[:] = totals + sums
+    for i in range(len(totals)):
+        every_sum[i] = totals[i] + every_sum[i]
     for k in range(first, last):
         for panel in range(number):
             left = panel * columns

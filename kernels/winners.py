@@ -139,15 +139,16 @@ def _conv_backward_weight_of_winners(block, arguments):
                     factors[number], rows[number] = gradient[b, e, n], winners[b, e, n] - first
                     number += gradient[b, e, n] != 0
                 if pending[n] + number > TERMS_PER_SUM:
-                    totals[n] += sums[n]
-                    sums[n] = 0
+                    for k in range(used):  # not of whole arrays, which takes Numba seconds to compile
+                        totals[n, k] += sums[n, k]
+                        sums[n, k] = 0
                     pending[n] = 0
                 _add_rows(sums[n], factors, rows, number, gathered)
                 pending[n] += number
-    if many:
-        sums[:] = totals + sums
     for n in range(nodes):
         for k in range(used):
+            if many:
+                sums[n, k] = totals[n, k] + sums[n, k]
             parts[part, n, np.uintp(left + k)] = sums[n, k]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+import definetti_np
 from definetti_np import train
 
 SMALL = {
@@ -27,6 +28,7 @@ SMALL = {
     "seed": 1,
 }
 HERE = Path(__file__).parent
+PACKAGES = Path(definetti_np.__file__).parents[1]  # as in sessions.py
 
 
 def simulator(rng):
@@ -104,7 +106,7 @@ def start_script(folder, program):
     """Start a program that may import from the tests."""
     path = Path(folder) / "program.py"
     path.write_text(program)
-    folders = [str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    folders = [str(HERE), str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     environment.pop("PYTHONUNBUFFERED", None)
     return subprocess.Popen(

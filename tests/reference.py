@@ -5,7 +5,9 @@ Each function has the name of its kernel and the kernel's inputs, and returns wh
 B datasets, U distinct rows, P positions, C channels, V rows of values, D windows, N outputs, K pooled values.
 """
 
+import itertools
 import math
+from collections import Counter
 
 import numpy as np
 
@@ -264,7 +266,7 @@ def count_windows(rows, counts, offsets, widths):
         of_dataset = np.repeat(np.arange(offsets[b], offsets[b + 1]), counts[offsets[b] : offsets[b + 1]])
         windows = [tuple(rows[u, max(begin, 0) : end]) for u in of_dataset]
         distinct[b, p, k] = len(set(windows))
-        pairs[b, p, k] = sum(windows.count(window) for window in windows)
+        pairs[b, p, k] = sum(number**2 for number in Counter(windows).values())
     return distinct, pairs
 
 
@@ -272,15 +274,19 @@ def linkage(rows, counts, offsets, reaches):
     """Mean r2 and share of four gametes of the pairs of positions before and from each position on."""
     r2 = np.zeros((len(offsets) - 1, rows.shape[1], len(reaches)))
     four_gametes = np.zeros_like(r2)
-    for b, p, k in np.ndindex(r2.shape):
+    for b in range(len(r2)):
         of_dataset = slice(offsets[b], offsets[b + 1])
         alleles = np.repeat(rows[of_dataset], counts[of_dataset], axis=0).astype(np.float64)
-        before, after = range(max(0, p - reaches[k]), p), range(p, min(p + reaches[k], rows.shape[1]))
-        pairs = [(alleles[:, i], alleles[:, j]) for i in before for j in after]
-        pairs = [(x, y) for x, y in pairs if x.std() > 0 and y.std() > 0]
-        if pairs:
-            r2[b, p, k] = np.mean([np.corrcoef(x, y)[0, 1] ** 2 for x, y in pairs])
-            four_gametes[b, p, k] = np.mean([len(set(zip(x, y, strict=True))) == 4 for x, y in pairs])
+        varying = [p for p in range(rows.shape[1]) if alleles[:, p].std() > 0]
+        r2_of, four_of = {}, {}
+        for i, j in itertools.combinations(varying, 2):
+            r2_of[i, j] = np.corrcoef(alleles[:, i], alleles[:, j])[0, 1] ** 2
+            four_of[i, j] = len(set(zip(alleles[:, i], alleles[:, j], strict=True))) == 4
+        for p, k in np.ndindex(r2.shape[1:]):
+            pairs = [(i, j) for i, j in r2_of if p - reaches[k] <= i < p <= j < p + reaches[k]]
+            if pairs:
+                r2[b, p, k] = np.mean([r2_of[pair] for pair in pairs])
+                four_gametes[b, p, k] = np.mean([four_of[pair] for pair in pairs])
     return r2, four_gametes
 
 

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import definetti_np
+
+# What tests start uses the same package, installed or not, and so the same kernels on disk, as these tests do.
+PACKAGES = Path(definetti_np.__file__).parents[1]
 LIVES = Path(__file__).parent / "lives.py"
 LIMIT = 120  # seconds
 STAY_IGNORED = {
@@ -55,16 +59,16 @@ class Session:
 
     def __init__(self, *arguments, **environment):
         started.append(self)
-        environment = {**os.environ, "PYTHONPATH": search_path(LIVES.parents[1]), **environment}
+        environment = {**os.environ, "PYTHONPATH": search_path(PACKAGES), **environment}
         self.process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
         )  # fmt: skip
 
-    def end(self) -> tuple[int, str]:
+    def end(self, limit: int = LIMIT) -> tuple[int, str]:
         """Wait for the end; return the exit code and what it wrote to stderr. Nothing of it may be left after that."""
         try:
-            output, errors = self.process.communicate(timeout=LIMIT)
+            output, errors = self.process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             self.kill()
             pytest.fail("it hangs")

@@ -1,5 +1,7 @@
 """The command line: what it writes, and what it says where something is wrong."""
 
+import errno
+import json
 import os
 import re
 import subprocess
@@ -104,16 +106,18 @@ def test_simulate__into_a_folder_that_is_trained_from(folder, capsys, tmp_path):
     for start, stop in ((4, 8), (0, 4)):  # two tasks of a job array
         code, out, err = run(
             capsys, "simulate", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--seed", 3,
-            "--start", start, "--stop", stop,
+            "--start", start, "--stop", stop, "--logfile", tmp_path / "log.jsonl",
         )  # fmt: skip
         assert code == 0, err
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["examples"], line["of"]) for line in lines if "of" in line] == [(4, 4), (4, 4)]
     assert len(definetti_np.Simulations(tmp_path / "sims")) == 8
     code, _, err = run(
         capsys, "train", folder / "settings_of_cli.py", "--simulations", tmp_path / "sims", "--follow", "--seed", 3,
-        "--output", tmp_path / "m",
+        "--output", tmp_path / "m", "--logfile", tmp_path / "log",
     )  # fmt: skip
     assert code == 0, err
-    assert "8 of 8 examples are in" in err
+    assert "8 of 8 examples are in" in (tmp_path / "log").read_text()
     assert (tmp_path / "m.npz").read_bytes() == (folder / "m.npz").read_bytes()
 
 
@@ -164,7 +168,16 @@ def test_calibration_error__of_known_numbers():
         (["scan", "m", "data.vcf", "--output", "new", "--prior", "0.9"], "prior must be 2 positive probabilities"),
         (["scan", "m", "data.vcf", "--output", "new", "--prior", "half"], "--prior must be numbers with commas"),
         (["scan", "m", "data.vcf", "--output", "none/new"], "--output: the folder .*none' does not exist"),
-        (["predict", "m", "data.vcf", "--output", "new"], "data.vcf: no array of datasets"),
+        (["scan", "m", "data.vcf", "--output", "new", "--threshold", "50"], "--threshold must be a probability"),
+        (
+            ["scan", "m", "data.vcf", "--output", "new", "--bed", "new"],
+            "--bed: '.*new' is the file of --output",
+        ),
+        (["scan", "m", "data.vcf", "--output", "data.vcf", "--force"], "--output: '.*data.vcf' is the file of genomes"),
+        (["scan", "m", "data.vcf", "--output", "m.npz", "--force"], "--output: '.*m.npz' is the file of MODEL; choose"),
+        (["predict", "m", "data.vcf", "--output", "data.vcf", "--force"], "--output: '.*' is the file of DATA.npz"),
+        (["predict", "m", "data.vcf", "--output", "new"], "data.vcf: no array of datasets; an .npy is needed, or an"),
+        (["predict", "m", "none.npz", "--output", "new"], "none.npz: no array of datasets: No such file or directory"),
         (["train", "none.py", "--output", "new"], "none.py: there is no such file"),
         (["train", "settings_of_cli.py", "--output", "m"], "m.npz is there already; --force replaces it"),
         (["train", "broken.py", "--output", "new"], "broken.py fails: ZeroDivisionError: division by zero"),
@@ -194,6 +207,22 @@ def test_mistakes__are_one_line_and_write_nothing(folder, capsys, monkeypatch, a
     assert re.search(message, line), line
     assert all("error" not in text for text in log)
     assert [path for path in sorted(Path().iterdir()) if path.name != "__pycache__"] == before
+
+
+def test_scan__a_disk_that_is_full_leaves_no_file(folder, capsys, monkeypatch, tmp_path):
+    """The table is the last of three; those before it go, but for one that was there and is replaced."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Scan, "_write_lines", lambda *arguments: (_ for _ in ()).throw(full))
+    arguments = ["scan", folder / "m", folder / "data.vcf", "--output", tmp_path / "scan.tsv"]
+    arguments += ["--bed", tmp_path / "scan.bed", "--bedgraph", tmp_path / "scan.bedgraph", "--threshold", 0.01]
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "definetti: error: [Errno 28] No space left on device"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "scan.bed").write_text("before\n")
+    code, _, _ = run(capsys, *arguments, "--force")
+    assert code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.bed"]
 
 
 def test_help__fits_a_screen_and_has_an_example(capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sessions import need_openmp
+from sessions import Session, need_openmp
 
 from definetti_np import MultisetBatch, Network, Trainer
 from definetti_np.engine import features
@@ -167,23 +167,34 @@ print(hashlib.sha256(network.flat.weights.tobytes()).hexdigest())
 AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2"
 
 
-def trained_weights(tmp_path, **environment):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment, timeout=200
-    )
-    return done.stdout
+@pytest.fixture(scope="module")
+def trained_weights(tmp_path_factory):
+    """What PROGRAM trains in each of these surroundings: side by side, because two of them compile all kernels."""
+    environments = {
+        "as it is": {},
+        "workqueue": {"NUMBA_THREADING_LAYER": "workqueue"},
+        "no vectors": {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": tmp_path_factory.mktemp("generic")},
+    }
+    if VECTOR_BYTES == 64:
+        folder = tmp_path_factory.mktemp("haswell")
+        environments["AVX2"] = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2, "NUMBA_CACHE_DIR": folder}
+    sessions = {name: Session("-c", PROGRAM, **environment) for name, environment in environments.items()}
+    ends = {name: session.end(limit=200) for name, session in sessions.items()}
+    assert {code for code, _ in ends.values()} == {0}, ends
+    return {name: output for name, (_, output) in ends.items()}
 
 
-def test_bits__do_not_depend_on_the_threading_layer(tmp_path):
-    layers = {trained_weights(tmp_path, NUMBA_THREADING_LAYER=layer) for layer in ("default", "workqueue")}
-    assert len(layers) == 1
+def test_bits__do_not_depend_on_the_threading_layer(trained_weights):
+    assert trained_weights["workqueue"] == trained_weights["as it is"]
 
 
 @pytest.mark.skipif(VECTOR_BYTES < 64, reason="compares AVX-512 with AVX2")
-def test_bits__do_not_depend_on_the_width_of_vectors(tmp_path):
-    narrow = trained_weights(tmp_path, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=AVX2)
-    assert narrow == trained_weights(tmp_path)
+def test_bits__do_not_depend_on_the_width_of_vectors(trained_weights):
+    assert trained_weights["AVX2"] == trained_weights["as it is"]
+
+
+def test_kernels__without_vector_extensions(trained_weights):
+    assert len(trained_weights["no vectors"]) == 65
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -209,7 +220,3 @@ print(order[0], loaded())
     environment = {**os.environ, "NUMBA_THREADING_LAYER": "omp"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=100)
     assert done.stdout == "('GOMP_SPINCOUNT', False) True\n", done.stderr
-
-
-def test_kernels__without_vector_extensions(tmp_path):
-    assert len(trained_weights(tmp_path, NUMBA_CPU_NAME="generic")) == 65

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hotspots
 import msprime
 import numpy as np
 import pytest
@@ -138,6 +139,17 @@ def test_simulator__parameters_are_those_of_the_example(prior):
     assert simulator_example.simulate_data(*prior, rng)[1].argmax() == hotspot
     assert background in prior[0]
     assert 10 <= heat < 100
+
+
+def test_simulator__hotspots_lie_anywhere_around_the_middle(prior, monkeypatch):
+    maps = []
+    simulate = simulator_example.simulate_haplotypes
+    monkeypatch.setattr(simulator_example, "simulate_haplotypes", lambda m, rng: maps.append(m) or simulate(m, rng))
+    for seed in range(10):
+        simulator_example.simulate_data(*prior, np.random.default_rng(seed), hotspots.MAX_OFFSET)
+    middles = np.array([(m.left[1] + m.right[1]) / 2 for m in maps])
+    assert (abs(middles - simulator_example.REGION / 2) < 1000).all()
+    assert middles.std() > 300
 
 
 def test_run_example__from_training_to_predictions(tmp_path):

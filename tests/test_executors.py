@@ -1,9 +1,12 @@
 """Any executor gives the batches that worker processes give."""
 
+import functools
+import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
+import loky
 import numpy as np
 import pytest
 from disasters import SMALL, sha_of_training, simulator
@@ -11,6 +14,7 @@ from disasters import SMALL, sha_of_training, simulator
 from definetti_np import SimulatorError, train
 from definetti_np.simulation import executors
 from definetti_np.simulation.executors import ExecutorStream, number_of_workers
+from definetti_np.simulation.parcel import Parcel
 from definetti_np.simulation.source import ExampleSource
 from definetti_np.simulation.stream import StreamSettings
 from definetti_np.specs import network_spec
@@ -43,14 +47,20 @@ def processes():
         yield executor
 
 
+@pytest.fixture
+def loky_processes():
+    with loky.ProcessPoolExecutor(2) as executor:
+        yield executor
+
+
 def folder(path, name):
     (path / name).mkdir()
     return path / name
 
 
-def test_train__executors_give_the_same_file(tmp_path, threads, processes):
+def test_train__executors_give_the_same_file(tmp_path, threads, processes, loky_processes):
     expected = sha_of_training(folder(tmp_path, "serial"), simulator, sim_threads=0)
-    for name, executor in {"threads": threads, "processes": processes}.items():
+    for name, executor in {"threads": threads, "processes": processes, "loky": loky_processes}.items():
         for capacity in (SMALL["batch_size"], 250):
             where = folder(tmp_path, f"{name} {capacity}")
             assert sha_of_training(where, simulator, executor=executor, queue_capacity=capacity) == expected
@@ -128,22 +138,32 @@ def test_train__leaves_the_executor_open_and_nothing_in_it(threads):
 
 
 class Never:
-    """An executor that begins nothing."""
+    """An executor that begins nothing; but it may answer whether it has the package."""
 
-    def __init__(self):
+    def __init__(self, *, answers=False):
         self.futures = []
+        self.answers = answers
 
-    def submit(self, *call):
+    def submit(self, function, *arguments):
+        if self.answers and function is not executors.simulate:
+            return done(function(*arguments))
         self.futures.append(Future())
         return self.futures[-1]
 
 
-def test_train__an_executor_that_does_nothing_can_be_interrupted():
+def done(result):
+    future = Future()
+    future.set_result(result)
+    return future
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_train__an_executor_that_does_nothing_can_be_interrupted_and_is_said(answers, monkeypatch, caplog):
     import os
     import signal
-    import threading
 
-    executor = Never()
+    monkeypatch.setattr(executors, "QUIET_SECONDS", 0.3)
+    executor = Never(answers=answers)
     timer = threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT])
     timer.start()
     start = time.monotonic()
@@ -151,6 +171,8 @@ def test_train__an_executor_that_does_nothing_can_be_interrupted():
         train(simulator=simulator, executor=executor, **SMALL)
     assert time.monotonic() - start < 60
     assert all(future.cancelled() for future in executor.futures)
+    assert len(executor.futures) == (SMALL["queue_capacity"] + 1 if answers else 1)  # one is what is simulated twice
+    assert "nothing has come back from the executor for 0.3 seconds; it has an unknown number of workers" in caplog.text
 
 
 class Client:
@@ -189,9 +211,12 @@ class Cluster(Executor):
         self._fault = fault
         self._threads = ThreadPoolExecutor(2)
 
-    def submit(self, function, source, indices, attempt):
+    def submit(self, function, *arguments):
+        if function is not executors.simulate:
+            return self._threads.submit(function, *arguments)
+        _, indices, attempt = arguments
         self.tasks.append((indices, attempt))
-        return self._fault(indices, attempt) or self._threads.submit(function, source, indices, attempt)
+        return self._fault(indices, attempt) or self._threads.submit(function, *arguments)
 
     def shutdown(self, wait=True, *, cancel_futures=False):
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
@@ -264,7 +289,7 @@ def test_train__tasks_are_few_examples_if_these_take_long_and_many_if_not(caplog
 @pytest.mark.parametrize(("capacity", "least", "most"), [(None, 2 * 256, 4 * 256), (250, 250 / 8, 250)])
 def test_executor_stream__many_workers_have_something_to_do(capacity, least, most):
     """Each has a task at hand and another one that comes, unless `queue_capacity` keeps them short."""
-    executor = Never()
+    executor = Never(answers=True)
     executor.num_workers = 256
     spec = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"], ("max",), SMALL["h_net"])
     settings = StreamSettings(0, capacity, executor=executor, check_randomness=False)
@@ -272,20 +297,149 @@ def test_executor_stream__many_workers_have_something_to_do(capacity, least, mos
         assert least <= len(executor.futures) <= most
 
 
-def test_number_of_workers__of_the_executors_there_are(threads, processes):
+def test_number_of_workers__of_the_executors_there_are(threads, processes, loky_processes):
     assert number_of_workers(threads) == 3
-    assert number_of_workers(processes) == 2
+    assert number_of_workers(processes) == number_of_workers(loky_processes) == 2
     assert number_of_workers(Cluster(7)) == 7
     assert number_of_workers(Never()) is None
+
+
+class Settings:
+    def __init__(self):
+        self.parts = [1, {"inner": threading.Lock()}]
+
+    def __call__(self, rng):
+        return simulator(rng)
+
+
+def use_lock(lock, rng):
+    with lock:
+        return simulator(rng)
+
+
+def in_a_function():
+    lock = threading.Lock()
+
+    def closure(rng):
+        with lock:
+            return simulator(rng)
+
+    return closure
+
+
+@pytest.fixture(scope="module")
+def senders():
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+        loky.ProcessPoolExecutor(1) as loky_pool,
+    ):
+        yield {"process pool": pool, "loky": loky_pool}
+
+
+LOCK = r"<unlocked _thread.lock .*> \(TypeError: cannot pickle '_thread.lock' object\)"
+
+
+@pytest.mark.parametrize(
+    ("function", "part"),
+    [
+        (Settings(), rf"simulator\.parts\[1\]\['inner'\] is {LOCK}"),
+        (functools.partial(use_lock, threading.Lock()), rf"simulator\.args\[0\] is {LOCK}"),
+        (functools.partial(use_lock, rng=None, lock=threading.Lock()), rf"simulator\.keywords\['lock'\] is {LOCK}"),
+        (Settings().__call__, rf"simulator\.__self__\.parts\[1\]\['inner'\] is {LOCK}"),
+        (
+            in_a_function(),
+            {"process pool": "simulator is <function in_a_func.*>", "loky": f"lock in simulator is {LOCK}"},
+        ),
+        (lambda rng: simulator(rng), {"process pool": r"simulator is <function <lambda> at .*> \(\w+Error: .*pickle"}),
+    ],
+)
+def test_train__a_simulator_that_cannot_be_sent_says_which_part_of_it(function, part, senders):
+    for name, executor in senders.items():
+        message = part.get(name) if isinstance(part, dict) else part
+        if message is None:
+            train(simulator=function, executor=executor, **SMALL)
+            continue
+        with pytest.raises(SimulatorError, match=f"cannot be sent to another process: {message}") as caught:
+            train(simulator=function, executor=executor, **SMALL)
+        assert ("takes lambdas and closures" in str(caught.value)) == (name == "process pool")
+
+
+def test_train__threads_need_send_nothing(threads):
+    train(simulator=in_a_function(), executor=threads, **SMALL)
+
+
+def import_fails(name):
+    raise ModuleNotFoundError(f"No module named {name!r}")
+
+
+class Lacking(Cluster):
+    """A cluster whose workers lack a module."""
+
+    def __init__(self, where):
+        super().__init__(2)
+        self._where = where
+
+    def submit(self, function, *arguments):
+        if (function is executors.simulate) == (self._where == "simulator"):
+            return self._threads.submit(import_fails, self._where)
+        return super().submit(function, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("numpy", "cannot import this package: No module named 'numpy'. Install definetti_np, NumPy and msprime where"),
+        (
+            "simulator",
+            "No module named 'simulator'. The simulator must be in a module that the executor's workers can im",
+        ),
+    ],
+)
+def test_train__what_workers_lack_is_named(where, message):
+    with Lacking(where) as executor, pytest.raises(SimulatorError, match=message):
+        train(simulator=simulator, executor=executor, **SMALL)
+
+
+def test_train__an_executor_that_was_shut_down(threads, processes, loky_processes):
+    for executor in (threads, processes, loky_processes):
+        executor.shutdown()
+        with pytest.raises(SimulatorError, match="the executor failed: .*Error: cannot schedule new futures"):
+            train(simulator=simulator, executor=executor, **SMALL)
 
 
 def with_another_numpy(indices, attempt):
     future = Future()
     versions = tuple("numpy 1.0" if version.startswith("numpy") else version for version in executors.versions_here())
     spec = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"], ("max",), SMALL["h_net"])
-    _, _, messages = executors.simulate(ExampleSource(simulator, 1, spec, "cross-ent"), indices)
+    source = ExampleSource(simulator, 1, spec, "cross-ent")
+    _, _, messages = executors.simulate(Parcel(source, None), indices)
     future.set_result((0.1, versions, messages))
     return future
+
+
+class OtherVersions(Cluster):
+    def submit(self, function, *arguments):
+        if function is executors.simulate:
+            return super().submit(function, *arguments)
+        return done(("definetti_np 0.0.1", *executors.versions_here()[1:]))
+
+
+def test_train__a_worker_with_another_version_of_this_package_gets_no_task():
+    with OtherVersions(2) as executor:
+        with pytest.raises(SimulatorError, match=r"has definetti_np 0\.0\.1, and this process .*check_versions=False"):
+            train(simulator=simulator, executor=executor, **SMALL)
+        assert executor.tasks == []
+        train(simulator=simulator, executor=executor, check_versions=False, **SMALL)
+
+
+def test_number_of_workers__of_a_client_that_is_out_of_reach():
+    class OutOfReach:
+        def nthreads(self):
+            raise OSError("no scheduler")
+
+    executor = Never()
+    executor._client = OutOfReach()
+    assert number_of_workers(executor) is None
 
 
 def test_train__workers_with_other_versions_are_refused_unless_they_are_allowed():

@@ -221,7 +221,7 @@ def test_bed__of_a_contig(write):
         ("chr1\tx\t20\n", r"a\.bed, line 1: not a line of BED, contig, start and end: 'chr1\\tx\\t20'"),
         ("chr1\n", "line 1: not a line of BED"),
         ("", "no interval of contig 'chr1'; it has no interval at all"),
-        (gzip.compress(b"chr1\t1\t5\n" * 100)[:-9], "damaged or cut short"),
+        (gzip.compress(b"chr1\t1\t5\n" * 100, mtime=0)[:-9], "damaged or cut short"),
         (b"\xff\xfe\x00", "no text"),
     ],
 )
@@ -281,6 +281,16 @@ def test_read__trees(trees, of_trees, tmp_path):
     (tmp_path / "bad.trees").write_bytes((tmp_path / "sim.trees").read_bytes()[:1000])
     with pytest.raises(GenomeFileError, match=r"bad\.trees: not a readable tree sequence"):
         read_haplotypes(tmp_path / "bad.trees")
+
+
+@pytest.mark.filterwarnings("default")  # of what tszip uses
+def test_read__tsz(trees, of_trees, tmp_path):
+    tszip = pytest.importorskip("tszip")
+    tszip.compress(trees, tmp_path / "sim.tsz")
+    same(read_haplotypes(tmp_path / "sim.tsz", region="1"), of_trees)
+    (tmp_path / "bad.tsz").write_bytes((tmp_path / "sim.tsz").read_bytes()[:1000])
+    with pytest.raises(GenomeFileError, match=r"bad\.tsz: not a readable tree sequence"):
+        read_haplotypes(tmp_path / "bad.tsz")
 
 
 ALL_KINDS = [
@@ -522,10 +532,13 @@ GOOD = "chr1 5 A C 0|1 1|1 0|0"
         (vcf("chr1 5 A C 0|1 2|1 0|0"), "line 9: the genotype '2|1' of sample 'b'".replace("|", r"\|")),
         (vcf("chr1 5 A C 0|1 ab1 0|0"), "line 9: the genotype 'ab1' of sample 'b'"),
         (vcf("chr1 5 A C .|. .|. .|."), "every allele is missing"),
-        (vcf("chr1 5 A C,G 0|0 0|1 0|2"), "no SNP of any contig:1- is left; left out: 1 multi-allelic"),
-        (gzip.compress(vcf(*[GOOD.replace(" 5 ", f" {p} ") for p in range(1, 900)]).encode())[:-30], "cut short"),
-        (gzip.compress(vcf(GOOD).encode())[:20], "damaged or cut short"),
-        (gzip.compress(vcf(GOOD).encode()[:-6])[:-8] + bytes(8), "damaged or cut short: CRC check failed"),
+        (vcf("chr1 5 A C,G 0|0 0|1 0|2"), "no SNP of any contig is left; left out: 1 multi-allelic"),
+        (
+            gzip.compress(vcf(*[GOOD.replace(" 5 ", f" {p} ") for p in range(1, 900)]).encode(), mtime=0)[:-30],
+            "cut short",
+        ),
+        (gzip.compress(vcf(GOOD).encode(), mtime=0)[:20], "damaged or cut short"),
+        (gzip.compress(vcf(GOOD).encode()[:-6], mtime=0)[:-8] + bytes(8), "damaged or cut short: CRC check failed"),
         (bgzip(vcf(GOOD).encode())[: -len(END_OF_BGZIP)], "cut short, because the last block of bgzip is missing"),
     ],
 )

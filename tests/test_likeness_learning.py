@@ -34,7 +34,7 @@ def trained_with(encoder):
         num_batches=300,
         batch_size=20,
         learning_rate=0.003,
-        sim_threads=0,
+        sim_threads=2,
         logfile=None,
         seed=2,
     )

@@ -1,9 +1,12 @@
 """Logs, progress bars and summaries: each run has its own, and none of them ends a run."""
 
+import datetime
 import errno
 import hashlib
 import io
+import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -117,7 +120,7 @@ def test_progress__whatever_stderr_is(tmp_path, monkeypatch, stderr):
         bar = progress(3, 10, 1, to_terminal=True)
         assert type(bar).__name__ == "_Bar"
         for batch in range(3):
-            bar.update(batch, 0.5, 0.25, 0.0)
+            bar.update({"batch": batch, "loss": 0.5, "accuracy": 0.25}, 0.0)
         bar.close()
     if isinstance(stream, io.TextIOWrapper):
         stream.close()
@@ -240,6 +243,72 @@ def test_logfile__holds_any_text(tmp_path):
     with log_to(tmp_path / "log"):
         logger.info("%s", "Ä\ud800\U0001f600")
     assert (tmp_path / "log").read_text("utf-8").endswith(" Ä\\ud800\U0001f600\n")
+
+
+# Lines of JSON
+
+
+def json_lines(path):
+    return [json.loads(line, parse_constant=pytest.fail) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_logfile__of_json_has_the_numbers_of_the_run(tmp_path, twin):
+    options = {"verbosity": 4, "reuse": 1, "validation": 12, "accuracy": lambda predictions, labels: math.nan}
+    run(tmp_path, logfile=tmp_path / "log.jsonl", sim_threads=1, **options)
+    lines = json_lines(tmp_path / "log.jsonl")
+    for line in lines:
+        assert datetime.datetime.fromisoformat(line["time"]).tzinfo is not None
+        assert line["level"] == "info"
+    batches = [line for line in lines if "batch" in line]
+    summary = [line.split() for line in (tmp_path / "s").read_text().splitlines()]
+    shown = {int(words[0]): [None if word == "nan" else float(word) for word in words] for words in summary}
+    names = "batch loss accuracy fresh_loss reused_loss validation_loss validation_loss_error".split()
+    names += "validation_accuracy validation_accuracy_error".split()
+    for line in batches[:2]:
+        assert [line[name] for name in names] == shown[line["batch"]]
+        assert line["message"].startswith(f"batch {line['batch']} of {line['num_batches']}: loss ")
+        assert line["examples_per_second"] > 0
+        assert 0 <= line["waiting"] <= 1
+        assert line["more_simulators"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("waited", "simulators", "text", "more"),
+    [
+        (7.5, 2, "50 examples/s, 75% of the time waiting for simulations; 6 more simulator cores would", 6),
+        (6.0, 1, "50 examples/s, 60% of the time waiting for simulations; 2 more simulator cores would", 2),
+        (8.0, None, "50 examples/s, 80% of the time waiting for simulations", 0),
+        (1.0, 2, "50 examples/s, 90% of the time training", 0),
+    ],
+)
+def test_progress__advises_in_numbers(tmp_path, monkeypatch, waited, simulators, text, more):
+    now = [100.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    lines = progress(2, 500, 1, to_terminal=False, simulators=simulators)
+    now[0] = 110.0
+    with log_to(tmp_path / "log.jsonl"):
+        lines.update({"batch": 0, "loss": 0.5, "accuracy": 0.5}, waited)
+    (line,) = json_lines(tmp_path / "log.jsonl")
+    assert line["message"].startswith(f"batch 0 of 2: loss 0.5; {text}")
+    assert (line["waiting"], line["more_simulators"]) == (waited / 10, more)
+
+
+def test_logfile__of_json_holds_any_text_and_says_what_is_lost(tmp_path, capsys):
+    path = tmp_path / "log.jsonl"
+    with log_to(path):
+        logger.warning("%s", 'Ä\ud800\n"\\')
+        with full_disk(path.stat().st_size):
+            logger.info("lost")
+        try:
+            raise ValueError("why")
+        except ValueError:
+            logger.exception("failed", extra={"numbers": {"many": 2**70, "infinite": math.inf}})
+    first, notice, last = json_lines(path)
+    assert (first["level"], first["message"]) == ("warning", 'Ä\ud800\n"\\')
+    assert (notice["level"], notice["message"]) == ("warning", "(1 lines could not be written)")
+    assert last["message"].startswith("failed\nTraceback")
+    assert (last["many"], last["infinite"]) == (2**70, None)
+    assert "training goes on" in capsys.readouterr().err
 
 
 # Several runs

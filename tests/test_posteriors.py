@@ -19,7 +19,7 @@ from definetti_np.posteriors.heads import make_head
 REFERENCES = Path(__file__).parent / "references" / "heads"
 RANGES = ((-1.0, 2.0), (10.0, 30.0), (0.0, 0.5))
 CASES = [("gaussian", ()), ("mixture", (3,)), ("spline", (5,))]
-ALL = [("quantiles", 0.1, 0.5, 0.9), ("gaussian",), ("mixture", 2), ("spline", 4)]
+ALL = [("quantiles", 0.1, 0.5, 0.9), ("gaussian",), ("mixture", 2), ("spline", 4), ("spline", 4, 9)]
 
 
 def head_of(kind, arguments, ranges=RANGES):
@@ -312,6 +312,9 @@ BAD = {
     "no components": ({"h_net": [("mixture",)]}, r"must be \('mixture', components\)"),
     "gaussian of 3": ({"h_net": [("gaussian", 3)]}, r"must be \('gaussian',\)"),
     "one bin": ({"h_net": [("spline", 1)], "label_range": [(0, 1)] * 2}, "bins of .* must be at least 2"),
+    "no nodes": ({"h_net": [("spline", 8, 0)], "label_range": [(0, 1)] * 2}, "nodes of .* must be at least 1"),
+    "too many nodes": ({"h_net": [("spline", 8, 2000)], "label_range": [(0, 1)] * 2}, "nodes of .* must be at most"),
+    "more numbers": ({"h_net": [("spline", 8, 48, 2)], "label_range": [(0, 1)] * 2}, r"or \('spline', bins, nodes\)"),
     "in between": ({"h_net": [("gaussian",), ("softmax",)]}, "can only be the last layer"),
     "range of softmax": ({"h_net": [("softmax",)], "label_range": [(0, 1)] * 2}, "label_range is for an h_net"),
 }  # fmt: skip
@@ -322,6 +325,12 @@ def test_network__bad_heads(case):
     arguments, message = BAD[case]
     with pytest.raises((ValueError, TypeError), match=message):
         Network((5, 2), (2,), **LISTS, **arguments)
+
+
+def test_spline__nodes_of_the_conditioners():
+    usual, given, wide = (network_of(("spline", 4, *nodes)) for nodes in ((), (48,), (60,)))
+    np.testing.assert_array_equal(usual(DATA), given(DATA))  # 48 is what a spline has
+    assert wide.parameters["h.1.weight.0.0"].shape == (60, 60)
 
 
 def test_loss__of_heads():

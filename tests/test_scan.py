@@ -1,8 +1,13 @@
 """Models that know their encoder: training, predictions at centres, and scans."""
 
 import dataclasses
+import functools
+import io
 import itertools
 import json
+import logging
+import re
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -21,6 +26,7 @@ from definetti_np import (
     Scan,
     SimulatorError,
     load,
+    read_haplotypes,
     train,
 )
 from definetti_np.genomes.encoder import Sites
@@ -208,8 +214,8 @@ def test_windows__shared_work_changes_no_bit(haplotypes, changes):
     sites = Sites.of(model.encoder, haplotypes)
     first, has_window = sites.windows(np.arange(100, 300_000, 60.0))
     assert layers_to_share(model.network, model.encoder) is not None
-    shared = predict_windows(model.network, sites, first[has_window])
-    apart = predict_windows(model.network, sites, first[has_window], shares=False)
+    shared, _ = predict_windows(model.network, sites, first[has_window])
+    apart, _ = predict_windows(model.network, sites, first[has_window], shares=False)
     assert shared.tobytes() == apart.tobytes()
     assert len(np.unique(shared, axis=0)) > 300
     alone = np.concatenate([model.predict(sites.encode(first[has_window][[i]])) for i in (0, 1000, -1)])
@@ -310,6 +316,7 @@ def test_scan__is_what_predict_says_of_each_place(haplotypes):
     assert scan.names == ("p_flat", "p_hotspot")
     part = model.scan(haplotypes, step=701, start=7010, stop=70_100)
     np.testing.assert_array_equal(part.values, scan.values[10:100])
+    assert repr(part).startswith("Scan of chr2:7,010-70,100 at 90 places (90 ok, ")
     assert model.scan(haplotypes, step=701, threads=1).values.tobytes() == scan.values.tobytes()
 
 
@@ -465,6 +472,48 @@ def test_plot__is_drawn_or_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "definetti_np\[plot\]"'):
         scan.plot()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Files and scans that take many turns, and progress that is shown at once."""
+    monkeypatch.setattr("definetti_np.genomes.vcf.BYTES_AT_ONCE", 1000)
+    monkeypatch.setattr("definetti_np.genomes.htslib.SITES_AT_ONCE", 50)
+    monkeypatch.setattr("definetti_np.scanner.WINDOWS_AT_ONCE", 50)
+    monkeypatch.setattr("definetti_np.progress.SECONDS_BETWEEN_LINES", -1)
+    monkeypatch.setattr("definetti_np.progress.SECONDS_BEFORE_A_BAR", 0)
+
+
+@pytest.mark.parametrize("reader", ["stream", "cyvcf2"])
+def test_progress__of_long_files_and_scans(tmp_path, small_pieces, monkeypatch, caplog, reader):
+    caplog.set_level(logging.INFO, "definetti_np")
+    with open(tmp_path / "data.vcf", "w") as file:
+        trees = simulate(np.random.default_rng(1), 100_000)
+        trees.write_vcf(file, contig_id="chr2", position_transform=lambda x: np.array(x) + 1)
+    model = model_of()
+    model.scan(read_haplotypes(tmp_path / "data.vcf", reader=reader), step=100)
+    for what in ("reading data.vcf", "scanning chr2"):
+        lines = [m for m in caplog.messages if m.startswith(f"{what}: ")]
+        shares = [int(line.split(": ")[1].split()[0]) for line in lines]
+        assert len(shares) > 3
+        assert shares == sorted(shares)
+        assert shares[-1] <= 100
+    assert re.search(r"reading data.vcf: \d+ %, up to position [\d,]+$", "\n".join(caplog.messages), re.MULTILINE)
+    caplog.clear()
+    model.scan(read_haplotypes(tmp_path / "data.vcf", reader=reader, progress=False), step=100, progress=False)
+    assert not any("%, up to" in message or message.startswith("scanning") for message in caplog.messages)
+
+    tqdm = pytest.importorskip("tqdm")
+    monkeypatch.setattr(tqdm, "tqdm", functools.partial(tqdm.tqdm, mininterval=0))  # it writes ten times a second
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    model.scan(read_haplotypes(tmp_path / "data.vcf", reader=reader), step=100)
+    assert re.search(r"reading data.vcf: +\d+%\|", sys.stderr.getvalue())
+    assert re.search(r"scanning chr2: +100%\|", sys.stderr.getvalue())
 
 
 def test_import__of_genomes_loads_no_numba_and_no_cyvcf2():

@@ -423,6 +423,63 @@ def test_simulate__ranges_that_are_filled_at_the_same_time(folder, undisturbed):
     assert len(Simulations(folder)) == 200
 
 
+def write_shard(folder, start, stop, function=simulator):
+    store = open_store(folder)
+    store.write(
+        start, stop, encode_shard(store.key, start, [source_of(function).example(i) for i in range(start, stop)])
+    )
+    return files_of(folder)
+
+
+def test_store__files_with_the_same_examples_are_named_once(folder, undisturbed, caplog):
+    first, *_ = write_shard(folder, 0, 80)
+    write_shard(folder, 60, 200)
+    assert digest(train(simulator=None, **SMALL, simulations=folder)) == undisturbed
+    _, second = files_of(folder)
+    (message,) = (message for message in caplog.messages if "hold the same examples" in message)
+    assert f"{first} and {second}, for example, examples 60 to 79" in message
+    store = open_store(folder)
+    caplog.clear()
+    store.compare()
+    store.compare()
+    assert len(caplog.messages) == 1
+
+
+def other_numbers(rng):
+    data, label = simulator(rng)
+    return data, label[::-1].copy()
+
+
+@pytest.mark.parametrize("ranges", [((0, 80), (79, 200)), ((0, 200), (40, 50)), ((0, 200), (0, 10))])
+def test_store__files_that_differ_in_an_example_are_refused_by_name(folder, ranges):
+    write_shard(folder, *ranges[0])
+    write_shard(folder, *ranges[1], other_numbers)
+    one, other = files = files_of(folder)
+    stop = min(ranges[0][1], ranges[1][1])
+    message = f"{one} and {other} hold different examples {ranges[1][0]} to {stop - 1}: the simulator, or"
+    for what in (
+        lambda: train(simulator=None, **SMALL, simulations=folder),
+        lambda: quiet_simulate(simulator, *SHAPES, folder, seed=1, stop=300),
+        Simulations(folder).check,
+    ):
+        with pytest.raises(ValueError, match=message):
+            what()
+    assert files_of(folder) == files, "nothing is lost"
+
+
+def test_simulate__a_range_that_reaches_into_another_one_is_said(folder, caplog):
+    quiet_simulate(simulator, *SHAPES, folder, seed=1, stop=70)
+    before = {path: path.read_bytes() for path in files_of(folder)}
+    quiet_simulate(simulator, *SHAPES, folder, seed=1, stop=70)  # a task that is put into the queue again
+    assert not any("overlaps" in message for message in caplog.messages)
+    quiet_simulate(simulator, *SHAPES, folder, seed=1, start=60, stop=100)
+    (message,) = (message for message in caplog.messages if "overlaps" in message)
+    assert message.startswith("the range 60 to 99 overlaps another one, of which ")
+    assert message.endswith(" holds examples 0 to 69; they are left alone, and only what is missing is simulated")
+    assert Simulations(folder).ranges == [range(100)]
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_simulate__goes_on_where_it_was_stopped(folder):
     def stopping(rng):
         if rng.bit_generator.seed_seq.spawn_key[0] == 30:
@@ -553,7 +610,7 @@ def filled():
             "lacks 10 of the 210 examples 0 to 209 .*: 200 to 209; give a simulator",
         ),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,
 )
 def test_train__of_another_store_is_refused(filled, options, message):
     with pytest.raises(ValueError, match=message) as error:

@@ -177,7 +177,7 @@ def test_progress__a_bar_on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     bar = progress(10, 50, 100, to_terminal=True)
     for batch in range(10):
-        bar.update(batch, 0.25, 0.75, 1e-9)
+        bar.update({"batch": batch, "loss": 0.25, "accuracy": 0.75}, 1e-9)
     bar.close()
     shown = sys.stderr.getvalue()
     assert "10/10" in shown

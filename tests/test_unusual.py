@@ -10,12 +10,26 @@ import numpy as np
 import pytest
 from test_modelfile import rewrite
 
-from definetti_np import HaplotypeEncoder, Haplotypes, Model, ModelFileError, MultisetBatch, Network, Scan, load, train
+from definetti_np import (
+    HaplotypeEncoder,
+    Haplotypes,
+    Model,
+    ModelFileError,
+    MultisetBatch,
+    Network,
+    Scan,
+    layers,
+    load,
+    ops,
+    train,
+)
+from definetti_np.cli import main
 from definetti_np.genomes.encoder import Sites
 from definetti_np.genomes.unusual import (
     FEWEST,
     SIMULATIONS,
     Collector,
+    Features,
     Sample,
     describe_datasets,
     describe_windows,
@@ -109,11 +123,12 @@ def test_numbers__what_they_are():
 
 
 def test_sample__is_of_the_first_simulations_whoever_makes_them(model, tmp_path):
-    assert model.sample.numbers.shape == (500, len(names_of(ENCODER)))
+    assert model.sample.numbers.shape == (500, len(names_of(ENCODER)) + 1)
+    assert model.sample.names == (*names_of(ENCODER), "features of the last hidden layer")
     np.testing.assert_array_equal(train_short(sim_threads=2).sample.numbers, model.sample.numbers)
     longer = train_short(num_batches=SIMULATIONS // 50 + 2).sample.numbers
     assert len(longer) == SIMULATIONS
-    np.testing.assert_array_equal(longer[:500], model.sample.numbers)
+    np.testing.assert_array_equal(longer[:500, :-1], model.sample.numbers[:, :-1])  # the last is of the network
     assert train_short(num_batches=(FEWEST - 1) // 50).sample is None
 
 
@@ -159,13 +174,163 @@ def test_unusual__is_the_share_of_simulations_that_are_less_so():
     names = ("a", "b", "never")
     draw = np.stack([rng.gamma(5, size=2000), rng.exponential(size=2000), np.zeros(2000)], axis=1)
     sample = Sample(names, draw[:1000])
-    assert sample.warning(draw[1000:], sample.unusual(draw[1000:])) is None
     unusual = sample.unusual(draw[1000:])
     np.testing.assert_allclose(np.quantile(unusual, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.05)
     middle = np.median(draw[:1000], axis=0)
     assert sample.unusual(middle[np.newaxis])[0] < 0.01
     for far in ([40, middle[1], 0], [0.1, middle[1], 0], [middle[0], 30, 0], [middle[0], middle[1], 0.01]):
         assert sample.unusual(np.array([far]))[0] == 1
+
+
+# Predictions
+
+
+def test_predict__says_how_unusual_data_are(model, caplog):
+    """Of datasets, of parts of them, and of Haplotypes alike; and says once if they are of another kind."""
+    usual, other = haplotypes_of(30), haplotypes_of(31, size=1e5)
+    centers = np.arange(0, 300_000, 1000.0)
+    with caplog.at_level(logging.WARNING, "definetti_np"):
+        unusual = model.unusual(usual, centers=centers)
+        windows, has_window = ENCODER.encode_many(usual, centers)
+        np.testing.assert_array_equal(unusual[has_window], model.unusual(windows))
+        assert np.isnan(unusual[~has_window]).all()
+        np.testing.assert_array_equal(model.unusual(iter(windows), threads=1), model.unusual(list(windows)))
+        scan = model.scan(usual, step=1000)
+        np.testing.assert_array_equal(scan.unusual, model.unusual(usual, centers=scan.center))
+        assert len(model.unusual(windows[:0])) == 0
+        model.predict(windows)
+        model.predict(usual, centers=centers)
+        assert np.mean(model.unusual(other, centers=centers) > 0.99) > 0.5
+        assert caplog.messages == []
+        model.predict(other, centers=centers)
+        model.predict(iter(ENCODER.encode_many(other, centers)[0]))
+        model.posterior(ENCODER.encode_many(other, centers)[0])
+    of_haplotypes, *of_arrays = caplog.messages
+    assert of_haplotypes.startswith("chr2: ")
+    assert of_arrays == 2 * [of_haplotypes.replace("chr2: ", "data: ")]
+
+
+def test_predict__one_unusual_window_is_no_reason_to_warn(model, caplog):
+    windows, _ = ENCODER.encode_many(haplotypes_of(31, size=1e5), np.arange(100_000, 200_000, 1000.0))
+    outside = windows[model.unusual(windows) > 0.99][:2]
+    with caplog.at_level(logging.WARNING, "definetti_np"):
+        model.predict(outside[:1])
+        assert caplog.messages == []
+        model.predict(outside)
+    assert len(caplog.messages) == 1
+
+
+def test_command__predict_writes_how_unusual_datasets_are(model, tmp_path, capsys):
+    windows, _ = ENCODER.encode_many(haplotypes_of(31, size=1e5), np.arange(100_000, 200_000, 1000.0))
+    model.save(tmp_path / "m")
+    np.save(tmp_path / "data.npy", windows)
+    assert main(["predict", *map(str, (tmp_path / "m", tmp_path / "data.npy", "--output", tmp_path / "p.tsv"))]) == 0
+    assert capsys.readouterr().err.count("of the windows lie outside 99 %") == 1
+    assert (tmp_path / "p.tsv").read_text().startswith("#dataset\tp_slow\tp_fast\tunusual\n")
+    table = np.loadtxt(tmp_path / "p.tsv", skiprows=1)
+    np.testing.assert_allclose(table[:, 3], model.unusual(windows), rtol=1e-6)
+
+
+def test_unusual__of_a_model_that_cannot_tell(model):
+    other = Model(model.network, loss="cross-ent", seed=1, batches_trained=0, encoder=ENCODER)
+    with pytest.raises(ValueError, match="the model has no sample of its simulations"):
+        other.unusual(np.zeros((1, *ENCODER.shape)))
+    with pytest.raises(ValueError, match="centers are needed"):
+        model.unusual(haplotypes_of(1))
+    with pytest.raises(ValueError, match="centers are for Haplotypes"):
+        model.unusual(np.zeros((1, *ENCODER.shape)), centers=[1])
+
+
+# Features of the last hidden layer
+
+PAIRS = HaplotypeEncoder(snps=4, haplotypes=10, distances=False)
+
+
+def of_patterns(*patterns, number=400, seed=1):
+    """Datasets (number, 10, 4, 1) of half a pattern and half its opposite: alike but for how SNPs go together."""
+    rng = np.random.default_rng(seed)
+    patterns = np.array(patterns, np.float32)[rng.integers(len(patterns), size=number)]
+    half = rng.permuted(np.tile([0, 1], (number, 5)), axis=1)
+    return np.abs(patterns[:, np.newaxis] - half[:, :, np.newaxis])[..., np.newaxis]
+
+
+def test_features__see_how_snps_go_together():
+    network = Network(PAIRS.shape, (2,), [("conv", 2, 8)], ("max",), [("fc", 8), ("softmax",)], seed=1)
+    simulated, other = of_patterns([0, 0, 0, 0], [0, 0, 1, 1]), of_patterns([0, 1, 1, 0], [0, 1, 0, 1], seed=2)
+    collector = Collector(PAIRS)
+    collector.add(MultisetBatch.from_datasets(list(simulated)))
+    options = {"loss": "cross-ent", "seed": 1, "batches_trained": 0, "encoder": PAIRS}
+    with_features = Model(network, sample=collector.sample(network.hidden), **options)
+    without = Model(network, sample=collector.sample(), **options)
+    for model, share in ((with_features, 1), (without, 0)):
+        assert np.mean(model.unusual(other) > 0.99) == share
+        assert np.mean(model.unusual(of_patterns([0, 0, 0, 0], [0, 0, 1, 1], seed=3)) > 0.99) == 0
+
+
+def test_features__of_networks_that_have_none_or_too_many():
+    data = MultisetBatch.from_datasets(list(of_patterns([0, 0, 0, 0], [0, 0, 1, 1])))
+    collector = Collector(PAIRS)
+    collector.add(data)
+    for hidden_of in (None, lambda data: None, lambda data: np.ones((len(data), 3)), lambda data: np.eye(400, 2000)):
+        sample = collector.sample(hidden_of)
+        assert (sample.features, sample.names) == (None, names_of(PAIRS))
+    last = layers.Dense(2)
+    network = Network.from_function(PAIRS.shape, (2,), lambda x: ops.log_softmax(last(ops.max(x))), seed=1)
+    assert network.hidden(data) is None
+    sample = collector.sample(network.hidden)
+    model = Model(network, loss="cross-ent", seed=1, batches_trained=0, encoder=PAIRS, sample=sample)
+    assert (model.unusual(data) < 0.99).all()
+
+
+def test_features__simulations_that_take_too_much_memory_are_not_held(monkeypatch):
+    collector = Collector(PAIRS)
+    data = MultisetBatch.from_datasets(list(of_patterns([0, 0, 0, 0], [0, 0, 1, 1], number=50)))
+    monkeypatch.setattr("definetti_np.genomes.unusual.MOST_BYTES", 5 * data.rows.nbytes)
+    hidden = np.random.default_rng(1).random((250, 3))
+    for number in range(6):
+        collector.add(data)
+        sample = collector.sample(lambda data: hidden[: len(data)])
+        if number == 4:
+            assert sample.features is not None
+    assert (len(sample.numbers), sample.features is None) == (250, False)
+
+
+def test_features__distances_of_known_numbers():
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(4000, 12)) * [5, 4, 3, 2, 1, 1, 1, 1, 1, 1, 0, 0] + 7
+    features = Features.of(hidden)
+    assert features.axes.shape == (10, 12)
+    distances = features.distances(hidden)
+    np.testing.assert_allclose(distances.mean(), 10, rtol=0.01)
+    assert features.distances(np.full((1, 12), 7.0))[0] < 0.1
+    beside = np.full((1, 12), 7.0)
+    beside[0, 11] = 2  # where no simulation differs from another
+    assert features.distances(beside)[0] > 1000
+    np.testing.assert_array_equal(features.distances(hidden[5:6]), distances[5:6])
+
+
+def test_features__samples_of_files(model, tmp_path):
+    """Files of the first version have none; what does not add up is refused."""
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(load(tmp_path / "m").sample.features.axes, model.sample.features.axes)
+
+    def first_version(header, arrays):
+        sample = header["sample"]
+        header["sample"] = {"names": sample["names"][:-1], "numbers": [row[:-1] for row in sample["numbers"]]}
+
+    rewrite(tmp_path / "m.npz", first_version)
+    old = load(tmp_path / "m")
+    assert old.sample.features is None
+    windows, _ = ENCODER.encode_many(haplotypes_of(1), np.arange(100_000, 200_000, 1000.0))
+    assert (old.unusual(windows) <= 1).all()
+    changes = [{"version": 3}, {"version": "2"}, {"features": {}}, {"names": [*names_of(ENCODER), "other"]}]
+    good = model.sample.as_dict()["features"]
+    changes += [{"features": good | change} for change in ({"rest": 0}, {"axes": []}, {"middle": [1.0]}, {"rest": "x"})]
+    for change in changes:
+        model.save(tmp_path / "m")
+        rewrite(tmp_path / "m.npz", lambda header, arrays, change=change: header["sample"].update(change))
+        with pytest.raises(ModelFileError, match="describes no network"):
+            load(tmp_path / "m")
 
 
 # Scans

@@ -76,7 +76,8 @@ stream = open_stream(started_again)
 stream.next_batch(10)
 for pid in [worker.pid for worker in stream._workers]:
     os.kill(pid, signal.SIGKILL)
-    time.sleep(1)
+    while len(pids := [worker.pid for worker in stream._workers]) < 2 or pid in pids:
+        time.sleep(0.01)
 print("ready", flush=True)
 time.sleep(600)
 """

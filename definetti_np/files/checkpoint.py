@@ -198,9 +198,6 @@ def _check_state(state: dict) -> dict:
         _check_type(value, str, f"state: started: {name}")
     for text in _check_type(state.get("last", ""), str, "state: last").split():
         float(text)
-    collected = np.array(_check_type(state.get("collected", [[]]), list, "state: collected"), np.float64)
-    if collected.ndim != 2 or not np.isfinite(collected).all():
-        raise ValueError(f"state: collected has shape {collected.shape}, numbers of simulations are needed")
     return state
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GenomeFileError
+from ..progress import ShareProgress
 from .haplotypes import MISSING
 from .intervals import list_names
 from .records import ABSENT, Block, RecordSieve, Region, check_contig
@@ -45,25 +46,30 @@ def contigs_of(reader: Any) -> dict[str, float | None]:
     return {name: float(length) if length and length > 0 else None for name, length in zip(names, lengths, strict=True)}
 
 
-def blocks(reader: Any, path: Path, region: Region | None, sieve: RecordSieve) -> Iterator[tuple[str, Block]]:
+def blocks(
+    reader: Any, path: Path, region: Region | None, sieve: RecordSieve, progress: ShareProgress
+) -> Iterator[tuple[str, Block]]:
     """Yield (contig, block of the sites to keep), as `VcfStream.blocks` does; a region is looked up in the index."""
-    contigs = list(reader.seqnames)
+    lengths = contigs_of(reader)
+    contigs = list(lengths)
     if region is not None and contigs:
         check_contig(region, contigs, path)
     contig = None if region is None else region.contig
+    start, stop = (0, None) if region is None else (region.start, region.stop)
     records = iter(reader if region is None else reader(str(region)))
     kept: list[tuple[int, int, np.ndarray]] = []
     has_records = False
-    record = None
+    last = ""
     while True:
         try:
             record = next(records)
         except StopIteration:
             break
         except Exception as error:
-            after = "" if record is None else f", after {record.CHROM}:{record.POS}"
-            raise GenomeFileError(f"{path}{after}: damaged or cut short: {error}") from None
-        has_records = True
+            raise GenomeFileError(f"{path}{last}: damaged or cut short: {error}") from None
+        if not record.CHROM:
+            raise GenomeFileError(f"{path}{last}: an empty line; remove it")
+        has_records, last = True, f", after {record.CHROM}:{record.POS}"
         position = record.POS - 1
         if contig is None:
             contig = record.CHROM
@@ -74,7 +80,7 @@ def blocks(reader: Any, path: Path, region: Region | None, sieve: RecordSieve) -
             )
         where = _Place(path, record.CHROM, record.POS)
         sieve.order(position, where)
-        if region is not None and position < region.start:
+        if region is not None and position < start:
             continue  # a deletion that begins before the region
         filters = b"PASS" if record.FILTER is None else record.FILTER.encode()
         ancestral = None if sieve.info_field is None else record.INFO.get(sieve.info_field)
@@ -92,6 +98,9 @@ def blocks(reader: Any, path: Path, region: Region | None, sieve: RecordSieve) -
             raise GenomeFileError(f"{where()}: it has no genotypes, because FORMAT is {':'.join(record.FORMAT)!r}")
         kept.append((position, exchange, record.genotype.array()))
         if len(kept) == SITES_AT_ONCE:
+            end = stop or lengths.get(contig)
+            share = 0.0 if end is None else (position - start) / max(1, end - start)
+            progress.reach(share, f"position {position + 1:,}")
             yield contig, _block(kept, path, contig)
             kept = []
     if kept and contig is not None:
@@ -121,7 +130,8 @@ def _block(kept: list[tuple[int, int, np.ndarray]], path: Path, contig: str) -> 
         alleles[i, :, : array.shape[1] - 1] = array[:, :-1]
         is_phased[i] = array[:, -1] == 1
     if alleles.max() > 1:
-        raise GenomeFileError(f"{path}, {contig}: an allele above 1 at a record of two alleles")
+        position = positions[int((alleles > 1).any(axis=(1, 2)).argmax())]
+        raise GenomeFileError(f"{path}, {contig}:{position + 1}: an allele above 1 at a record of two alleles")
     alleles[alleles[..., 0] == ABSENT] = MISSING, ABSENT
     return Block(
         np.array(positions, np.int64),

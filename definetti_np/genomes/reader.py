@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib.util
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..checks import as_integer
 from ..errors import GenomeFileError
+from ..progress import progress_of_share
 from .haplotypes import Haplotypes, as_accessible
 from .htslib import blocks, contigs_of, open_with_cyvcf2
 from .records import ON_UNPHASED, Block, GenotypeCollector, RecordSieve, Region
@@ -36,6 +38,7 @@ def read_haplotypes(
     phase_seed: int | None = None,
     only_pass: bool = True,
     reader: str | None = None,
+    progress: bool = True,
 ) -> Haplotypes:
     """Read the haplotypes of one contig, or of a stretch of it, from a file.
 
@@ -71,6 +74,8 @@ def read_haplotypes(
         Whether records whose FILTER is neither PASS nor a dot are left out.
     reader
         "stream" or "cyvcf2" (the extra `vcf`). None: cyvcf2 for BCF, and for a region of a file with an index.
+    progress
+        Whether to show how far it is: a bar on a terminal or in a notebook, else a line of the log every ten seconds.
 
     Returns
     -------
@@ -105,14 +110,17 @@ def read_haplotypes(
     check_end_of_bgzip(path)
     job = _Job(path, checked, samples, accessible, inaccessible, on_unphased, phase_seed, ancestral)
     sieve = RecordSieve(ancestral=ancestral, only_pass=only_pass)
-    if _takes_cyvcf2(path, kind, checked, reader):
-        vcf = open_with_cyvcf2(path)
-        try:
-            return _log(job.collect(list(vcf.samples), contigs_of(vcf), blocks(vcf, path, checked, sieve), sieve))
-        finally:
-            vcf.close()
-    with VcfStream(path) as stream:
-        return _log(job.collect(stream.samples, stream.contigs, stream.blocks(checked, sieve), sieve))
+    takes_cyvcf2 = _takes_cyvcf2(path, kind, checked, reader)
+    with contextlib.closing(progress_of_share(f"reading {path.name}", is_wanted=progress)) as shown:
+        if takes_cyvcf2:
+            with contextlib.closing(open_with_cyvcf2(path)) as vcf:
+                found = blocks(vcf, path, checked, sieve, shown)
+                haplotypes = job.collect(list(vcf.samples), contigs_of(vcf), found, sieve)
+        else:
+            with VcfStream(path) as stream:
+                found = stream.blocks(checked, sieve, shown)
+                haplotypes = job.collect(stream.samples, stream.contigs, found, sieve)
+    return _log(haplotypes)
 
 
 def _log(haplotypes: Haplotypes) -> Haplotypes:
@@ -145,18 +153,18 @@ class _Job:
         for contig, block in found:
             if collector is None:
                 place = place or Region(contig)
-                collector = self._collector(names, contig)
+                collector = self._collector(names, contig, contigs.get(contig))
             collector.add(block)
         if collector is None or place is None:
             place = place or Region("any contig")
-            collector = self._collector(names, None)
-        return collector.finish(place, contigs.get(place.contig), sieve, self.ancestral is not None)
+            collector = self._collector(names, None, None)
+        return collector.finish(place, sieve, self.ancestral is not None)
 
-    def _collector(self, names: Sequence[str], contig: str | None) -> GenotypeCollector:
+    def _collector(self, names: Sequence[str], contig: str | None, length: float | None) -> GenotypeCollector:
         intervals = None
         if contig is not None:
             intervals = as_accessible(self.accessible, self.inaccessible, contig, 0, FARTHEST)
-        return GenotypeCollector(names, self.samples, intervals, self.on_unphased, self.phase_seed, self.path)
+        return GenotypeCollector(names, self.samples, intervals, self.on_unphased, self.phase_seed, self.path, length)
 
 
 def _kind(path: Path) -> str:

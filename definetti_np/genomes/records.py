@@ -17,11 +17,13 @@ from .intervals import contains, list_names
 ABSENT = -2  # the second allele of a haploid genotype
 ON_UNPHASED = ("error", "random", "genotypes")
 NO_SNP_ALLELES = {b"*", b".", b"<", b"-"}
+ANY_ALLELE = (b"<NON_REF>", b"<*>")  # what a gVCF adds to each record, and gives its blocks without a variant
 # Reasons to leave a record out
 FILTERED = "that did not pass a filter"
 WITHOUT_ALTERNATIVE = "without an alternative allele"
 MULTI_ALLELIC = "multi-allelic"
 NO_SNP = "indels or other records that are no SNP"
+OF_GVCF = "of a gVCF (make a VCF of it first, as with GATK GenotypeGVCFs or bcftools convert --gvcf2vcf)"
 WITHOUT_ANCESTRAL = "without a known ancestral allele"
 INACCESSIBLE = "inaccessible"
 
@@ -108,10 +110,14 @@ class RecordSieve:
             return self._leave_out(FILTERED)
         if alternative in (b".", b""):
             return self._leave_out(WITHOUT_ALTERNATIVE)
+        if len(alternative) > 1 and alternative.endswith(ANY_ALLELE):
+            return self._leave_out(OF_GVCF)
         if b"," in alternative:
             return self._leave_out(MULTI_ALLELIC)
-        if len(reference) != 1 or len(alternative) != 1 or alternative in NO_SNP_ALLELES:
+        if len(reference) != 1 or len(alternative) != 1 or alternative in NO_SNP_ALLELES or position < 0:
             return self._leave_out(NO_SNP)
+        if reference.upper() == alternative.upper():
+            return self._leave_out(WITHOUT_ALTERNATIVE)
         exchange = 0
         if self._field is not None:
             allele = (ancestral or b"").split(b"|")[0].upper()
@@ -173,6 +179,8 @@ class GenotypeCollector:
         Of the random phase.
     path
         The file, for messages.
+    length
+        Of the contig in bp, or None.
     """
 
     def __init__(
@@ -183,8 +191,9 @@ class GenotypeCollector:
         on_unphased: str,
         seed: int | None,
         path: Any,
+        length: float | None,
     ):
-        self._path = path
+        self._path, self._length = path, length
         if not names:
             raise GenomeFileError(f"{path}: it has no samples, so 0 haplotypes; a VCF with genotypes is needed")
         if len(set(names)) != len(names):
@@ -212,9 +221,16 @@ class GenotypeCollector:
         Raises
         ------
         GenomeFileError
-            If a sample's ploidy changes, or a genotype is not phased and that is an error.
+            If a site lies behind the contig's end, a sample's ploidy changes, or a genotype has no phase, where that is
+            an error.
         """
         sites = np.arange(len(block.positions))
+        if self._length is not None and len(sites) and block.positions[-1] >= self._length:
+            site = int(np.searchsorted(block.positions, self._length))
+            raise GenomeFileError(
+                f"{block.where(site)}: position {block.positions[site] + 1} lies behind the end of the contig, whose "
+                f"length is {self._length:.0f} in the header; one of the two is of another reference"
+            )
         if self._accessible is not None:
             sites = sites[contains(self._accessible, block.positions)]
             self.inaccessible += len(block.positions) - len(sites)
@@ -275,7 +291,7 @@ class GenotypeCollector:
         swap[unphased] = self._rng.random(np.count_nonzero(unphased)) < 0.5
         return np.where(swap[..., np.newaxis], alleles[..., ::-1], alleles)
 
-    def finish(self, region: Region, length: float | None, sieve: RecordSieve, is_polarised: bool) -> Haplotypes:
+    def finish(self, region: Region, sieve: RecordSieve, is_polarised: bool) -> Haplotypes:
         """Put everything together; what was collected is given away.
 
         Raises
@@ -287,7 +303,8 @@ class GenotypeCollector:
         number = self.num_sites
         if not number:
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items() if n) or "there is no record"
-            raise GenomeFileError(f"{self._path}: no SNP of {region} is left; left out: {reasons}")
+            place = region if region.start or region.stop else region.contig
+            raise GenomeFileError(f"{self._path}: no SNP of {place} is left; left out: {reasons}")
         ploidy = np.where(self._ploidy == 0, 1, self._ploidy)
         columns = np.concatenate([2 * i + np.arange(p) for i, p in enumerate(ploidy)])
         alleles = np.empty((number, len(columns)), np.int8)
@@ -314,14 +331,14 @@ class GenotypeCollector:
                 "haplotypes without any allele (hemizygous samples?)": int(np.count_nonzero(~has_allele))
             }
         positions = np.concatenate(self._positions).astype(np.float64)
-        stop = _least(region.stop, length)
+        stop = _least(region.stop, self._length)
         haplotypes = Haplotypes(
             alleles=alleles,
             positions=positions,
             contig=region.contig,
             start=region.start,
             stop=positions[-1] + 1 if stop is None else stop,
-            length=length,
+            length=self._length,
             samples=samples,
             ploidy=ploidy,
             is_polarised=is_polarised,

@@ -86,7 +86,7 @@ class Scan:
 
     def __repr__(self) -> str:
         numbers = [f"{np.count_nonzero(self.status == status):,} {status}" for status in STATUS]
-        place = f"{self.contig}:{self.start.min(initial=0):,}-{self.end.max(initial=0):,}"
+        place = f"{self.contig}:{self.start[0]:,}-{self.end[-1]:,}" if len(self) else self.contig
         return f"Scan of {place} at {len(self):,} places ({', '.join(numbers)}), with {', '.join(self.names)}"
 
     def column(self, name: str | None = None) -> np.ndarray:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import re
-import time
 import zlib
 from collections.abc import Iterator
 from io import BufferedReader
@@ -15,14 +13,12 @@ from types import TracebackType
 import numpy as np
 
 from ..errors import GenomeFileError
+from ..progress import ShareProgress
 from .haplotypes import MISSING
 from .intervals import list_names
 from .records import ABSENT, Block, RecordSieve, Region, check_contig
 
-logger = logging.getLogger("definetti_np")
-
 BYTES_AT_ONCE = 2**20
-SECONDS_BETWEEN_REPORTS = 10
 COLUMNS = b"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT"
 END_OF_BGZIP = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
@@ -114,12 +110,13 @@ class VcfStream:
                 if not line.startswith(b"#CHROM"):
                     raise GenomeFileError(f"{self._where()}: the line of columns, #CHROM ..., is missing before this")
                 columns = line.decode(errors="replace").split("\t")
+                wanted = COLUMNS.decode().split("\t")
+                if columns[:9] != wanted[: max(8, min(9, len(columns)))]:
+                    raise GenomeFileError(f"{self._where()}: the columns must be {COLUMNS.decode()!r} and samples")
                 if len(columns) < 10:
                     raise GenomeFileError(
                         f"{self._where()}: it has no samples, so 0 haplotypes; a VCF with genotypes is needed"
                     )
-                if not line.startswith(COLUMNS):
-                    raise GenomeFileError(f"{self._where()}: the columns must be {COLUMNS.decode()!r} and samples")
                 self.samples = columns[9:]
                 return lines[i + 1 :]
         raise GenomeFileError(f"{self.path}: not a VCF, because the line of columns, #CHROM ..., is missing")
@@ -134,7 +131,7 @@ class VcfStream:
     def _where(self, line: int | None = None) -> str:
         return f"{self.path}, line {self._line if line is None else line}"
 
-    def blocks(self, region: Region | None, sieve: RecordSieve) -> Iterator[tuple[str, Block]]:
+    def blocks(self, region: Region | None, sieve: RecordSieve, progress: ShareProgress) -> Iterator[tuple[str, Block]]:
         """Yield (contig, block of the sites to keep).
 
         Without a region the file must hold one contig. With one, reading ends behind it.
@@ -151,9 +148,9 @@ class VcfStream:
         field = None if sieve.info_field is None else sieve.info_field.encode() + b"="
         seen: dict[bytes, None] = {}
         has_records = is_found = False
-        last_report = time.monotonic()
+        place = ""
         for lines in self._chunks():
-            kept: list[tuple[int, int, int, bytes, bytes]] = []
+            kept: list[tuple[int, int, int, bytes]] = []
             is_done = False
             for line in lines:
                 self._line += 1
@@ -179,12 +176,11 @@ class VcfStream:
                             break
                         continue
                 is_found = True
-                try:
-                    position = int(text) - 1
-                except ValueError:
-                    raise GenomeFileError(f"{self._where()}: POS must be an integer, got {text!r}") from None
+                if not text.isdigit():
+                    raise GenomeFileError(f"{self._where()}: POS must be an integer, got {text!r}")
+                position = int(text) - 1
                 sieve.order(position, self._where)
-                if position < start:
+                if position < start and region is not None:
                     continue
                 if stop is not None and position >= stop:
                     is_done = True
@@ -192,20 +188,15 @@ class VcfStream:
                 ancestral = None if field is None else _info_value(info, field)
                 exchange = sieve.keeps(position, reference, alternative, filters, ancestral, self._where)
                 if exchange >= 0:
-                    if formats[:2] != b"GT" or formats[2:3] not in (b"", b":"):
-                        raise GenomeFileError(
-                            f"{self._where()}: it has no genotypes, because FORMAT is {formats.decode()!r} and does "
-                            "not begin with GT"
-                        )
-                    kept.append((self._line, position, exchange, genotypes, formats))
+                    if formats[:3] not in (b"GT", b"GT:"):
+                        genotypes = self._genotypes(formats, genotypes)
+                    kept.append((self._line, position, exchange, genotypes))
             if kept and contig is not None:
+                place = f"position {kept[-1][1] + 1:,}"
                 yield contig.decode(errors="replace"), self._block(kept)
             if is_done:
                 break
-            if time.monotonic() - last_report > SECONDS_BETWEEN_REPORTS and kept:
-                last_report = time.monotonic()
-                share = 100 * self._raw.tell() / max(1, self._size)
-                logger.info("reading %s: %.0f %%, up to position %s", self.path, share, f"{kept[-1][1]:,}")
+            progress.reach(self._raw.tell() / max(1, self._size), place)
         if not has_records:
             raise GenomeFileError(f"{self.path}: it has a header and no record")
         if region is not None and not is_found:
@@ -222,8 +213,17 @@ class VcfStream:
             f"which with region=, of {list_names(names)}"
         )
 
-    def _block(self, kept: list[tuple[int, int, int, bytes, bytes]]) -> Block:
-        lines, positions, exchange, genotypes, _ = zip(*kept, strict=True)
+    def _genotypes(self, formats: bytes, columns: bytes) -> bytes:
+        """The genotypes of the columns of samples, where GT does not come first in FORMAT, as it should."""
+        names = formats.split(b":")
+        if b"GT" not in names:
+            raise GenomeFileError(f"{self._where()}: it has no genotypes, because FORMAT is {formats.decode()!r}")
+        number = names.index(b"GT")
+        fields = [column.split(b":") for column in columns.split(b"\t")]
+        return b"\t".join(field[number] if number < len(field) else b"." for field in fields)
+
+    def _block(self, kept: list[tuple[int, int, int, bytes]]) -> Block:
+        lines, positions, exchange, genotypes = zip(*kept, strict=True)
         alleles, is_phased = self._decode(lines, genotypes)
         return Block(
             np.array(positions, np.int64),

@@ -9,11 +9,9 @@ the second and the third layer.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from .. import ops
 from ..engine.tensor import Tensor
 from ..heads import RANGE_TOLERANCE, SplineSpec
 from ..kernels import spline as kernels
@@ -55,20 +53,12 @@ class SplineHead(Head[SplineSpec]):
 
         x (R, M) describes the posterior of each of them.
         """
-        number, nodes = self.spec.labels, self.spec.nodes
-        logs: Any = None
+        number = self.spec.labels
+        state = _beside(labels, np.zeros((len(labels.array), 1), labels.array.dtype))
         for layer in range(self.spec.layers):
-            weight = parameters[f"labels.{layer}"] * self._mask()
-            first = x[:, layer * number * nodes : (layer + 1) * number * nodes] + parameters[f"start.{layer}"]
-            first = ops.relu(first + ops.matmul(2 * labels - 1, weight))
-            rows = ops.reshape(first, (-1, nodes))  # of each label of each dataset
-            splines = self._rest(rows, layer, parameters)
-            both = ops.rational_quadratic(ops.reshape(labels, (-1,)), splines)
-            both = ops.reshape(both, (-1, number, 2))
-            slopes = ops.sum(both[:, :, 1], axis=1)
-            logs = slopes if logs is None else logs + slopes  # of all layers
-            labels = ops.clip(both[:, ::-1, 0], 0, 1)
-        return labels, logs
+            nodes = _first_nodes(x, state, parameters[f"start.{layer}"], parameters[f"labels.{layer}"], layer)
+            state = _through_splines(state, self._rest(nodes, layer, parameters))
+        return state[:, :number], state[:, number]
 
     def from_uniform(self, x: np.ndarray, uniform: np.ndarray, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
         """The inverse of `to_uniform`, label by label: labels (R, N) of the unit cube, all of one dataset's x (M,)."""
@@ -96,9 +86,74 @@ class SplineHead(Head[SplineSpec]):
         hidden = dense_layer(nodes, weights[0], biases[0], RELU)
         return dense_layer(hidden, weights[1], biases[1], LINEAR)  # type: ignore[return-value]
 
-    def _mask(self) -> np.ndarray:
-        """1 where label j enters the nodes of label i, j < i: (N, N * nodes)."""
-        return np.repeat(np.triu(np.ones((self.spec.labels, self.spec.labels)), 1), self.spec.nodes, axis=1)
+
+# The state of R labels on their way through the layers: their N places in the unit cube, and the logarithm of the
+# product of the slopes so far, (R, N + 1). An operation does what many small ones could, because a training step of a
+# small network takes as long as the calls of its operations.
+
+
+def _beside(x: Tensor, y: np.ndarray) -> Tensor:
+    """The columns of x (R, N) and y (R, M), a constant."""
+
+    def backward(gradient):
+        return (gradient[:, : x.shape[1]],)
+
+    return Tensor(np.concatenate([x.array, y], axis=1), (x,), backward)
+
+
+def _first_nodes(x: Tensor, state: Tensor, start: Tensor, weight: Tensor, layer: int) -> Tensor:
+    """The first nodes of the conditioners of a layer, of each label of each row, (R * N, H).
+
+    They are the ReLU of what the layer has of x (R, M), of start (N * H,), and of the places, between -1 and 1, of the
+    labels before, each times weight (N, N * H)[j, label i], j < i.
+    """
+    number, size = weight.shape
+    nodes = size // number
+    places = 2 * state.array[:, :number] - 1
+    own = slice(layer * size, (layer + 1) * size)
+    out = x.array[:, own] + start.array
+    for j in range(number - 1):
+        after = (j + 1) * nodes
+        out[:, after:] += places[:, j, None] * weight.array[j, after:]
+    np.maximum(out, 0, out=out)
+
+    def backward(gradient):
+        gradient = gradient.reshape(out.shape) * (out > 0)
+        to_x = np.zeros_like(x.array)
+        to_x[:, own] = gradient
+        to_weight, to_state = np.zeros_like(weight.array), np.zeros_like(state.array)
+        for j in range(number - 1):
+            after = (j + 1) * nodes
+            to_weight[j, after:] = np.einsum("r,rk->k", places[:, j], gradient[:, after:])
+            to_state[:, j] = 2 * np.einsum("rk,k->r", gradient[:, after:], weight.array[j, after:])
+        return to_x, to_state, gradient.sum(axis=0), to_weight
+
+    return Tensor(out.reshape(-1, nodes), (x, state, start, weight), backward)
+
+
+def _through_splines(state: Tensor, splines: Tensor) -> Tensor:
+    """The state behind a layer: labels go through splines (R * N, P), and come out in the reverse order."""
+    number = state.shape[1] - 1
+    places = np.ascontiguousarray(state.array[:, :number]).reshape(-1)
+    both = np.empty((len(places), 2), places.dtype)
+    parameters = np.ascontiguousarray(splines.array)
+    kernels.spline_forward(places, parameters, both)
+    both = both.reshape(-1, number, 2)
+    values = both[:, ::-1, 0]
+    out = np.empty_like(state.array)
+    np.clip(values, 0, 1, out=out[:, :number])
+    out[:, number] = state.array[:, number] + both[..., 1].sum(axis=1)
+    is_free = values == out[:, :number]  # where nothing was clipped, so that a gradient goes back
+
+    def backward(gradient):
+        to_both = np.empty_like(both)
+        to_both[..., 0] = (gradient[:, :number] * is_free)[:, ::-1]
+        to_both[..., 1] = gradient[:, number:]
+        to_places, to_splines = np.empty_like(places), np.empty_like(parameters)
+        kernels.spline_backward(to_both.reshape(-1, 2), places, parameters, to_places, to_splines)
+        return np.concatenate([to_places.reshape(-1, number), gradient[:, number:]], axis=1), to_splines
+
+    return Tensor(out, (state, splines), backward)
 
 
 class SplinePosterior(Posterior):

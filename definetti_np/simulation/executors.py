@@ -7,6 +7,7 @@ example i is the same whoever simulates it, so the first answer counts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -22,8 +23,9 @@ from ..checks import leave_out_middle
 from ..errors import SimulatorError
 from ..interruption import Waiting
 from .messages import decode, encode, failure
+from .parcel import Parcel
 from .source import NO_REDRAWS, Example, ExampleSource
-from .stream import DEFAULT_CAPACITY, Stream, StreamSettings, without_error
+from .stream import DEFAULT_CAPACITY, PATIENT, Stream, StreamSettings, without_error
 
 logger = logging.getLogger("definetti_np")
 
@@ -38,12 +40,25 @@ LEAST_LATE_SECONDS = 2.0
 JUDGED_TASKS = 5  # that have come back, before one is late
 LOOK_SECONDS = 10.0  # between two questions to an executor, how many workers it has
 TICK_SECONDS = 0.1  # between two looks at whether to go on waiting
+QUIET_SECONDS = 60.0  # of waiting, until a warning
 
 
 class ExecutorStream(Stream):
     """Examples are simulated ahead by ``settings.executor``, at most ``settings.queue_capacity`` of them.
 
     Without a `queue_capacity` they are as many as keep all workers of the executor busy. The executor stays open.
+
+    Parameters
+    ----------
+    source, settings, examples, redraws
+        As of every `Stream`.
+    while_waiting
+        What to do until a worker has answered; it may raise an exception.
+
+    Raises
+    ------
+    SimulatorError
+        If the executor does not work, or its workers lack this package or what it needs.
     """
 
     def __init__(
@@ -52,8 +67,10 @@ class ExecutorStream(Stream):
         settings: StreamSettings,
         examples: Sequence[int],
         redraws: Mapping[str, int] = NO_REDRAWS,
+        while_waiting: Waiting = PATIENT,
     ):
         super().__init__(source, settings, examples, redraws)
+        self._parcel = Parcel(source, settings.executor)
         self._next_task = 0  # the place in `_examples` of the one that the next task begins with
         self._tasks: deque[_Task] = deque()  # in the order of their examples
         self._messages: deque[bytes] = deque()  # those that have arrived, of examples from `_next` on
@@ -62,8 +79,58 @@ class ExecutorStream(Stream):
         self._wanted = 0  # examples of the batch that is waited for
         self._workers, self._looked = UNKNOWN_WORKERS, -math.inf  # how many there are, and when that was asked
         self._reported = 0
+        self._news = 0.0  # when the waiting began, or was warned of
         self._again: _Task | None = None
+        if examples:
+            self._see_that_workers_have_the_package(while_waiting)
         self._assign()
+
+    def _see_that_workers_have_the_package(self, while_waiting: Waiting) -> None:
+        """Ask a worker for its versions before it gets tasks: some engines hang if a message needs what it lacks.
+
+        What is sent for that is of Python itself.
+        """
+        errors: list[BaseException] = []
+        while len(errors) < MOST_LOSSES:
+            answer = self._ask_for_versions(while_waiting)
+            if isinstance(answer, ImportError):
+                raise SimulatorError(
+                    f"a worker of the executor cannot import this package: {answer}. Install definetti_np, NumPy and "
+                    "msprime where the executor's workers run, in the versions that are here"
+                ) from answer
+            if not isinstance(answer, BaseException):
+                self._check_versions(answer)
+                return
+            errors.append(answer)
+        raise SimulatorError(f"the executor failed: {_one_line(errors[0])}") from errors[0]
+
+    def _ask_for_versions(self, while_waiting: Waiting) -> tuple[str, ...] | BaseException:
+        """The `versions_here` of a worker, or why there are none."""
+        # The comment differs each time, because Dask does equal calls once, and remembers their errors.
+        question = f"__import__({__name__!r}, fromlist=['*']).versions_here()  # {time.time_ns()}"
+        try:
+            future = self._settings.executor.submit(eval, question)
+        except Exception as error:
+            return error
+        self._news = time.monotonic()
+        try:
+            while not wait([future], TICK_SECONDS).done:
+                self._warn_if_quiet()
+                while_waiting()
+        except BaseException:
+            future.cancel()
+            raise
+        return CancelledError() if future.cancelled() else future.exception() or future.result()
+
+    def _warn_if_quiet(self) -> None:
+        """Warn of an executor from which nothing comes, because it may have no worker."""
+        if time.monotonic() - self._news > QUIET_SECONDS:
+            self._news = time.monotonic()
+            number = number_of_workers(self._settings.executor)
+            logger.warning(
+                "nothing has come back from the executor for %g seconds; it has %s workers",
+                QUIET_SECONDS, "an unknown number of" if number is None else number,
+            )  # fmt: skip
 
     def _take(self, indices: Sequence[int], while_waiting: Waiting) -> list[Example]:
         self._wanted = len(indices)
@@ -86,6 +153,7 @@ class ExecutorStream(Stream):
 
     def _result(self, task: _Task, while_waiting: Waiting) -> list[bytes]:
         """Wait for the messages of a task; send it again if it is lost or late."""
+        self._news = time.monotonic()
         while True:
             done, _ = wait(task.futures, TICK_SECONDS, FIRST_COMPLETED)
             for future in done:
@@ -99,6 +167,7 @@ class ExecutorStream(Stream):
                     self._learn(task, seconds)
                     return messages
             if not done:
+                self._warn_if_quiet()
                 while_waiting()
                 if self._is_late(task):
                     logger.warning(
@@ -133,7 +202,7 @@ class ExecutorStream(Stream):
 
     def _send_again(self, task: _Task, error: BaseException) -> None:
         task.losses += 1
-        if task.losses == MOST_LOSSES:
+        if task.losses == MOST_LOSSES or self._parcel.error is not None:
             raise self._failure(task, error) from error
         try:
             self._send(task)
@@ -141,7 +210,7 @@ class ExecutorStream(Stream):
             raise self._failure(task, error) from error
         logger.warning(
             "examples %d to %d are sent to the executor again, because it raised %s", task.first, task.last,
-            leave_out_middle(f"{type(error).__name__}: {error}"),
+            _one_line(error),
         )  # fmt: skip
 
     def _assign(self) -> None:
@@ -180,7 +249,7 @@ class ExecutorStream(Stream):
     def _send(self, task: _Task) -> None:
         try:
             # Its arguments differ from those of the attempt before, because Dask does equal calls once.
-            future = self._settings.executor.submit(simulate, self._source, task.indices, task.attempts)
+            future = self._settings.executor.submit(simulate, self._parcel, task.indices, task.attempts)
         except Exception as error:
             raise self._failure(task, error) from error
         task.futures.append(future)
@@ -194,7 +263,11 @@ class ExecutorStream(Stream):
             self._latencies.append(time.monotonic() - sent)
 
     def _failure(self, task: _Task, error: BaseException) -> SimulatorError:
-        what = leave_out_middle(f"{type(error).__name__}: {error}")
+        if self._parcel.error is not None:
+            return SimulatorError(f"the executor failed: {self._parcel.error}")
+        what = _one_line(error)
+        if isinstance(error, (ImportError, AttributeError)):  # not of the simulator itself, whose errors come back
+            what += ". The simulator must be in a module that the executor's workers can import"
         return SimulatorError(
             f"examples {task.first} to {task.last} of seed {self._source.seed}, or others that the executor was at: "
             f"the executor failed: {what}\nTo try them in this process:\n"
@@ -226,13 +299,14 @@ def number_of_workers(executor: Any) -> int | None:
 
     The executors of `concurrent.futures`, loky, mpi4py and Dask keep it in places of their own.
     """
-    for name in ("_max_workers", "num_workers", "max_workers"):
-        number = getattr(executor, name, None)
-        if isinstance(number, int) and number > 0:
-            return number
-    client = getattr(executor, "_client", None)
-    if client is not None and callable(getattr(client, "nthreads", None)):
-        return sum(client.nthreads().values()) or None
+    with contextlib.suppress(Exception):  # of an engine that is out of reach, which its next task will say better
+        for name in ("_max_workers", "num_workers", "max_workers"):
+            number = getattr(executor, name, None)
+            if isinstance(number, int) and number > 0:
+                return number
+        client = getattr(executor, "_client", None)
+        if client is not None and callable(getattr(client, "nthreads", None)):
+            return sum(client.nthreads().values()) or None
     return None
 
 
@@ -248,10 +322,13 @@ def versions_here() -> tuple[str, ...]:
     return tuple(found)
 
 
-def simulate(
-    source: ExampleSource, indices: Sequence[int], attempt: int = 0
-) -> tuple[float, tuple[str, ...], list[bytes]]:
+def _one_line(error: BaseException) -> str:
+    return leave_out_middle(f"{type(error).__name__}: {error}")
+
+
+def simulate(parcel: Parcel, indices: Sequence[int], attempt: int = 0) -> tuple[float, tuple[str, ...], list[bytes]]:
     """Simulate examples; return the seconds that it took, versions, and a message of each up to the first failure."""
+    source = parcel.open()
     start = time.perf_counter()
     messages = []
     for index in indices:

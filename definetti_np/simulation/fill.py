@@ -81,7 +81,7 @@ def simulate(
     Raises
     ------
     ValueError, TypeError
-        If an argument is wrong, or the folder holds other simulations.
+        If an argument is wrong, or the folder holds other simulations, or two different ones of the same example.
     SimulatorError
         If the simulator fails; what was simulated before is in the folder.
     OSError
@@ -115,6 +115,7 @@ def simulate(
         missing = store.examples.missing(range(start, stop))
         logger.info("%d of %d examples are in %s", stop - start - len(missing), stop - start, store.folder)
         if missing:
+            _warn_of_another_range(store, start, stop)
             check_folder(store.folder, "folder")
             remove_old_temporaries(store.folder, STALE_SECONDS)
             waiting = interruption.waiting(lambda: None)  # what was simulated is written when the block ends
@@ -123,7 +124,20 @@ def simulate(
                 contextlib.closing(progress_of_examples(len(missing), to_terminal=logfile == ".")) as progress,
             ):
                 _fill(store, stream, missing, Redraws(settings.max_redraw_fraction, NO_REDRAWS), waiting, progress)
+            store.look()
+            store.compare()  # with what others have written in the meantime
     return Simulations(store.folder)
+
+
+def _warn_of_another_range(store: Store, start: int, stop: int) -> None:
+    """Say so if a file reaches into the range from outside, because a task of an array should have its own range."""
+    for file in store.files:
+        if file.start < start < file.stop or file.start < stop < file.stop:
+            logger.warning(
+                "the range %d to %d overlaps another one, of which %s holds examples %d to %d; they are left alone, "
+                "and only what is missing is simulated",
+                start, stop - 1, file.path, file.start, file.stop - 1,
+            )  # fmt: skip
 
 
 def _fill(

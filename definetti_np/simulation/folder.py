@@ -128,10 +128,11 @@ class Simulations:
         return join_batches(batches), np.concatenate(labels)
 
     def check(self) -> None:
-        """Read every file, and raise a ValueError that names those that are damaged or cannot be read."""
+        """Read every file, and raise a ValueError that names those that are damaged, cannot be read or contradict."""
         if damaged := self._store.damaged_files():
             reasons = "; ".join(f"{path}: {reason}" for path, reason in damaged)
             raise ValueError(f"folder: {len(damaged)} files cannot be read: {reasons}; remove them, and simulate again")
+        self._store.compare()
 
     def __repr__(self) -> str:
         info = self.info

@@ -169,6 +169,7 @@ class Store:
         self.folder, self.key, self.argument, self.follow = folder, key, argument, follow
         self._files: list[ShardFile] = []
         self._damaged: set[Path] = set()
+        self._compared: set[tuple[Path, Path]] = set()  # which hold the same examples
         self._shards: deque[tuple[Path, Shard]] = deque(maxlen=2)  # the ones that were read last
         self.look()
 
@@ -196,13 +197,45 @@ class Store:
         self.examples = Ranges(range(start, stop) for start, stop, _ in self._pieces)
 
     def check(self, within: range) -> None:
-        """Read the shards of a range, and forget those that are damaged, with a warning."""
+        """Read the shards of a range, and forget those that are damaged, with a warning; then `compare` the others."""
         for file in self._files.copy():
             if file.start < within.stop and file.stop > within.start:
                 try:
                     check_shard(file.path.read_bytes())
                 except (OSError, ValueError) as error:
                     self._forget(file, error)
+        self.compare()
+
+    def compare(self) -> None:
+        """See that shards which hold the same examples are equal there, and warn of them.
+
+        Raises
+        ------
+        ValueError
+            If they differ, because then it would depend on the names of files which of them a run trains on.
+        """
+        found = [pair for pair in overlaps(self._files) if (pair[0].path, pair[1].path) not in self._compared]
+        for first, second in found:
+            self._compared.add((first.path, second.path))
+            start, stop = second.start, min(first.stop, second.stop)
+            try:
+                shards = self._read(first), self._read(second)
+            except (OSError, ValueError):
+                continue  # which is said when an example of it is read
+            if not are_equal(*shards, start, stop):
+                raise ValueError(
+                    f"{self.argument}: {first.path} and {second.path} hold different examples {start} to {stop - 1}: "
+                    "the simulator, or what it stands on, was not the same. Move one of them away, and those that were "
+                    "made with it, or simulate them again into another folder"
+                )
+        if found:
+            first, second = found[0]
+            logger.warning(
+                "%s: files hold the same examples, %d of them, because ranges overlap that were simulated at the same "
+                "time: %s and %s, for example, examples %d to %d. They are equal, so either is read; but see that each "
+                "task has a range of its own",
+                self.argument, len(found) + 1, first.path, second.path, second.start, min(first.stop, second.stop) - 1,
+            )  # fmt: skip
 
     def _forget(self, file: ShardFile, error: Exception) -> None:
         why = getattr(error, "strerror", None) or error
@@ -269,6 +302,24 @@ class Store:
             if match and int(match[1]) <= index < int(match[2]):
                 return int(match[2])
         return None
+
+
+def overlaps(files: Sequence[ShardFile]) -> Iterator[tuple[ShardFile, ShardFile]]:
+    """Shards that hold the same examples, pairs of neighbours; the files are in the order of their examples."""
+    furthest: ShardFile | None = None
+    for file in files:
+        if furthest is not None and file.start < furthest.stop:
+            yield furthest, file
+        if furthest is None or file.stop > furthest.stop:
+            furthest = file
+
+
+def are_equal(first: Shard, second: Shard, start: int, stop: int) -> bool:
+    """Whether two shards hold the same examples of these indices, bit for bit."""
+    one, other = first.batch(start, stop), second.batch(start, stop)
+    labels = [shard.labels[start - shard.start : stop - shard.start] for shard in (first, second)]
+    pairs = ((one.rows, other.rows), (one.counts, other.counts), (one.offsets, other.offsets), labels)
+    return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 def difference(found: Key, wanted: Key) -> str:

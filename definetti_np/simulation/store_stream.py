@@ -220,6 +220,7 @@ class StoreStream(Stream):
                 while_waiting()
                 time.sleep(TICK_SECONDS)
             self._store.look()
+            self._store.compare()
 
     def _simulate_here(self, index: int, while_waiting: Waiting) -> _Piece:
         """Simulate an example that could be read when the stream was opened, and cannot now."""

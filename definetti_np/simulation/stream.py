@@ -280,7 +280,7 @@ def open_simulating_stream(
     if not examples or (settings.executor is None and settings.sim_threads == 0):
         return SerialStream(source, settings, examples, redraws)
     if settings.executor is not None:
-        return ExecutorStream(source, settings, examples, redraws)
+        return ExecutorStream(source, settings, examples, redraws, while_waiting)
     return WorkerStream(source, settings, examples, redraws, while_waiting)
 
 
