@@ -11,7 +11,9 @@ queue is in a process of its own on as many cores as there are workers, and they
 
 import argparse
 import importlib
+import logging
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -66,17 +68,31 @@ class OurQueue:
         with stream_class(source, settings, range((WARM_UP + batches) * BATCH_SIZE)) as stream:
             return time_batches(lambda: stream.next_batch(BATCH_SIZE), batches)
 
+    def close(self) -> None:
+        """End the executor's processes."""
+        if self._kind == "Dask":
+            self._executor._client.shutdown()
+        elif self._executor is not None:
+            self._executor.shutdown()
+
 
 def open_executor(kind: str, workers: int) -> Executor | None:
-    """An executor of so many processes, or None for what is ours."""
+    """An executor of so many processes, or None for what is ours.
+
+    The processes are sessions of their own, as our workers are, because Linux shares a busy machine among sessions.
+    """
     if kind == "process pool":
-        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=os.setsid)
     if kind == "loky":
-        return importlib.import_module("loky").get_reusable_executor(max_workers=workers, timeout=None)
+        return importlib.import_module("loky").ProcessPoolExecutor(workers, initializer=os.setsid)
     if kind == "Dask":
         distributed = importlib.import_module("distributed")
-        cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-        return distributed.Client(cluster).get_executor()
+        cluster = distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        )
+        client = distributed.Client(cluster)
+        client.run(os.setsid)
+        return client.get_executor()
     return None
 
 
@@ -105,6 +121,9 @@ class DataLoader:
         """The seconds for so many batches."""
         iterator = iter(self._loader)
         return time_batches(lambda: next(iterator), batches)
+
+    def close(self) -> None:
+        """Do nothing: its workers end with each turn."""
 
 
 def time_batches(next_batch: Callable, batches: int) -> float:
@@ -146,6 +165,8 @@ def main():
             return lambda calls: [processes[name].ask("read", batches)]
 
         seconds = interleave({name: turn_of(name) for name in queues}, options.rounds, calls=1)
+        for process in processes.values():
+            process.ask("close")
     print(f"examples of 198 x 24 x 2 float32 in batches of {BATCH_SIZE}, {options.workers} workers")
     rates = {name: batches * BATCH_SIZE / seconds[name] for name in queues}
     results = {name: show(name, rates[name], "examples/s", 1) for name in queues}

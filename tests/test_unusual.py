@@ -18,23 +18,17 @@ from definetti_np import (
     MultisetBatch,
     Network,
     Scan,
+    ensemble,
     layers,
     load,
+    load_ensemble,
     ops,
     train,
 )
 from definetti_np.cli import main
+from definetti_np.genomes.descriptions import describe_datasets, describe_windows, names_of
 from definetti_np.genomes.encoder import Sites
-from definetti_np.genomes.unusual import (
-    FEWEST,
-    SIMULATIONS,
-    Collector,
-    Features,
-    Sample,
-    describe_datasets,
-    describe_windows,
-    names_of,
-)
+from definetti_np.genomes.unusual import FEWEST, SIMULATIONS, Collector, Features, Sample
 
 GOLDEN = Path(__file__).parent / "golden"
 ENCODER = HaplotypeEncoder(snps=8, haplotypes=10, distance_scale=4e-4, missing="channel")
@@ -169,6 +163,16 @@ def test_sample__models_without_an_encoder_and_of_earlier_have_none(tmp_path):
     assert Scan.read(tmp_path / "scan.tsv").unusual is None
 
 
+def test_sample__of_an_ensemble_is_that_of_its_first_model(model, tmp_path):
+    rows = np.tile(model.sample.numbers, (2, 1))
+    sample = dataclasses.replace(model.sample, numbers=rows)
+    options = {"loss": "cross-ent", "seed": 1, "batches_trained": 0, "encoder": ENCODER, "sample": sample}
+    ensemble([Model(model.network, **options) for _ in range(10)]).save(tmp_path / "all")
+    first, *others = load_ensemble(tmp_path / "all").models
+    np.testing.assert_array_equal(first.sample.numbers, rows)
+    assert {other.sample for other in others} == {None}
+
+
 def test_unusual__is_the_share_of_simulations_that_are_less_so():
     rng = np.random.default_rng(1)
     names = ("a", "b", "never")
@@ -227,6 +231,8 @@ def test_command__predict_writes_how_unusual_datasets_are(model, tmp_path, capsy
     assert main(["predict", *map(str, (tmp_path / "m", tmp_path / "data.npy", "--output", tmp_path / "p.tsv"))]) == 0
     assert capsys.readouterr().err.count("of the windows lie outside 99 %") == 1
     assert (tmp_path / "p.tsv").read_text().startswith("#dataset\tp_slow\tp_fast\tunusual\n")
+    assert main(["info", str(tmp_path / "m")]) == 0
+    assert "simulations by which it tells what is unusual: 500" in capsys.readouterr().out
     table = np.loadtxt(tmp_path / "p.tsv", skiprows=1)
     np.testing.assert_allclose(table[:, 3], model.unusual(windows), rtol=1e-6)
 
@@ -325,7 +331,8 @@ def test_features__samples_of_files(model, tmp_path):
     assert (old.unusual(windows) <= 1).all()
     changes = [{"version": 3}, {"version": "2"}, {"features": {}}, {"names": [*names_of(ENCODER), "other"]}]
     good = model.sample.as_dict()["features"]
-    changes += [{"features": good | change} for change in ({"rest": 0}, {"axes": []}, {"middle": [1.0]}, {"rest": "x"})]
+    wrong = {"rest": 0}, {"axes": []}, {"middle": [1.0]}, {"rest": "x"}, {"middle": [0.0], "axes": [[1.0]]}
+    changes += [{"features": good | change} for change in wrong]
     for change in changes:
         model.save(tmp_path / "m")
         rewrite(tmp_path / "m.npz", lambda header, arrays, change=change: header["sample"].update(change))
