@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 from pathlib import Path
 
 import msprime
@@ -28,7 +29,7 @@ from definetti_np import (
 from definetti_np.cli import main
 from definetti_np.genomes.descriptions import describe_datasets, describe_windows, names_of
 from definetti_np.genomes.encoder import Sites
-from definetti_np.genomes.unusual import FEWEST, SIMULATIONS, Collector, Features, Sample
+from definetti_np.genomes.unusual import FEWEST, SIMULATIONS, Collector, Features, Sample, most_outside
 
 GOLDEN = Path(__file__).parent / "golden"
 ENCODER = HaplotypeEncoder(snps=8, haplotypes=10, distance_scale=4e-4, missing="channel")
@@ -223,6 +224,14 @@ def test_predict__says_how_unusual_data_are(model, caplog):
     of_haplotypes, *of_arrays = caplog.messages
     assert of_haplotypes.startswith("chr2: ")
     assert of_arrays == 2 * [of_haplotypes.replace("chr2: ", "data: ")]
+
+
+@pytest.mark.parametrize("windows", [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000])
+def test_warning__seldom_by_chance(windows):
+    usual = math.floor(most_outside(windows))
+    assert usual >= 0.05 * windows - 1
+    by_chance = (math.comb(windows, k) * 0.025**k * 0.975 ** (windows - k) for k in range(min(usual, windows) + 1))
+    assert 1 - sum(by_chance) < 1 / 300
 
 
 def test_predict__one_unusual_window_is_no_reason_to_warn(model, caplog):

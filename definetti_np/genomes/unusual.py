@@ -12,6 +12,7 @@ window is as unusual as its numbers are, or its features, whichever is more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,7 @@ SIMULATIONS = 1000  # that are kept, the first of a run
 FEWEST = 200  # that quantiles are taken of
 INSIDE = 0.99  # of the simulations are called usual
 MOST_OUTSIDE = 0.05  # of the windows of data that are like the simulations
-FEWEST_OUTSIDE = 2  # windows to warn of, because one in a hundred is outside by chance
+FRESH_OUTSIDE = 0.025  # of simulations that are not of the sample: a network knows those that it was trained on
 WINDOWS_KEPT = 2**16  # of the data, whose numbers are kept for a warning
 VERSION = 2  # of the description of a sample; version 1 has no features
 COMPONENTS = 10  # of the features of the last hidden layer
@@ -230,7 +231,7 @@ class Comparison:
 
     def warning(self) -> str | None:
         """What to say if the data are not like the simulations: which number is not, and by how much; else None."""
-        if self._unusual < FEWEST_OUTSIDE or self._unusual <= MOST_OUTSIDE * self._windows:
+        if self._unusual <= most_outside(self._windows):
             return None
         j = int(np.argmax(self._outside))
         here = np.median(np.concatenate(self._first)[:, j])
@@ -240,6 +241,16 @@ class Comparison:
             f"training's simulations, most in {self._sample.names[j]}: {here:.3g} in the middle, in the simulations "
             f"{middle:.3g} ({low:.3g} to {high:.3g}); predictions for such data may be wrong"
         )
+
+
+def most_outside(windows: int) -> float:
+    """How many of the windows of data may lie outside without a warning.
+
+    Of few windows more than `MOST_OUTSIDE` do so by chance: the data are like the simulations, but more than this many
+    lie outside once in 300 times at most.
+    """
+    by_chance = FRESH_OUTSIDE * windows
+    return max(MOST_OUTSIDE * windows, by_chance + 3.2 * math.sqrt(by_chance) + 0.8)
 
 
 def _features_of(description: Mapping[str, Any]) -> Features:
