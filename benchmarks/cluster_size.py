@@ -75,10 +75,11 @@ class StandIn(Executor):
 def trained(executor: Executor, seconds: float, threads: int | None, reuse: int) -> float:
     """Examples a second that a run takes from an executor, after its first batches."""
     times = []
+    first = max(5, WARM_UP // (1 + reuse)) * (1 + reuse)  # step that is timed
 
     def accuracy(prediction, label):
         times.append(time.perf_counter())
-        if len(times) > WARM_UP * (1 + reuse) and times[-1] - times[WARM_UP * (1 + reuse)] > seconds:
+        if len(times) > first and times[-1] - times[first] > seconds:
             raise KeyboardInterrupt
         return 0.0
 
@@ -89,8 +90,7 @@ def trained(executor: Executor, seconds: float, threads: int | None, reuse: int)
         )  # fmt: skip
     except KeyboardInterrupt:
         pass
-    steps = len(times) - 1 - WARM_UP * (1 + reuse)
-    return steps / (1 + reuse) * BATCH_SIZE / (times[-1] - times[WARM_UP * (1 + reuse)])
+    return (len(times) - 1 - first) / (1 + reuse) * BATCH_SIZE / (times[-1] - times[first])
 
 
 def received(executor: Executor, source: ExampleSource, seconds: float) -> float:

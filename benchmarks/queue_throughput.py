@@ -31,6 +31,12 @@ from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
 
 SIMULATED = 64
+KINDS = ("our workers", "process pool", "loky", "Dask", "Dask as it comes")
+OF_THE_RECIPE = {  # dask.sbatch
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
 WARM_UP = 10  # batches, so that every worker is running, and the queue holds none from before
 
 
@@ -70,7 +76,7 @@ class OurQueue:
 
     def close(self) -> None:
         """End the executor's processes."""
-        if self._kind == "Dask":
+        if self._kind.startswith("Dask"):
             self._executor._client.shutdown()
         elif self._executor is not None:
             self._executor.shutdown()
@@ -85,7 +91,9 @@ def open_executor(kind: str, workers: int) -> Executor | None:
         return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=os.setsid)
     if kind == "loky":
         return importlib.import_module("loky").ProcessPoolExecutor(workers, initializer=os.setsid)
-    if kind == "Dask":
+    if kind.startswith("Dask"):
+        if kind == "Dask":
+            os.environ.update(OF_THE_RECIPE)
         distributed = importlib.import_module("distributed")
         cluster = distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
@@ -150,7 +158,7 @@ def main():
     if options.executors:
         batches = options.batches or 40
         settings = hotspots, options.workers, None, options.seed
-        queues = {kind: (OurQueue, *settings, kind) for kind in ("our workers", "process pool", "loky", "Dask")}
+        queues = {kind: (OurQueue, *settings, kind) for kind in KINDS}
     else:
         batches = options.batches or 200
         settings = one_of_few, options.workers, options.capacity, options.seed

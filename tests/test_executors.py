@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from disasters import SMALL, sha_of_training, simulator
 
-from definetti_np import SimulatorError, train
+from definetti_np import SimulatorError, simulate, train
 from definetti_np.simulation import executors
 from definetti_np.simulation.executors import ExecutorStream, number_of_workers
 from definetti_np.simulation.parcel import Parcel
@@ -458,6 +458,16 @@ def test_train__a_worker_with_another_version_of_this_package_gets_no_task():
             train(simulator=simulator, executor=executor, **SMALL)
         assert executor.tasks == []
         train(simulator=simulator, executor=executor, check_versions=False, **SMALL)
+
+
+def test_simulate__refuses_workers_with_other_versions_too(tmp_path):
+    options = {"seed": 1, "stop": 20, "logfile": None}
+    shapes = SMALL["input_shape"], SMALL["output_shape"]
+    with OtherVersions(2) as executor:
+        with pytest.raises(SimulatorError, match=r"has definetti_np 0\.0\.1"):
+            simulate(simulator, *shapes, tmp_path / "folder", executor=executor, **options)
+        found = simulate(simulator, *shapes, tmp_path / "folder", executor=executor, check_versions=False, **options)
+    assert len(found) == 20
 
 
 def test_number_of_workers__of_a_client_that_is_out_of_reach():

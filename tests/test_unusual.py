@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 from pathlib import Path
 
 import msprime
@@ -28,7 +29,7 @@ from definetti_np import (
 from definetti_np.cli import main
 from definetti_np.genomes.descriptions import describe_datasets, describe_windows, names_of
 from definetti_np.genomes.encoder import Sites
-from definetti_np.genomes.unusual import FEWEST, SIMULATIONS, Collector, Features, Sample
+from definetti_np.genomes.unusual import FEWEST, SIMULATIONS, Collector, Features, Sample, most_outside
 
 GOLDEN = Path(__file__).parent / "golden"
 ENCODER = HaplotypeEncoder(snps=8, haplotypes=10, distance_scale=4e-4, missing="channel")
@@ -163,6 +164,17 @@ def test_sample__models_without_an_encoder_and_of_earlier_have_none(tmp_path):
     assert Scan.read(tmp_path / "scan.tsv").unusual is None
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_sample__of_every_version_loads_for_ever(version):
+    """They were written by the code of that time: see make_golden.py."""
+    model = load(GOLDEN / f"sample_{version}")
+    assert (model.sample.features is None) == (version == 1)
+    with np.load(GOLDEN / f"sample_{version}_unusual.npz") as file:
+        np.testing.assert_allclose(model.unusual(file["data"]), file["unusual"], atol=0.011)
+        assert file["unusual"].min() < 0.1
+        assert file["unusual"].max() == 1
+
+
 def test_sample__of_an_ensemble_is_that_of_its_first_model(model, tmp_path):
     rows = np.tile(model.sample.numbers, (2, 1))
     sample = dataclasses.replace(model.sample, numbers=rows)
@@ -212,6 +224,14 @@ def test_predict__says_how_unusual_data_are(model, caplog):
     of_haplotypes, *of_arrays = caplog.messages
     assert of_haplotypes.startswith("chr2: ")
     assert of_arrays == 2 * [of_haplotypes.replace("chr2: ", "data: ")]
+
+
+@pytest.mark.parametrize("windows", [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000])
+def test_warning__seldom_by_chance(windows):
+    usual = math.floor(most_outside(windows))
+    assert usual >= 0.05 * windows - 1
+    by_chance = (math.comb(windows, k) * 0.025**k * 0.975 ** (windows - k) for k in range(min(usual, windows) + 1))
+    assert 1 - sum(by_chance) < 1 / 300
 
 
 def test_predict__one_unusual_window_is_no_reason_to_warn(model, caplog):

@@ -12,6 +12,7 @@ window is as unusual as its numbers are, or its features, whichever is more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,7 @@ SIMULATIONS = 1000  # that are kept, the first of a run
 FEWEST = 200  # that quantiles are taken of
 INSIDE = 0.99  # of the simulations are called usual
 MOST_OUTSIDE = 0.05  # of the windows of data that are like the simulations
-FEWEST_OUTSIDE = 2  # windows to warn of, because one in a hundred is outside by chance
+FRESH_OUTSIDE = 0.025  # of simulations that are not of the sample: a network knows those that it was trained on
 WINDOWS_KEPT = 2**16  # of the data, whose numbers are kept for a warning
 VERSION = 2  # of the description of a sample; version 1 has no features
 COMPONENTS = 10  # of the features of the last hidden layer
@@ -162,13 +163,13 @@ class Sample:
         scores = self._scores_of_windows(numbers)
         if self.features is None:
             return scores
-        return np.maximum(_ratios(scores, self._usual[0]), _ratios(numbers[:, -1], self._usual[1]))
+        # Ranks, because one of the two may be infinite, where a number is the same in nearly all simulations.
+        return np.maximum(*map(np.searchsorted, self._ordered_apart, (scores, numbers[:, -1])))
 
     @cached_property
-    def _usual(self) -> tuple[float, float]:
-        """Which score, and which distance of features, 99 % of the simulations stay below."""
-        pair = self._scores_of_windows(self.numbers), self.numbers[:, -1]
-        return float(np.quantile(pair[0], INSIDE)), float(np.quantile(pair[1], INSIDE))
+    def _ordered_apart(self) -> tuple[np.ndarray, np.ndarray]:
+        """The scores and the distances of features of the simulations, ascending."""
+        return np.sort(self._scores_of_windows(self.numbers)), np.sort(self.numbers[:, -1])
 
     def _scores_of_windows(self, numbers: np.ndarray) -> np.ndarray:
         """How far from the middle of the simulations the numbers lie that follow from windows alone, (K,)."""
@@ -230,7 +231,7 @@ class Comparison:
 
     def warning(self) -> str | None:
         """What to say if the data are not like the simulations: which number is not, and by how much; else None."""
-        if self._unusual < FEWEST_OUTSIDE or self._unusual <= MOST_OUTSIDE * self._windows:
+        if self._unusual <= most_outside(self._windows):
             return None
         j = int(np.argmax(self._outside))
         here = np.median(np.concatenate(self._first)[:, j])
@@ -242,6 +243,16 @@ class Comparison:
         )
 
 
+def most_outside(windows: int) -> float:
+    """How many of the windows of data may lie outside without a warning.
+
+    Of few windows more than `MOST_OUTSIDE` do so by chance: the data are like the simulations, but more than this many
+    lie outside once in 300 times at most.
+    """
+    by_chance = FRESH_OUTSIDE * windows
+    return max(MOST_OUTSIDE * windows, by_chance + 3.2 * math.sqrt(by_chance) + 0.8)
+
+
 def _features_of(description: Mapping[str, Any]) -> Features:
     """The features that a file describes, or a ValueError."""
     middle, axes, rest = (np.array(description[name], np.float64) for name in ("middle", "axes", "rest"))
@@ -251,12 +262,6 @@ def _features_of(description: Mapping[str, Any]) -> Features:
     if not len(axes) or not np.abs(axes).max(axis=1).min() > 0:
         raise ValueError("sample: features without components")
     return Features(middle, axes, float(rest))
-
-
-def _ratios(values: np.ndarray, usual: float) -> np.ndarray:
-    """How many times as large as usual values are, which may all be 0, (K,)."""
-    with np.errstate(divide="ignore"):
-        return np.divide(values, usual, where=values > 0, out=np.zeros(len(values)))
 
 
 def _quantiles(numbers: np.ndarray) -> np.ndarray:
