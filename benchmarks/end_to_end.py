@@ -4,7 +4,7 @@
 
 `train` on the hotspot example, and the same `WorkerStream` with a consumer that throws the batches away, in turn, each
 in a new process on as many cores as there are workers. Counted are the examples after the first batches, during which
-the trainer loads or compiles its kernels.
+the trainer loads or compiles its kernels. Several numbers of threads are compared with ``--training-threads 1 2``.
 """
 
 import argparse
@@ -29,7 +29,8 @@ class TimeIsUpError(Exception):
 class Run:
     """One of the two, in a process of its own."""
 
-    def examples_per_second(self, training: bool, workers: int, threads: int, seconds: float, seed: int) -> float:
+    def examples_per_second(self, threads: int, reuse: int, workers: int, seconds: float, seed: int) -> float:
+        """New examples a second of a training with so many threads, or, with 0, without training."""
         from definetti_np import train
         from definetti_np.simulation.source import ExampleSource
         from definetti_np.simulation.stream import StreamSettings
@@ -49,10 +50,10 @@ class Run:
         WorkerStream.next_batch = timed
         simulator = hotspot_simulator()
         try:
-            if training:
+            if threads:
                 train(
                     **HOTSPOT, simulator=simulator, num_batches=ENDLESS, batch_size=BATCH_SIZE, queue_capacity=CAPACITY,
-                    training_threads=threads, sim_threads=workers, logfile=None, seed=seed,
+                    training_threads=threads, sim_threads=workers, logfile=None, seed=seed, reuse=reuse,
                 )  # fmt: skip
             source = ExampleSource(simulator, seed, network_spec(**HOTSPOT), "cross-ent")
             with WorkerStream(source, StreamSettings(workers, CAPACITY), range(ENDLESS * BATCH_SIZE)) as stream:
@@ -65,31 +66,39 @@ class Run:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workers", type=int, default=2, help="worker processes, and cores (default 2)")
-    parser.add_argument("--training-threads", type=int, help="threads of the training (default: one per core)")
+    parser.add_argument(
+        "--training-threads", type=int, nargs="+", help="threads of the training (default: one per core)"
+    )
+    parser.add_argument("--reuse", type=int, default=0, help="steps more on each batch (default 0)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
     parser.add_argument("--seconds", type=float, default=60, help="length of a run (default 60)")
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
 
     show_machine()
-    threads = options.training_threads or options.workers
 
-    def runs(training: bool):
-        seeds = itertools.count(1)  # both simulate the same examples in a round
+    def runs(threads: int):
+        seeds = itertools.count(1)  # all simulate the same examples in a round
 
         def turn(calls: int) -> list[float]:
             with in_processes({"run": (Run,)}, options.workers) as processes:
-                arguments = training, options.workers, threads, options.seconds, next(seeds)
+                arguments = threads, options.reuse, options.workers, options.seconds, next(seeds)
                 return [processes["run"].ask("examples_per_second", *arguments)]
 
         return turn
 
-    rates = interleave({"training": runs(True), "simulating only": runs(False)}, options.rounds, calls=1)
+    numbers = options.training_threads or [options.workers]
+    names = {"simulating only": 0} | {f"training, {number} threads": number for number in numbers}
+    rates = interleave({name: runs(threads) for name, threads in names.items()}, options.rounds, calls=1)
     results = {"rates": {name: show(name, rates[name], "examples/s", 1) for name in rates}}
-    training, simulating = rates.values()
-    results["training / simulating only"] = show_ratio("training / simulating only", training, simulating)
-    original = np.full_like(training, ORIGINAL)
-    results["training / original"] = show_ratio(f"training / original ({ORIGINAL}, stated)", training, original)
+    simulating, *trainings = rates.values()
+    original = np.full_like(simulating, ORIGINAL)
+    for name, training in zip(list(names)[1:], trainings, strict=True):
+        results[f"{name} / simulating only"] = show_ratio(f"{name} / simulating only", training, simulating)
+        if not options.reuse:
+            results[f"{name} / original"] = show_ratio(f"{name} / original ({ORIGINAL}, stated)", training, original)
+    for name, training in zip(list(names)[2:], trainings[1:], strict=True):
+        results[f"{name} / {list(names)[1]}"] = show_ratio(f"{name} / {list(names)[1]}", training, trainings[0])
     save(options.json, results)
 
 

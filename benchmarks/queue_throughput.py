@@ -11,7 +11,9 @@ queue is in a process of its own on as many cores as there are workers, and they
 
 import argparse
 import importlib
+import logging
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +31,12 @@ from definetti_np.simulation.workers import WorkerStream
 from definetti_np.specs import network_spec
 
 SIMULATED = 64
+KINDS = ("our workers", "process pool", "loky", "Dask", "Dask as it comes")
+OF_THE_RECIPE = {  # dask.sbatch
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
 WARM_UP = 10  # batches, so that every worker is running, and the queue holds none from before
 
 
@@ -66,17 +74,33 @@ class OurQueue:
         with stream_class(source, settings, range((WARM_UP + batches) * BATCH_SIZE)) as stream:
             return time_batches(lambda: stream.next_batch(BATCH_SIZE), batches)
 
+    def close(self) -> None:
+        """End the executor's processes."""
+        if self._kind.startswith("Dask"):
+            self._executor._client.shutdown()
+        elif self._executor is not None:
+            self._executor.shutdown()
+
 
 def open_executor(kind: str, workers: int) -> Executor | None:
-    """An executor of so many processes, or None for what is ours."""
+    """An executor of so many processes, or None for what is ours.
+
+    The processes are sessions of their own, as our workers are, because Linux shares a busy machine among sessions.
+    """
     if kind == "process pool":
-        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=os.setsid)
     if kind == "loky":
-        return importlib.import_module("loky").get_reusable_executor(max_workers=workers, timeout=None)
-    if kind == "Dask":
+        return importlib.import_module("loky").ProcessPoolExecutor(workers, initializer=os.setsid)
+    if kind.startswith("Dask"):
+        if kind == "Dask":
+            os.environ.update(OF_THE_RECIPE)
         distributed = importlib.import_module("distributed")
-        cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-        return distributed.Client(cluster).get_executor()
+        cluster = distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        )
+        client = distributed.Client(cluster)
+        client.run(os.setsid)
+        return client.get_executor()
     return None
 
 
@@ -106,6 +130,9 @@ class DataLoader:
         iterator = iter(self._loader)
         return time_batches(lambda: next(iterator), batches)
 
+    def close(self) -> None:
+        """Do nothing: its workers end with each turn."""
+
 
 def time_batches(next_batch: Callable, batches: int) -> float:
     for _ in range(WARM_UP):
@@ -131,7 +158,7 @@ def main():
     if options.executors:
         batches = options.batches or 40
         settings = hotspots, options.workers, None, options.seed
-        queues = {kind: (OurQueue, *settings, kind) for kind in ("our workers", "process pool", "loky", "Dask")}
+        queues = {kind: (OurQueue, *settings, kind) for kind in KINDS}
     else:
         batches = options.batches or 200
         settings = one_of_few, options.workers, options.capacity, options.seed
@@ -146,6 +173,8 @@ def main():
             return lambda calls: [processes[name].ask("read", batches)]
 
         seconds = interleave({name: turn_of(name) for name in queues}, options.rounds, calls=1)
+        for process in processes.values():
+            process.ask("close")
     print(f"examples of 198 x 24 x 2 float32 in batches of {BATCH_SIZE}, {options.workers} workers")
     rates = {name: batches * BATCH_SIZE / seconds[name] for name in queues}
     results = {name: show(name, rates[name], "examples/s", 1) for name in queues}

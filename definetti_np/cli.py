@@ -320,6 +320,8 @@ def _info(options: argparse.Namespace) -> None:
     _say(model.summary())
     _say(f"classes: {'none' if model.classes is None else ', '.join(model.classes)}")
     _say(f"encoder: {'none' if model.encoder is None else model.encoder}")
+    number = 0 if model.sample is None else len(model.sample.numbers)
+    _say(f"simulations by which it tells what is unusual: {number or 'none'}")
 
 
 def _load(path: str) -> Model:

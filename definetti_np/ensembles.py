@@ -86,7 +86,10 @@ class Ensemble:
             for i, model in enumerate(self.models)
             for name, array in model.network.parameters.items()
         }
-        write_model(path, {"ensemble": [model.describe() for model in self.models]}, weights)
+        first, *others = (model.describe() for model in self.models)
+        for description in others:
+            description.pop("sample", None)  # one says enough, and those of ten are more than a file's header may hold
+        write_model(path, {"ensemble": [first, *others]}, weights)
 
 
 def ensemble(models: Sequence[Model]) -> Ensemble:

@@ -27,7 +27,7 @@ from .genomes.scan import (
     value_names,
     with_prior,
 )
-from .genomes.unusual import Comparison, Sample, names_of
+from .genomes.unusual import Comparison, Sample
 from .history import write_lines
 from .kernels._jit import threads as kernel_threads
 from .multiset import MultisetBatch
@@ -107,8 +107,8 @@ class Model:
         self.encoder = encoder
         self.classes = check_classes(classes, network.prediction_shape)
         self.last_check: dict[str, Any] | None = None
-        if sample is not None and (encoder is None or sample.encoder_names != names_of(encoder)):
-            raise ValueError("sample must be one of what the encoder makes")
+        if sample is not None and (encoder is None or not sample.fits(encoder, network.hidden_features)):
+            raise ValueError("sample must be one of what the encoder makes, and of this network")
         self.sample = sample
 
     def __repr__(self) -> str:
@@ -453,9 +453,10 @@ class Model:
 
     def _comparison(self) -> Comparison | None:
         """What tells how unusual data are, or None if the model does not know its simulations."""
-        if self.sample is None or self.encoder is None or self.sample.encoder_names != names_of(self.encoder):
+        sample, encoder = self.sample, self.encoder
+        if sample is None or encoder is None or not sample.fits(encoder, self.network.hidden_features):
             return None
-        return Comparison(self.sample, self.encoder)
+        return Comparison(sample, encoder)
 
     def _needed_encoder(self) -> HaplotypeEncoder:
         if self.encoder is None:

@@ -282,6 +282,11 @@ class Network:
         """
         return self.apply(self._call, batch, context, dtype=batch.rows.dtype, log=log)
 
+    @property
+    def hidden_features(self) -> int | None:
+        """H, the number of features of the last hidden layer; None of a network function."""
+        return self.spec.layers[-1].weight_shape[0] if isinstance(self.spec, NetworkSpec) else None
+
     def hidden(self, batch: MultisetBatch) -> np.ndarray | None:
         """The features (B, H) of the last hidden layer; None of a network function, whose layers are not known."""
         return self.compute_with_hidden(batch)[1]

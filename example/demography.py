@@ -12,14 +12,14 @@ import time
 import msprime
 import numpy as np
 
-from definetti_np import diagnostics, train
+from definetti_np import calibrate, diagnostics, train
 from definetti_np.simulators import small_blocks
 
 small_blocks()  # msprime is faster for short regions, and simulates the same
 
 DIPLOIDS = 50
 SNPS = 64
-REGION = 200_000  # bp
+REGION = 100_000  # bp, which holds 64 SNPs in 19 of 20 simulations
 MUTATION_RATE = RECOMBINATION_RATE = 1.25e-8  # per bp and generation
 NAMES = ("log10 Ne", "log10 change", "log10 T")
 BOX = [(3.5, 4.5), (-1, 1), (2.5, 4.5)]
@@ -113,8 +113,12 @@ def main():
     start = time.perf_counter()
     model = learn(options.simulations, options.seed, save_path=options.save)
     print(f"trained in {time.perf_counter() - start:.0f} s")
+    temperature = calibrate(model, simulate, options.checks, seed=options.seed + 2000)
+    print(f"temperature {temperature:.3f}; above 1, the posteriors were too narrow, and are wider now")
     report = diagnostics.check(model, simulate, options.checks, seed=options.seed + 1000)
-    print(report)
+    print(f"{report}\nall in {time.perf_counter() - start:.0f} s")
+    if options.save:
+        model.save(options.save)  # with its temperature, and what the check has found
     if options.figures:
         report.plot(options.figures)
         draw(model, f"{options.figures}/posteriors.png")

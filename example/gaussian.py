@@ -76,7 +76,7 @@ def levels(density):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=2000)
-    parser.add_argument("--datasets", type=int, default=20, help="of which the exact posterior is computed")
+    parser.add_argument("--datasets", type=int, default=30, help="of which the exact posterior is computed")
     parser.add_argument("--figure", help="where to draw exact and learnt posteriors of one dataset")
     options = parser.parse_args()
     model = train(

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from definetti_np import HaplotypeEncoder, Haplotypes, Model, Network, Trainer
+from definetti_np import HaplotypeEncoder, Haplotypes, Model, MultisetBatch, Network, Trainer
 from definetti_np.files.archive import FORMAT_VERSION
 from definetti_np.files.checkpoint import Checkpoint, write_checkpoint
 from definetti_np.genomes.encoder import VERSION
+from definetti_np.genomes.unusual import VERSION as SAMPLE_VERSION
+from definetti_np.genomes.unusual import Collector
 
 GOLDEN = Path(__file__).parent / "golden"
 NETWORKS = {
@@ -64,6 +66,22 @@ def write_encoder():
     path = GOLDEN / f"encoder_{VERSION}"
     model.save(path)
     np.savez(f"{path}_predictions.npz", alleles=alleles, positions=positions, centers=centers, predictions=predictions)
+
+
+def write_sample():
+    """The model of a version of samples; run it alone when `genomes.unusual.VERSION` has been raised."""
+    encoder = HaplotypeEncoder(snps=4, haplotypes=6, distance_scale=0.001)
+    lists = {"phi_net": [("conv", 2, 3)], "g": ("max",), "h_net": [("fc", 5), ("softmax",)]}
+    network = Network(encoder.shape, (2,), **lists, seed=5)
+    data = np.random.default_rng(5).integers(0, 2, (240, *encoder.shape)).astype(np.float32)
+    data[200:] *= 2  # alleles that the simulations do not have
+    collector = Collector(encoder)
+    collector.add(MultisetBatch.from_datasets(list(data[:200])))
+    sample = collector.sample(network.hidden)
+    model = Model(network, loss="cross-ent", seed=5, batches_trained=1, encoder=encoder, sample=sample)
+    path = GOLDEN / f"sample_{SAMPLE_VERSION}"
+    model.save(path)
+    np.savez(f"{path}_unusual.npz", data=data[160:], unusual=model.unusual(data[160:]))
 
 
 if __name__ == "__main__":

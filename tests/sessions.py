@@ -61,7 +61,7 @@ class Session:
         started.append(self)
         environment = {**os.environ, "PYTHONPATH": search_path(PACKAGES), **environment}
         self.process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
+            [sys.executable, "-P", *map(str, arguments)],  # -P: without the folder that the tests are started in
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import msprime
 import numpy as np
 import pytest
+from sessions import PACKAGES, search_path
 
 import definetti_np
 from definetti_np import Scan, load
@@ -77,6 +78,7 @@ def test_info__says_what_a_model_is(folder, capsys):
     assert code == 0
     assert "classes: cold, hot" in out
     assert "encoder: HaplotypeEncoder(snps=6" in out
+    assert "what is unusual: none" in out
 
 
 def test_scan__writes_what_the_library_computes(folder, capsys, tmp_path):
@@ -259,7 +261,8 @@ def simulate(rng):
 train((4, 2), (2,), simulate, [("fc", 2)], ("max",), [("softmax",)], num_batches=1000, batch_size=10, sim_threads=1,
       save_path={str(tmp_path / "run")!r}, checkpoint_every=1, seed=1)
 """
-    process = subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": search_path(PACKAGES)}
+    process = subprocess.Popen([sys.executable, "-P", "-c", source], stderr=subprocess.PIPE, text=True, env=environment)
     assert any("batch 0 of 1000" in line for line in process.stderr)
     while not (tmp_path / "run.checkpoint.npz").exists():
         time.sleep(0.05)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from disasters import SMALL, sha_of_training, simulator
 
-from definetti_np import SimulatorError, train
+from definetti_np import SimulatorError, simulate, train
 from definetti_np.simulation import executors
 from definetti_np.simulation.executors import ExecutorStream, number_of_workers
 from definetti_np.simulation.parcel import Parcel
@@ -243,6 +243,36 @@ FAULTS = {
 }
 
 
+def stream_of(executor, capacity=None):
+    spec = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"], ("max",), SMALL["h_net"])
+    settings = StreamSettings(0, capacity, executor=executor, check_randomness=False)
+    return ExecutorStream(ExampleSource(simulator, 1, spec, "cross-ent"), settings, range(4000))
+
+
+@pytest.mark.parametrize(
+    ("came_back", "is_late"),
+    [
+        ([(t, t + 0.1) for t in range(-20, 0)], True),  # nothing since long ago: perhaps it is the last one, and lost
+        ([(t / 10, t / 10 + 1) for t in range(-30, 200)], True),  # one after another, of those that were sent later
+        ([(-5 + t / 10, 4.9) for t in range(20)], False),  # some that were sent earlier, and only now: all are slow
+        ([(-5 + t / 10, 29.0) for t in range(20)], False),
+        ([(0.1, 29.0)], False),
+        ([(-5.0, 29.0)] * 5 + [(0.1, 29.5)] * 3, False),  # those that other workers were at
+        ([(-1.0, 0.1)] * 5 + [(0.1, 1.1)] * 4, True),
+    ],
+)
+def test_executor_stream__a_task_is_late_if_others_are_not(came_back, is_late, monkeypatch):
+    """It was sent at 0 s to one of 4 workers, and now it is 30 s."""
+    executor = Never(answers=True)
+    executor.num_workers = 4
+    monkeypatch.setattr(executors.time, "monotonic", lambda: 30.0)
+    with stream_of(executor) as stream:
+        stream._arrivals.extend(came_back)
+        task = stream._tasks[0]
+        task.sent = 0.0
+        assert stream._is_late(task) == is_late
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_train__what_a_cluster_loses_is_sent_again(tmp_path, fault, monkeypatch, caplog):
     monkeypatch.setattr(executors, "LEAST_LATE_SECONDS", 0.2)
@@ -291,9 +321,7 @@ def test_executor_stream__many_workers_have_something_to_do(capacity, least, mos
     """Each has a task at hand and another one that comes, unless `queue_capacity` keeps them short."""
     executor = Never(answers=True)
     executor.num_workers = 256
-    spec = network_spec(SMALL["input_shape"], SMALL["output_shape"], SMALL["phi_net"], ("max",), SMALL["h_net"])
-    settings = StreamSettings(0, capacity, executor=executor, check_randomness=False)
-    with ExecutorStream(ExampleSource(simulator, 1, spec, "cross-ent"), settings, range(4000)):
+    with stream_of(executor, capacity):
         assert least <= len(executor.futures) <= most
 
 
@@ -430,6 +458,16 @@ def test_train__a_worker_with_another_version_of_this_package_gets_no_task():
             train(simulator=simulator, executor=executor, **SMALL)
         assert executor.tasks == []
         train(simulator=simulator, executor=executor, check_versions=False, **SMALL)
+
+
+def test_simulate__refuses_workers_with_other_versions_too(tmp_path):
+    options = {"seed": 1, "stop": 20, "logfile": None}
+    shapes = SMALL["input_shape"], SMALL["output_shape"]
+    with OtherVersions(2) as executor:
+        with pytest.raises(SimulatorError, match=r"has definetti_np 0\.0\.1"):
+            simulate(simulator, *shapes, tmp_path / "folder", executor=executor, **options)
+        found = simulate(simulator, *shapes, tmp_path / "folder", executor=executor, check_versions=False, **options)
+    assert len(found) == 20
 
 
 def test_number_of_workers__of_a_client_that_is_out_of_reach():

@@ -269,11 +269,16 @@ def test_stop__a_simulator_that_catches_it_changes_nothing(tmp_path, simulate, p
     options = {"simulator": simulate, "on_simulator_error": policy, "num_batches": 6}
     (tmp_path / "twin").mkdir()
     run(tmp_path / "twin", **options)
-    timer = threading.Timer(0.25, os.kill, [os.getpid(), number])
-    timer.start()
+
+    def interrupt():
+        until(lambda: summary_lines(tmp_path) > 0, "the first batch")
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=interrupt)
+    sender.start()
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(tmp_path, **options)
-    timer.join()
+    sender.join()
     assert read_checkpoint(tmp_path / "w.checkpoint.npz").batches < 6
     run(tmp_path, **options, resume=True)
     assert results(tmp_path) == results(tmp_path / "twin")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from lives import run, simulator
-from sessions import full_disk
+from sessions import PACKAGES, full_disk
 
 from definetti_np import progress as progress_module
 from definetti_np.logs import Stderr, log_to
@@ -159,8 +159,7 @@ REDIRECTIONS = {
 @pytest.mark.parametrize("redirection", REDIRECTIONS)
 def test_train__the_exit_code_is_that_of_the_run(tmp_path, twin, redirection):
     """Python exits with 120 if it cannot write at its end what it could not write before."""
-    tests = Path(__file__).parent
-    program = SCRIPT.format(path=[str(tests), str(tests.parent)], folder=str(tmp_path))
+    program = SCRIPT.format(path=[str(Path(__file__).parent), str(PACKAGES)], folder=str(tmp_path))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = f'exec "$0" -c "$1" {REDIRECTIONS[redirection]}'
     process = subprocess.run(
@@ -175,8 +174,7 @@ def test_train__the_exit_code_is_that_of_the_run(tmp_path, twin, redirection):
 def test_train__on_a_terminal_that_is_gone(tmp_path, twin):
     """As with nohup, after the window is closed: what is written to it fails."""
     pty = pytest.importorskip("pty")
-    tests = Path(__file__).parent
-    program = SCRIPT.format(path=[str(tests), str(tests.parent)], folder=str(tmp_path))
+    program = SCRIPT.format(path=[str(Path(__file__).parent), str(PACKAGES)], folder=str(tmp_path))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     ours, theirs = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=theirs)

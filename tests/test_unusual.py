@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 from pathlib import Path
 
 import msprime
@@ -18,23 +19,17 @@ from definetti_np import (
     MultisetBatch,
     Network,
     Scan,
+    ensemble,
     layers,
     load,
+    load_ensemble,
     ops,
     train,
 )
 from definetti_np.cli import main
+from definetti_np.genomes.descriptions import describe_datasets, describe_windows, names_of
 from definetti_np.genomes.encoder import Sites
-from definetti_np.genomes.unusual import (
-    FEWEST,
-    SIMULATIONS,
-    Collector,
-    Features,
-    Sample,
-    describe_datasets,
-    describe_windows,
-    names_of,
-)
+from definetti_np.genomes.unusual import FEWEST, SIMULATIONS, Collector, Features, Sample, most_outside
 
 GOLDEN = Path(__file__).parent / "golden"
 ENCODER = HaplotypeEncoder(snps=8, haplotypes=10, distance_scale=4e-4, missing="channel")
@@ -169,6 +164,27 @@ def test_sample__models_without_an_encoder_and_of_earlier_have_none(tmp_path):
     assert Scan.read(tmp_path / "scan.tsv").unusual is None
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_sample__of_every_version_loads_for_ever(version):
+    """They were written by the code of that time: see make_golden.py."""
+    model = load(GOLDEN / f"sample_{version}")
+    assert (model.sample.features is None) == (version == 1)
+    with np.load(GOLDEN / f"sample_{version}_unusual.npz") as file:
+        np.testing.assert_allclose(model.unusual(file["data"]), file["unusual"], atol=0.011)
+        assert file["unusual"].min() < 0.1
+        assert file["unusual"].max() == 1
+
+
+def test_sample__of_an_ensemble_is_that_of_its_first_model(model, tmp_path):
+    rows = np.tile(model.sample.numbers, (2, 1))
+    sample = dataclasses.replace(model.sample, numbers=rows)
+    options = {"loss": "cross-ent", "seed": 1, "batches_trained": 0, "encoder": ENCODER, "sample": sample}
+    ensemble([Model(model.network, **options) for _ in range(10)]).save(tmp_path / "all")
+    first, *others = load_ensemble(tmp_path / "all").models
+    np.testing.assert_array_equal(first.sample.numbers, rows)
+    assert {other.sample for other in others} == {None}
+
+
 def test_unusual__is_the_share_of_simulations_that_are_less_so():
     rng = np.random.default_rng(1)
     names = ("a", "b", "never")
@@ -210,6 +226,14 @@ def test_predict__says_how_unusual_data_are(model, caplog):
     assert of_arrays == 2 * [of_haplotypes.replace("chr2: ", "data: ")]
 
 
+@pytest.mark.parametrize("windows", [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000])
+def test_warning__seldom_by_chance(windows):
+    usual = math.floor(most_outside(windows))
+    assert usual >= 0.05 * windows - 1
+    by_chance = (math.comb(windows, k) * 0.025**k * 0.975 ** (windows - k) for k in range(min(usual, windows) + 1))
+    assert 1 - sum(by_chance) < 1 / 300
+
+
 def test_predict__one_unusual_window_is_no_reason_to_warn(model, caplog):
     windows, _ = ENCODER.encode_many(haplotypes_of(31, size=1e5), np.arange(100_000, 200_000, 1000.0))
     outside = windows[model.unusual(windows) > 0.99][:2]
@@ -227,6 +251,8 @@ def test_command__predict_writes_how_unusual_datasets_are(model, tmp_path, capsy
     assert main(["predict", *map(str, (tmp_path / "m", tmp_path / "data.npy", "--output", tmp_path / "p.tsv"))]) == 0
     assert capsys.readouterr().err.count("of the windows lie outside 99 %") == 1
     assert (tmp_path / "p.tsv").read_text().startswith("#dataset\tp_slow\tp_fast\tunusual\n")
+    assert main(["info", str(tmp_path / "m")]) == 0
+    assert "simulations by which it tells what is unusual: 500" in capsys.readouterr().out
     table = np.loadtxt(tmp_path / "p.tsv", skiprows=1)
     np.testing.assert_allclose(table[:, 3], model.unusual(windows), rtol=1e-6)
 
@@ -325,7 +351,8 @@ def test_features__samples_of_files(model, tmp_path):
     assert (old.unusual(windows) <= 1).all()
     changes = [{"version": 3}, {"version": "2"}, {"features": {}}, {"names": [*names_of(ENCODER), "other"]}]
     good = model.sample.as_dict()["features"]
-    changes += [{"features": good | change} for change in ({"rest": 0}, {"axes": []}, {"middle": [1.0]}, {"rest": "x"})]
+    wrong = {"rest": 0}, {"axes": []}, {"middle": [1.0]}, {"rest": "x"}, {"middle": [0.0], "axes": [[1.0]]}
+    changes += [{"features": good | change} for change in wrong]
     for change in changes:
         model.save(tmp_path / "m")
         rewrite(tmp_path / "m.npz", lambda header, arrays, change=change: header["sample"].update(change))

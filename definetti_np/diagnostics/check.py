@@ -44,7 +44,7 @@ def check(
     """Check the posteriors of a model on simulations that its training never saw.
 
     Example i of a seed is a function of the seed and i, so that examples of another seed than the model's are new to
-    it; the model's own seed, or a store of it, is refused.
+    it; the model's own seed, a store of it, and the seeds of the weights that its training began with are refused.
 
     Parameters
     ----------

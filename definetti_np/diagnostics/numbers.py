@@ -187,7 +187,9 @@ class NumbersReport(Report):
 
     def _figures(self) -> dict[str, Any]:
         figures = {"recovery": self._draw_recovery}
-        return figures if self.tarp is None else {**figures, "sbc": self._draw_sbc, "tarp": self._draw_tarp}
+        if self.ranks is None:
+            return figures
+        return {**figures, "coverage": self._draw_coverage, "sbc": self._draw_sbc, "tarp": self._draw_tarp}
 
     def _draw_recovery(self, axes) -> None:
         for i, axis in enumerate(axes):
@@ -195,6 +197,17 @@ class NumbersReport(Report):
             axis.plot(truth, mean, ".", markersize=2)
             axis.axline((truth.mean(), truth.mean()), slope=1, color="black", linewidth=0.8)
             axis.set(title=self.names[i], xlabel="truth", ylabel="posterior mean")
+
+    def _draw_coverage(self, axes) -> None:
+        if self.ranks is not None:
+            for i, axis in enumerate(axes):
+                found = uniformity(
+                    2 * np.abs(self.ranks[:, i] - 0.5)
+                )  # the mass of the interval that reaches the label
+                axis.fill_between(found.places, found.low, found.high, alpha=0.3, linewidth=0)
+                axis.plot(found.places, found.fraction, color="black")
+                axis.axline((0, 0), slope=1, color="black", linewidth=0.8, linestyle=":")
+                axis.set(title=self.names[i], xlabel="mass of the interval", ylabel="fraction of labels in it")
 
     def _draw_sbc(self, axes) -> None:
         for label, axis in zip(self.labels, axes, strict=True):

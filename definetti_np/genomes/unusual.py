@@ -12,6 +12,7 @@ window is as unusual as its numbers are, or its features, whichever is more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..multiset import MultisetBatch
-from .encoder import ALLELE, DISTANCES, HaplotypeEncoder, Sites
+from .descriptions import describe_datasets, describe_windows, names_of, rounded
+from .encoder import HaplotypeEncoder, Sites
 
 if TYPE_CHECKING:
     from .likeness import LikeData
@@ -29,94 +31,14 @@ SIMULATIONS = 1000  # that are kept, the first of a run
 FEWEST = 200  # that quantiles are taken of
 INSIDE = 0.99  # of the simulations are called usual
 MOST_OUTSIDE = 0.05  # of the windows of data that are like the simulations
-FEWEST_OUTSIDE = 2  # windows to warn of, because one in a hundred is outside by chance
+FRESH_OUTSIDE = 0.025  # of simulations that are not of the sample: a network knows those that it was trained on
 WINDOWS_KEPT = 2**16  # of the data, whose numbers are kept for a warning
-QUANTILES = {"least": 0.0, "lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75, "most": 1.0}
-DIGITS = 6  # of the numbers, because they are stored as text
 VERSION = 2  # of the description of a sample; version 1 has no features
 COMPONENTS = 10  # of the features of the last hidden layer
 LEAST_SHARE = 1e-4  # of the variance of all features, for a component to be kept
 MOST_FEATURES = 1024  # of which a model file keeps the components
 MOST_BYTES = 2**27  # of simulations that are held until the network is trained
 FEATURES = "features of the last hidden layer"  # the name of their distance among the numbers
-
-
-def names_of(encoder: HaplotypeEncoder) -> tuple[str, ...]:
-    """The names of the J numbers that describe a window."""
-    of_channel = [f"{name}, {what}" for name in encoder.channels for what in ("mean", *QUANTILES)]
-    return ("distinct rows", "singletons", "monomorphic SNPs", *of_channel)
-
-
-def describe_datasets(encoder: HaplotypeEncoder, data: MultisetBatch) -> np.ndarray:
-    """The numbers of B datasets, (B, J)."""
-    starts, rows = data.offsets[:-1], data.rows
-    totals = np.add.reduceat(rows * data.counts[:, np.newaxis, np.newaxis], starts, dtype=np.float64)
-    columns = totals / data.dataset_sizes()[:, np.newaxis, np.newaxis]
-    alleles = rows[:, :, ALLELE]
-    is_same = np.maximum.reduceat(alleles, starts) == np.minimum.reduceat(alleles, starts)
-    return _numbers(encoder, np.diff(data.offsets), totals[:, :, ALLELE], is_same, columns)
-
-
-def describe_windows(sites: Sites, first: np.ndarray) -> np.ndarray:
-    """The numbers of the windows that begin at these sites, (K, J); a window that comes twice is described once."""
-    encoder = sites.encoder
-    distinct, number = np.unique(first, return_inverse=True)
-    out = np.empty((len(distinct), len(names_of(encoder))))
-    for group in sites.groups(distinct):
-        low = distinct[group][0]
-        starts = distinct[group] - low
-        table = sites.table(low, low + starts[-1] + encoder.snps)  # (n, L, channels)
-        windows = starts[:, np.newaxis] + np.arange(encoder.snps)
-        columns = table.mean(axis=0, dtype=np.float64)[windows]
-        if encoder.distances:
-            columns[:, -1, DISTANCES] = 0
-        alleles = table[:, :, ALLELE]
-        out[group] = _numbers(
-            encoder,
-            _count_distinct(encoder, table, starts),
-            alleles.sum(axis=0, dtype=np.float64)[windows],
-            (alleles.max(axis=0) == alleles.min(axis=0))[windows],
-            columns,
-        )
-    return out[number]
-
-
-def _count_distinct(encoder: HaplotypeEncoder, table: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """How many distinct rows windows have that begin at these positions of a table, (K,).
-
-    Rows are compared by sums of random multiples of their cells, in integers of 64 bits, which all but surely differ
-    where rows do.
-    """
-    cells = np.zeros(table.shape[:2], np.uint64)
-    for channel, name in enumerate(encoder.channels):
-        if name != "distances":  # they are the same in all rows
-            cells = 4 * cells + table[:, :, channel].astype(np.uint64)
-    multipliers = np.random.default_rng(0).integers(2**64, size=table.shape[1], dtype=np.uint64)
-    sums = np.zeros((table.shape[1] + 1, len(table)), np.uint64)
-    np.cumsum((cells * multipliers).T, axis=0, out=sums[1:])
-    keys = np.sort(sums[starts + encoder.snps] - sums[starts], axis=1)
-    return 1 + np.count_nonzero(keys[:, 1:] != keys[:, :-1], axis=1)
-
-
-def _numbers(
-    encoder: HaplotypeEncoder, distinct: np.ndarray, totals: np.ndarray, is_same: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
-    """The numbers (K, J) of windows, of the means `columns` (K, W, channels) of their rows among others."""
-    numbers = [distinct, np.count_nonzero(totals == 1, axis=1), np.count_nonzero(is_same, axis=1)]
-    last = columns.shape[1] - 1
-    for channel, name in enumerate(encoder.channels):
-        # The last SNP has no distance to a next one.
-        values = np.sort(columns[:, : max(1, last) if name == "distances" else None, channel], axis=1)
-        numbers.append(values.mean(axis=1))
-        numbers += [values[:, round(quantile * (values.shape[1] - 1))] for quantile in QUANTILES.values()]
-    return _rounded(np.stack(numbers, axis=1).astype(np.float64))
-
-
-def _rounded(numbers: np.ndarray) -> np.ndarray:
-    """The numbers to so many digits, so that those of the data and those of a file can be equal."""
-    size = np.floor(np.log10(np.abs(numbers), where=numbers != 0, out=np.zeros_like(numbers)))
-    digits = np.round(numbers * 10.0**-size, DIGITS - 1)
-    return np.where(size < 0, digits / 10.0**-size, digits * 10.0**size)  # what is written then has few digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,26 +62,24 @@ class Features:
     @classmethod
     def of(cls, hidden: np.ndarray) -> Features | None:
         """Find them for S simulations, (S, H), or None where the features are all the same, or too many."""
-        if hidden.shape[1] > MOST_FEATURES:
+        if hidden.shape[1] > MOST_FEATURES or not np.isfinite(hidden).all():
             return None
         hidden = hidden.astype(np.float64)
-        middle = _rounded(hidden.mean(axis=0))
+        middle = rounded(hidden.mean(axis=0))
         _, lengths, axes = np.linalg.svd(hidden - middle, full_matrices=False)
         variances = np.square(lengths) / len(hidden)
         if not variances.sum() > 0:
             return None
         kept = np.count_nonzero(variances[:COMPONENTS] > LEAST_SHARE * variances.sum())
         rest = max(variances[kept:].sum(), LEAST_SHARE * variances.sum())
-        return cls(
-            middle, _rounded(axes[:kept] / np.sqrt(variances[:kept, np.newaxis])), float(_rounded(np.array(rest)))
-        )
+        return cls(middle, rounded(axes[:kept] / np.sqrt(variances[:kept, np.newaxis])), float(rounded(np.array(rest))))
 
     def distances(self, hidden: np.ndarray) -> np.ndarray:
         """How far features (B, H) lie from the middle, (B,): squares in units of what is usual, added up."""
         away = hidden - self.middle
         along = np.square(np.einsum("bh,kh->bk", away, self.axes))  # no BLAS: a row must not depend on others
         left = np.square(away).sum(axis=1) - (along / np.square(self.axes).sum(axis=1)).sum(axis=1)
-        return _rounded(along.sum(axis=1) + np.maximum(left, 0) / self.rest)
+        return rounded(along.sum(axis=1) + np.maximum(left, 0) / self.rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +117,10 @@ class Sample:
         """Make a sample of what `as_dict` has written, or raise a ValueError."""
         version = description.get("version", 1)
         if version not in range(1, VERSION + 1):
-            raise ValueError(f"sample: version {version!r}, this definetti_np reads versions up to {VERSION}")
+            raise ValueError(
+                f"sample: version {version!r}, this definetti_np reads versions up to {VERSION}; it needs a newer "
+                "definetti_np"
+            )
         names = tuple(map(str, description["names"]))
         numbers = np.array(description["numbers"], np.float64)
         if numbers.ndim != 2 or numbers.shape[1] != len(names) or not len(numbers) or not np.isfinite(numbers).all():
@@ -207,6 +130,11 @@ class Sample:
         if names[-1] != FEATURES:
             raise ValueError("sample: features without their distances among the numbers")
         return cls(names, numbers, _features_of(description["features"]))
+
+    def fits(self, encoder: HaplotypeEncoder, hidden_features: int | None) -> bool:
+        """Whether it is of what an encoder makes, and of a network with so many features in its last hidden layer."""
+        is_of_network = self.features is None or len(self.features.middle) == hidden_features
+        return self.encoder_names == names_of(encoder) and is_of_network
 
     @property
     def encoder_names(self) -> tuple[str, ...]:
@@ -235,13 +163,13 @@ class Sample:
         scores = self._scores_of_windows(numbers)
         if self.features is None:
             return scores
-        return np.maximum(_ratios(scores, self._usual[0]), _ratios(numbers[:, -1], self._usual[1]))
+        # Ranks, because one of the two may be infinite, where a number is the same in nearly all simulations.
+        return np.maximum(*map(np.searchsorted, self._ordered_apart, (scores, numbers[:, -1])))
 
     @cached_property
-    def _usual(self) -> tuple[float, float]:
-        """Which score, and which distance of features, 99 % of the simulations stay below."""
-        pair = self._scores_of_windows(self.numbers), self.numbers[:, -1]
-        return float(np.quantile(pair[0], INSIDE)), float(np.quantile(pair[1], INSIDE))
+    def _ordered_apart(self) -> tuple[np.ndarray, np.ndarray]:
+        """The scores and the distances of features of the simulations, ascending."""
+        return np.sort(self._scores_of_windows(self.numbers)), np.sort(self.numbers[:, -1])
 
     def _scores_of_windows(self, numbers: np.ndarray) -> np.ndarray:
         """How far from the middle of the simulations the numbers lie that follow from windows alone, (K,)."""
@@ -303,7 +231,7 @@ class Comparison:
 
     def warning(self) -> str | None:
         """What to say if the data are not like the simulations: which number is not, and by how much; else None."""
-        if self._unusual < FEWEST_OUTSIDE or self._unusual <= MOST_OUTSIDE * self._windows:
+        if self._unusual <= most_outside(self._windows):
             return None
         j = int(np.argmax(self._outside))
         here = np.median(np.concatenate(self._first)[:, j])
@@ -315,6 +243,16 @@ class Comparison:
         )
 
 
+def most_outside(windows: int) -> float:
+    """How many of the windows of data may lie outside without a warning.
+
+    Of few windows more than `MOST_OUTSIDE` do so by chance: the data are like the simulations, but more than this many
+    lie outside once in 300 times at most.
+    """
+    by_chance = FRESH_OUTSIDE * windows
+    return max(MOST_OUTSIDE * windows, by_chance + 3.2 * math.sqrt(by_chance) + 0.8)
+
+
 def _features_of(description: Mapping[str, Any]) -> Features:
     """The features that a file describes, or a ValueError."""
     middle, axes, rest = (np.array(description[name], np.float64) for name in ("middle", "axes", "rest"))
@@ -324,12 +262,6 @@ def _features_of(description: Mapping[str, Any]) -> Features:
     if not len(axes) or not np.abs(axes).max(axis=1).min() > 0:
         raise ValueError("sample: features without components")
     return Features(middle, axes, float(rest))
-
-
-def _ratios(values: np.ndarray, usual: float) -> np.ndarray:
-    """How many times as large as usual values are, which may all be 0, (K,)."""
-    with np.errstate(divide="ignore"):
-        return np.divide(values, usual, where=values > 0, out=np.zeros(len(values)))
 
 
 def _quantiles(numbers: np.ndarray) -> np.ndarray:

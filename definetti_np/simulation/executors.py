@@ -33,10 +33,11 @@ PACKAGES = ("definetti_np", "numpy", "msprime")  # whose versions decide what an
 TASK_SECONDS = 0.2  # that a task should take
 TASKS_PER_WORKER = 3  # that are on their way: one is being simulated while others are sent and come back
 UNKNOWN_WORKERS = 16  # where an executor does not say how many it has
-MOST_EXAMPLES = 20_000  # of all tasks on their way, because they are kept in memory
+MOST_BYTES = 2**29  # of examples on their way, because they are kept in memory
 MOST_LOSSES = 3  # of one task, before they end the run
 LATE = 10  # times as long as tasks usually take, after which one is sent again
 LEAST_LATE_SECONDS = 2.0
+MOST_OVERTAKEN = 50  # tasks that were sent later, after which one is late however many workers there are
 JUDGED_TASKS = 5  # that have come back, before one is late
 LOOK_SECONDS = 10.0  # between two questions to an executor, how many workers it has
 TICK_SECONDS = 0.1  # between two looks at whether to go on waiting
@@ -75,7 +76,8 @@ class ExecutorStream(Stream):
         self._tasks: deque[_Task] = deque()  # in the order of their examples
         self._messages: deque[bytes] = deque()  # those that have arrived, of examples from `_next` on
         self._seconds: float | None = None  # that an example takes, about
-        self._latencies: deque[float] = deque(maxlen=100)  # of tasks: seconds until they came back
+        self._bytes = 1.0  # that it takes as a message, about
+        self._arrivals: deque[tuple[float, float]] = deque(maxlen=100)  # of tasks: when they were sent, and came back
         self._wanted = 0  # examples of the batch that is waited for
         self._workers, self._looked = UNKNOWN_WORKERS, -math.inf  # how many there are, and when that was asked
         self._reported = 0
@@ -164,7 +166,7 @@ class ExecutorStream(Stream):
                     self._send_again(task, error)
                 else:
                     self._check_versions(versions)
-                    self._learn(task, seconds)
+                    self._learn(task, seconds, messages)
                     return messages
             if not done:
                 self._warn_if_quiet()
@@ -173,7 +175,7 @@ class ExecutorStream(Stream):
                     logger.warning(
                         "examples %d to %d have not come back from the executor after %.0f s, where tasks take %.1f s; "
                         "they are sent again",
-                        task.first, task.last, time.monotonic() - task.sent, statistics.median(list(self._latencies)),
+                        task.first, task.last, time.monotonic() - task.sent, _median_latency(list(self._arrivals)),
                     )  # fmt: skip
                     self._send(task)
 
@@ -187,18 +189,29 @@ class ExecutorStream(Stream):
                 "examples there. Install the same versions, or allow it with check_versions=False"
             )
 
-    def _learn(self, task: _Task, seconds: float) -> None:
-        one = seconds / len(task.indices)
+    def _learn(self, task: _Task, seconds: float, messages: Sequence[bytes]) -> None:
+        one, size = seconds / len(task.indices), sum(map(len, messages)) / len(messages)
+        is_first = self._seconds is None
         self._seconds = one if self._seconds is None else 0.8 * self._seconds + 0.2 * one
+        self._bytes = size if is_first else 0.8 * self._bytes + 0.2 * size
         for future in task.futures:
             future.cancel()
 
     def _is_late(self, task: _Task) -> bool:
-        """Whether a task takes much longer than those that have come back; and each time twice as long."""
-        if len(self._latencies) < JUDGED_TASKS:
+        """Whether a task takes much longer than those that have come back; and each time twice as long.
+
+        A task is late after others, which were sent later and have come back. While nothing comes back the executor
+        is slow, not this task, and more tasks would make it slower.
+        """
+        arrivals = list(self._arrivals)
+        if len(arrivals) < JUDGED_TASKS:
             return False
-        patience = max(LATE * statistics.median(list(self._latencies)), LEAST_LATE_SECONDS)
-        return time.monotonic() - task.sent > patience * 2 ** (task.attempts - 1)
+        overtaken = sum(sent > task.sent for sent, _ in arrivals)
+        since = task.sent
+        if overtaken < min(self._workers, MOST_OVERTAKEN):
+            since = max(since, *(back for _, back in arrivals))
+        patience = max(LATE * _median_latency(arrivals), LEAST_LATE_SECONDS)
+        return time.monotonic() - since > patience * 2 ** (task.attempts - 1)
 
     def _send_again(self, task: _Task, error: BaseException) -> None:
         task.losses += 1
@@ -221,7 +234,7 @@ class ExecutorStream(Stream):
         workers = self._workers
         in_task = 1 if self._seconds is None else max(1, round(TASK_SECONDS / max(self._seconds, 1e-9)))
         if self._settings.queue_capacity is None:
-            most = max(DEFAULT_CAPACITY, min(MOST_EXAMPLES, TASKS_PER_WORKER * workers * in_task))
+            most = max(DEFAULT_CAPACITY, min(int(MOST_BYTES / self._bytes), TASKS_PER_WORKER * workers * in_task))
         else:
             most = self._settings.queue_capacity
         in_task = min(in_task, max(1, most // (TASKS_PER_WORKER * workers)))
@@ -255,12 +268,12 @@ class ExecutorStream(Stream):
         task.futures.append(future)
         task.attempts += 1
         task.sent = time.monotonic()
-        future.add_done_callback(functools.partial(self._note_latency, task.sent))
+        future.add_done_callback(functools.partial(self._note_arrival, task.sent))
 
-    def _note_latency(self, sent: float, future: Future) -> None:
+    def _note_arrival(self, sent: float, future: Future) -> None:
         """Note how long a task took to come back; the executor calls this, in a thread of its own."""
         if not future.cancelled() and future.exception() is None:
-            self._latencies.append(time.monotonic() - sent)
+            self._arrivals.append((sent, time.monotonic()))
 
     def _failure(self, task: _Task, error: BaseException) -> SimulatorError:
         if self._parcel.error is not None:
@@ -292,6 +305,10 @@ class _Task:
         self.futures: list[Future] = []
         self.attempts = self.losses = 0
         self.sent = 0.0  # when the last attempt was made
+
+
+def _median_latency(arrivals: Sequence[tuple[float, float]]) -> float:
+    return statistics.median(back - sent for sent, back in arrivals)
 
 
 def number_of_workers(executor: Any) -> int | None:

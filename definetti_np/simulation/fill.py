@@ -48,6 +48,7 @@ def simulate(
     start_method: str | None = None,
     executor: Executor | None = None,
     check_randomness: bool = True,
+    check_versions: bool = True,
     simulations_version: str | int | None = None,
     logfile: str | os.PathLike | None = ".",
     encoder: HaplotypeEncoder | LikeData | None = None,
@@ -70,7 +71,7 @@ def simulate(
         The index of the first example, and that behind the last.
     sim_threads, queue_capacity, simulator_timeout, on_simulator_error, max_redraw_fraction, worker_max_examples
         As of `train`.
-    start_method, executor, check_randomness, simulations_version, logfile, encoder
+    start_method, executor, check_randomness, check_versions, simulations_version, logfile, encoder
         As of `train`.
 
     Returns
@@ -102,6 +103,7 @@ def simulate(
         start_method=start_method,
         executor=executor,
         check_randomness=check_randomness,
+        check_versions=check_versions,
     )
     source = ExampleSource(simulator, seed, spec, None, check_on_error(on_simulator_error), encoder)
     settings_of_store = StoreSettings.checked(folder, simulations_version, simulator, "folder")
