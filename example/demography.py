@@ -105,7 +105,9 @@ def draw(model, path, datasets=9):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=20_000)
-    parser.add_argument("--checks", type=int, default=1000, help="fresh simulations that the posteriors are checked on")
+    parser.add_argument(
+        "--checks", type=int, default=1000, help="fresh simulations for the temperature, and for the check"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save", help="base name of the model file")
     parser.add_argument("--figures", help="folder for figures")
