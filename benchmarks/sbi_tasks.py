@@ -12,6 +12,7 @@ its defaults.
 import argparse
 import bz2
 import importlib.util
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ class Peer:
         import torch
         from sbi.inference import NPE_C
         from sbi.utils import BoxUniform
+        from torch.utils.tensorboard.writer import SummaryWriter
 
         torch.manual_seed(recipe.seed)
         if self.task.box is None:
@@ -156,10 +158,14 @@ class Peer:
             )
         else:
             prior = BoxUniform(*torch.tensor(self.task.box, dtype=torch.float32).T)
-        start = time.perf_counter()
-        inference = NPE_C(prior, density_estimator="nsf", show_progress_bars=False)
-        inference.append_simulations(torch.from_numpy(labels), torch.from_numpy(data.reshape(len(data), -1))).train()
-        seconds = time.perf_counter() - start
+        x = torch.from_numpy(data.reshape(len(data), -1))
+        with tempfile.TemporaryDirectory() as folder:  # of its logs
+            start = time.perf_counter()
+            writer = SummaryWriter(folder)
+            inference = NPE_C(prior, density_estimator="nsf", summary_writer=writer, show_progress_bars=False)
+            inference.append_simulations(torch.from_numpy(labels), x).train()
+            seconds = time.perf_counter() - start
+            writer.close()
         self.posterior = inference.build_posterior()
         return seconds
 
