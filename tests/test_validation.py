@@ -226,7 +226,7 @@ def test_bar__in_a_notebook(monkeypatch):
 
     monkeypatch.setattr(tqdm, "tqdm", Widget)
     bar = definetti_np.progress.progress(10, 5, 1, to_terminal=True)
-    bar.update(0, 0.5, 0.25, 0.0, "; validation loss 0.4")
+    bar.update({"batch": 0, "loss": 0.5, "accuracy": 0.25}, 0.0, "; validation loss 0.4")
     bar.close()
     assert made[0] == {"total": 10, "initial": 0, "unit": "batch", "dynamic_ncols": True}
     assert "loss 0.5, accuracy 0.25; validation loss 0.4" in made[1]

@@ -33,9 +33,13 @@ def warnings_of(caplog):
 
 
 def assert_none_left():
-    """Nothing but the helpers that multiprocessing keeps is left of the processes that this one has started."""
-    left = [pid for pid in descendants(os.getpid()) if b"multiprocessing" not in command_of(pid)]
-    assert left == []
+    """Nothing but helpers is left of the processes that this one has started."""
+    assert [pid for pid in descendants(os.getpid()) if not is_helper(pid)] == []
+
+
+def is_helper(pid):
+    """Whether multiprocessing, or loky in a test before, keeps this process for itself."""
+    return any(name in command_of(pid) for name in (b"multiprocessing", b"loky.backend.resource_tracker"))
 
 
 def command_of(pid):
@@ -132,7 +136,7 @@ def test_worker_stream__a_hundred_deaths_leave_nothing_behind(caplog):
 
 
 def helpers():
-    return sum(b"multiprocessing" in command_of(pid) for pid in descendants(os.getpid()))
+    return sum(map(is_helper, descendants(os.getpid())))
 
 
 @pytest.mark.parametrize("sent", [0, 10, 39, 40, 41, 100_000, -1])
