@@ -15,6 +15,6 @@ from definetti_np import train
 if __name__ == "__main__":
     where = {"address": sys.argv[1]} if "://" in sys.argv[1] else {"scheduler_file": sys.argv[1]}
     with Client(**where) as client:
-        client.wait_for_workers(1)
+        client.wait_for_workers(1, timeout=600)  # seconds
         train(**two_widths.SETTINGS, executor=client.get_executor(), save_path=sys.argv[2], resume=True)
         client.shutdown()
