@@ -24,17 +24,33 @@ def date_now() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(int(epoch) if epoch.isdecimal() else None))
 
 
-def digest_of_source(function: Callable | None) -> str | None:
-    """The SHA-256 of the source of a function, of the one in a partial, or of an object's class; None without it."""
-    if function is None:
-        return None
-    while isinstance(function, functools.partial):
-        function = function.func
+def digest_of_source(simulator: Callable | None) -> str | None:
+    """The SHA-256 of the source of a function, of the one in a partial, or of an object's methods; None without it.
+
+    An object's class is read by its methods, with those it inherits: for the source of a class as a whole Python before
+    3.13 parses the file, and parsing in two threads at a time may end in a SystemError (python/cpython#106905).
+    """
+    while isinstance(simulator, functools.partial):
+        simulator = simulator.func
+    sources = [source for function in _functions_of(simulator) if (source := _source_of(function)) is not None]
+    return hashlib.sha256("".join(sources).encode("utf-8", "replace")).hexdigest() if sources else None
+
+
+def _functions_of(simulator: Any) -> list[Any]:
+    """A function itself, or the methods of a class or of an object's class, in the order of their definition."""
+    if hasattr(simulator, "__qualname__") and not isinstance(simulator, type):
+        return [simulator]
+    kind = simulator if isinstance(simulator, type) else type(simulator)
+    members = [member for one in kind.__mro__ for member in vars(one).values()]
+    functions = [getattr(member, "__func__", member) for member in members]  # class and static methods hold one
+    return [function for function in functions if inspect.isfunction(function)]
+
+
+def _source_of(function: Any) -> str | None:
     try:
-        source = inspect.getsource(function if hasattr(function, "__qualname__") else type(function))
-    except (OSError, TypeError):  # typed at a prompt, or not written in Python
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt, made by a decorator such as dataclass, or not written in Python
         return None
-    return hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
 
 
 def describe_start(simulator: Callable | None) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Validation, history and warm starts: what a run says of itself, which weights it keeps, and which it begins with."""
 
+import dataclasses
+import functools
 import json
 import logging
 import os
@@ -267,7 +269,41 @@ def test_resume__warns_if_the_source_of_the_simulator_has_changed(tmp_path, capl
     assert "has changed" not in caplog.text
     run(tmp_path, simulator=changed, resume=True)
     assert "the source of the simulator simulator has changed since the run began" in caplog.text
-    assert digest_of_source(len) is None
+
+
+class Simulating:
+    """A simulator that is an object, as scientists write them."""
+
+    def __call__(self, rng):
+        return self.draw(rng)
+
+    def draw(self, rng):
+        return simulator(rng)
+
+
+class Inheriting(Simulating):
+    @staticmethod
+    def draw(rng):
+        return simulator(rng)
+
+
+def test_digest_of_source__is_of_what_simulates():
+    assert digest_of_source(functools.partial(functools.partial(simulator), scale=2)) == digest_of_source(simulator)
+    assert digest_of_source(Simulating()) == digest_of_source(Simulating)
+    different = [simulator, Simulating().draw, Simulating(), Inheriting.draw, Inheriting()]
+    assert len({digest_of_source(one) for one in different} - {None}) == len(different)
+    for without_source in (None, len, np.add, eval("lambda rng: rng"), dataclasses.make_dataclass("Made", "a")(1)):
+        assert digest_of_source(without_source) is None
+
+
+def test_digest_of_source__parses_nothing(monkeypatch):
+    """Python 3.11 cannot parse in two threads at a time: a run failed for it while a pool told of an error."""
+
+    def parse(*arguments, **options):
+        raise SystemError("AST constructor recursion depth mismatch (before=135, after=30)")
+
+    monkeypatch.setattr("ast.parse", parse)
+    assert digest_of_source(Simulating()) is not None
 
 
 def test_load__reads_a_checkpoint_as_a_model(tmp_path):
