@@ -439,6 +439,34 @@ def test_region__without_an_index_says_so(indexed, caplog):
     assert "with an index (tabix -p vcf) it would be faster" in caplog.text
 
 
+RETURNING = [f"{c} {p} A C 0|1 1|1 0|0" for c, p in (("chr1", 5), ("chr2", 5), ("chr3", 5), ("chr1", 9))]
+
+
+@pytest.mark.parametrize("size", [1, 100, 2**20])
+@pytest.mark.parametrize("region", ["chr1", "chr1:1-7", ("chr1", 0, 4)])
+def test_region__of_a_stream_misses_no_site_of_a_contig_that_returns(write, monkeypatch, region, size):
+    monkeypatch.setattr("definetti_np.genomes.vcf.BYTES_AT_ONCE", size)
+    path = write(vcf(*RETURNING))
+    with pytest.raises(
+        GenomeFileError, match=r"data\.vcf, line 12: contig 'chr1' comes again .* line 10; sort the file"
+    ):
+        read_haplotypes(path, region=region)
+    assert read_haplotypes(path, region="chr2").num_sites == 1
+
+
+def test_region__of_a_stream_misses_no_site_behind_its_end(write):
+    path = write(vcf("chr1 5 A C 0|1 1|1 0|0", "chr1 50 A C 0|1 1|1 0|0", "chr1 7 A C 0|1 1|1 0|0"))
+    with pytest.raises(GenomeFileError, match="line 11: position 7 comes after 50; sort the file"):
+        read_haplotypes(path, region="chr1:1-10")
+
+
+def test_region__of_a_stream_passes_over_no_header_of_other_samples(write):
+    text = vcf("chr1 5 A C 0|1 1|1 0|0") + vcf("chr2 5 A C 0|1 1|1 0|0", samples="c b a")
+    for region in ("chr1", "chr2"):
+        with pytest.raises(GenomeFileError, match="line 10: a line of a header among the records; join files with"):
+            read_haplotypes(write(text), region=region)
+
+
 def write_index(path, text, compressed, contigs, block=300):
     """Write a .tbi in which each contig is one bin, the largest, from its first record to the end of the last."""
     starts = [0]  # of the blocks in the compressed file

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import GenomeFileError
 
 SHOWN_NAMES = 30
+FARTHEST = 2**53  # bp, where a contig's length is not known
 
 
 def as_intervals(value: Any, name: str, contig: str) -> np.ndarray:

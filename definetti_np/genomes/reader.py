@@ -17,13 +17,13 @@ from ..errors import GenomeFileError
 from ..progress import progress_of_share
 from .haplotypes import Haplotypes, as_accessible
 from .htslib import blocks, contigs_of, open_with_cyvcf2
+from .intervals import FARTHEST
 from .records import ON_UNPHASED, Block, GenotypeCollector, RecordSieve, Region
 from .vcf import VcfStream, check_end_of_bgzip
 
 logger = logging.getLogger("definetti_np")
 
 READERS = ("stream", "cyvcf2")
-FARTHEST = 2**53  # bp, where a contig's length is not known
 
 
 def read_haplotypes(
@@ -52,8 +52,8 @@ def read_haplotypes(
         A VCF or BCF, or a tree sequence (``.trees``, or ``.tsz`` if tszip is installed).
     region
         "chr20"; "chr20:1001-2000", with positions from 1, both ends inside, as samtools and bcftools write it; or
-        ("chr20", 1000, 2000), 0-based and half open. None for the only contig of the file. A tree sequence gets its
-        contig's name from here.
+        ("chr20", 1000, 2000), 0-based and half open. None for the only contig of the file. Without an index all of the
+        file is read, because its end tells that no site comes later. A tree sequence gets its contig's name from here.
     samples
         Names of the samples to keep, in the order wanted; None for all.
     accessible
@@ -202,7 +202,7 @@ def _takes_cyvcf2(path: Path, kind: str, region: Region | None, reader: str | No
     has_cyvcf2 = importlib.util.find_spec("cyvcf2") is not None
     if not (has_index and has_cyvcf2):
         what = 'with cyvcf2 (pip install "definetti_np[vcf]")' if has_index else "with an index (tabix -p vcf)"
-        logger.info("reading %s as a stream up to %s; %s it would be faster", path, region, what)
+        logger.info("reading all of %s as a stream for %s; %s it would be faster", path, region, what)
     return has_index and has_cyvcf2
 
 
