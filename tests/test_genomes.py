@@ -2,7 +2,9 @@
 
 import gzip
 import logging
+import os
 import struct
+import threading
 import zlib
 
 import msprime
@@ -12,7 +14,7 @@ import pytest
 import definetti_np
 from definetti_np import GenomeFileError, Haplotypes, read_haplotypes
 from definetti_np.genomes import intervals
-from definetti_np.genomes.vcf import END_OF_BGZIP
+from definetti_np.genomes.bgzip import END_OF_BGZIP
 
 HEADER = "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=1000>\n##contig=<ID=chr2>\n"
 FORMAT = '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n##FILTER=<ID=q10,Description="Low">\n'
@@ -131,6 +133,15 @@ def test_take_haplotypes__each_is_a_sample_of_its_own(of_trees):
     assert taken.samples == ("tsk_1#3", "tsk_0#0")
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [([0, 12], "between 0 and 11"), ([-1], "between 0 and 11"), ([[0, 1]], "in one row"), ([1, 1], "numbered twice")],
+)
+def test_take_haplotypes__that_are_not_there(of_trees, numbers, message):
+    with pytest.raises(ValueError, match=message):
+        of_trees.take_haplotypes(numbers)
+
+
 def test_filter__counts_what_it_leaves_out():
     alleles = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [-1, -1, 0, 1], [0, 1, 1, 1], [1, 1, 0, 0]], np.int8)
     haplotypes = Haplotypes(alleles, [10, 20, 30, 40, 50], length=60)
@@ -167,13 +178,16 @@ def test_repr__says_what_is_in_it():
         ({"positions": [5, 200]}, "a site at 200 is not between start 0 and 100"),
         ({"stop": 200}, "in a contig of length 100 is needed, got start=0, stop=200"),
         ({"samples": ["a", "b", "c"]}, "2 columns of alleles do not go with 3 samples"),
+        ({"samples": ["a", "a"]}, "samples of one name: a"),
+        ({"ploidy": [1.5, 1.5]}, "ploidy must be integers"),
+        ({"stop": np.inf, "length": None}, "0 <= start < stop is needed, got start=0, stop=inf"),
         ({"accessible": [(5, 2)]}, r"start <= end, both finite, got \(5.0, 2.0\)"),
     ],
 )
 def test_haplotypes__what_does_not_go_together(changes, message):
     good = {"alleles": np.zeros((2, 2), int), "positions": [5, 6], "length": 100}
     Haplotypes(**good)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         Haplotypes(**(good | changes))
 
 
@@ -212,6 +226,38 @@ def test_bed__of_a_contig(write):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffchr1\t10\t20\nchr1\t30\t40\n",
+        "chr1\t10\t20\r\nchr1\t30\t40",
+        " chr1 10 20\nchr1 \t30\t40\n",
+        "browser position chr1:1-9\ntrack\tname=x\ntrack1\t5\t9\nchr1\t30\t40\nchr1\t10\t20\n",
+        "chr1\t10\t20\ta\x85b\x0bchr1\t50\t60\nchr1\t30\t40\n",
+        "chr1\t10\t20\tname\t0\t+\t10\t20\t0\t1\t10\t0\nchr1\t30\t40\n",
+    ],
+)
+def test_bed__of_many_kinds(write, text):
+    assert intervals.read_bed(write(text, "a.bed"), "chr1").tolist() == [[10, 20], [30, 40]]
+
+
+def test_bed__through_a_pipe(tmp_path):
+    text = "".join(f"chr1\t{2 * i}\t{2 * i + 1}\n" for i in range(10_000)).encode()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(text,))
+    writer.start()
+    read = intervals.read_bed(pipe, "chr1")
+    writer.join()
+    assert read.tolist() == [[2 * i, 2 * i + 1] for i in range(10_000)]
+
+
+@pytest.mark.parametrize("value", [np.ones((2, 3)), [0, 10], [[[0, 10]]]])
+def test_intervals__that_are_no_pairs(write, value):
+    with pytest.raises(ValueError, match=r"accessible must be .* pairs \(start, end\), got numbers of shape \("):
+        read_haplotypes(write(vcf("chr1 2 A C 0|1 0|0 0|0")), accessible=value)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (
@@ -223,6 +269,10 @@ def test_bed__of_a_contig(write):
         ("", "no interval of contig 'chr1'; it has no interval at all"),
         (gzip.compress(b"chr1\t1\t5\n" * 100, mtime=0)[:-9], "damaged or cut short"),
         (b"\xff\xfe\x00", "no text"),
+        ("chr1\t1_0\t20\n", r"a\.bed, line 1: not a line of BED"),
+        ("chr1\t1.5\t20\n", r"a\.bed, line 1: not a line of BED"),
+        ("chrom\tstart\tend\n", r"a\.bed, line 1: not a line of BED"),
+        (bgzip(b"chr1\t1\t5\n" * 100)[:-28], "cut short, because the last block of bgzip is missing"),
     ],
 )
 def test_bed__that_does_not_parse(write, text, message):
@@ -604,6 +654,12 @@ def test_read__arguments_that_are_wrong(write, tmp_path):
             read_haplotypes(path, **options)
     with pytest.raises(GenomeFileError, match="missing.vcf: cannot be read: No such file"):
         read_haplotypes(tmp_path / "missing.vcf")
+
+
+def test_read__a_pipe_is_an_error(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(GenomeFileError, match="pipe: not a file but a pipe or a device, .* write it to a file"):
+        read_haplotypes(tmp_path / "pipe")
 
 
 def test_read__without_the_extras_says_what_to_install(write, monkeypatch):

@@ -7,6 +7,7 @@ import gzip
 import importlib.util
 import logging
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Any
 from ..checks import as_integer
 from ..errors import GenomeFileError
 from ..progress import progress_of_share
+from .bgzip import check_end_of_bgzip, check_file
 from .haplotypes import Haplotypes, as_accessible
 from .htslib import blocks, contigs_of, open_with_cyvcf2
 from .intervals import FARTHEST
 from .records import ON_UNPHASED, Block, GenotypeCollector, RecordSieve, Region
-from .vcf import VcfStream, check_end_of_bgzip
+from .vcf import VcfStream
 
 logger = logging.getLogger("definetti_np")
 
@@ -169,6 +171,7 @@ class _Job:
 
 def _kind(path: Path) -> str:
     """What a file is by its first bytes: "trees", "tsz", "bcf" or "vcf"."""
+    check_file(path)
     try:
         with open(path, "rb") as file:
             head = file.read(8)
@@ -177,7 +180,7 @@ def _kind(path: Path) -> str:
                 head = unzipped.read(8)
     except EOFError:
         raise GenomeFileError(f"{path}, line 1: damaged or cut short") from None
-    except gzip.BadGzipFile as error:
+    except (gzip.BadGzipFile, zlib.error) as error:
         raise GenomeFileError(f"{path}: damaged: {error}") from None
     except OSError as error:
         raise GenomeFileError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -20,22 +20,11 @@ from .records import ABSENT, Block, RecordSieve, Region, check_contig
 
 BYTES_AT_ONCE = 2**20
 COLUMNS = b"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT"
-END_OF_BGZIP = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 _TAB, _COLON, _BAR, _SLASH = b"\t:|/"
 _UNKNOWN = -3
 _ALLELES = np.full(256, _UNKNOWN, np.int8)
 _ALLELES[list(b"01.")] = 0, 1, MISSING
-
-
-def check_end_of_bgzip(path: Path) -> None:
-    """Raise GenomeFileError if a bgzip lacks the empty block at its end: cut between two blocks it would look whole."""
-    with open(path, "rb") as file:
-        head = file.read(18)
-        if head[:4] == b"\x1f\x8b\x08\x04" and head[12:14] == b"BC":
-            file.seek(-min(len(END_OF_BGZIP), path.stat().st_size), 2)
-            if file.read() != END_OF_BGZIP:
-                raise GenomeFileError(f"{path}: cut short, because the last block of bgzip is missing")
 
 
 class VcfStream:
