@@ -15,6 +15,8 @@ import definetti_np
 from definetti_np import GenomeFileError, Haplotypes, read_haplotypes
 from definetti_np.genomes import intervals
 from definetti_np.genomes.bgzip import END_OF_BGZIP
+from definetti_np.genomes.index import check_blocks
+from definetti_np.genomes.records import Region
 
 HEADER = "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=1000>\n##contig=<ID=chr2>\n"
 FORMAT = '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n##FILTER=<ID=q10,Description="Low">\n'
@@ -551,6 +553,83 @@ def test_region__of_a_file_with_an_index_is_that_of_the_stream(write, monkeypatc
         read_haplotypes(path, region="1")
     with pytest.raises(GenomeFileError, match=r"no SNP of chr2:600-700 is left; left out: there is no record"):
         read_haplotypes(path, region="chr2:600-700")
+
+
+@pytest.fixture
+def with_index(write):
+    """The path of a bgzip of two contigs with an index, and where its blocks begin."""
+    text = vcf(*[f"{c} {p} A C 0|1 1|1 0|0" for c in ("chr1", "chr2") for p in range(5, 500, 3)]).encode()
+    path = write(bgzip(text), "indexed.vcf.gz")
+    write_index(path.with_name("indexed.vcf.gz.tbi"), text, path.read_bytes(), ("chr1", "chr2"))
+    content, starts = path.read_bytes(), [0]
+    while starts[-1] < len(content):
+        starts.append(starts[-1] + struct.unpack_from("<H", content, starts[-1] + 16)[0] + 1)
+    return path, starts
+
+
+@pytest.mark.parametrize("byte", [0, 17, 20, 60, -1])
+def test_region__of_a_damaged_block_is_an_error_of_those_who_need_it(with_index, byte):
+    path, starts = with_index
+    content = bytearray(path.read_bytes())
+    block = starts[len(starts) // 4]
+    content[(block if byte >= 0 else starts[len(starts) // 4 + 1]) + byte] ^= 0xFF
+    path.write_bytes(content)
+    assert read_haplotypes(path, region="chr2", reader="cyvcf2").num_sites == 165
+    with pytest.raises(GenomeFileError, match=rf"damaged at byte {block}, or indexed\.vcf\.gz\.tbi is the index of an"):
+        read_haplotypes(path, region="chr1", reader="cyvcf2")
+
+
+def test_region__of_a_file_that_is_not_that_of_the_index(with_index):
+    path, _ = with_index
+    path.write_bytes(bgzip(vcf(*[f"chr2 {p} A C 0|1 1|1 0|0" for p in range(5, 900)]).encode(), block=411))
+    with pytest.raises(GenomeFileError, match="damaged at byte"):
+        read_haplotypes(path, region="chr2", reader="cyvcf2")
+
+
+@pytest.mark.parametrize("content", [b"", b"TBI", bgzip(b"TBI\1"), bgzip(b"hello, world"), bgzip(b"CSI\1")[:-40]])
+def test_region__with_an_index_that_is_none(with_index, content):
+    path, _ = with_index
+    index = path.with_name("indexed.vcf.gz.tbi")
+    index.write_bytes(content)
+    with pytest.raises(GenomeFileError, match=r"indexed\.vcf\.gz\.tbi: not a readable index"):
+        read_haplotypes(path, region="chr1", reader="cyvcf2")
+
+
+def test_region__an_index_older_than_the_file_is_not_used(with_index, monkeypatch, caplog):
+    path, _ = with_index
+    os.utime(path.with_name("indexed.vcf.gz.tbi"), (1, 1))
+    caplog.set_level(logging.INFO, "definetti_np")
+    assert read_haplotypes(path, region="chr1", reader="cyvcf2").num_sites == 165
+    assert "tbi is older than" in caplog.text
+    monkeypatch.setattr("definetti_np.genomes.reader.open_with_cyvcf2", None)
+    assert read_haplotypes(path, region="chr1").num_sites == 165
+    assert "with an index that is not older than the file" in caplog.text
+
+
+def test_index__the_blocks_of_a_region_of_a_csi(tmp_path):
+    data = tmp_path / "data.bcf"
+    data.write_bytes(bgzip(bytes(1200)))
+    blocks = [0]
+    for _ in range(4):
+        blocks.append(blocks[-1] + struct.unpack_from("<H", data.read_bytes(), blocks[-1] + 16)[0] + 1)
+    shift, depth = 14, 1  # bin 0 is of all, bins 1 to 8 of 2**14 bp each, bin 10 of htslib's own numbers
+    bins = {
+        1: (blocks[0] << 16 | 5, blocks[1] << 16),
+        3: (blocks[2] << 16, blocks[2] << 16 | 9),
+        10: (7 << 16, 8 << 16),
+    }
+    content = b"CSI\1" + struct.pack("<4i", shift, depth, 0, 2) + struct.pack("<i", 0) + struct.pack("<i", len(bins))
+    for number, chunk in bins.items():
+        content += struct.pack("<IQiQQ", number, 0, 1, *chunk)
+    (tmp_path / "data.bcf.csi").write_bytes(bgzip(content))
+    damaged = bytearray(data.read_bytes())
+    damaged[blocks[2] + 30] ^= 0xFF
+    data.write_bytes(damaged)
+    for region in (("b", 0, 2**14), ("b", 2**15 - 1, 2**15), ("a", 0, None), ("c", 0, None)):
+        check_blocks(data, Region.checked(region), ["a", "b", "c"])
+    for region in (("b", 2**15, 2**15 + 1), ("b", 0, 2**15 + 1), ("b", 0, None)):
+        with pytest.raises(GenomeFileError, match=f"damaged at byte {blocks[2]}"):
+            check_blocks(data, Region.checked(region), ["a", "b", "c"])
 
 
 def test_bcf__is_read_with_cyvcf2(indexed):

@@ -19,6 +19,7 @@ from ..progress import progress_of_share
 from .bgzip import check_end_of_bgzip, check_file
 from .haplotypes import Haplotypes, as_accessible
 from .htslib import blocks, contigs_of, open_with_cyvcf2
+from .index import index_of
 from .intervals import FARTHEST
 from .records import ON_UNPHASED, Block, GenotypeCollector, RecordSieve, Region
 from .vcf import VcfStream
@@ -75,7 +76,8 @@ def read_haplotypes(
     only_pass
         Whether records whose FILTER is neither PASS nor a dot are left out.
     reader
-        "stream" or "cyvcf2" (the extra `vcf`). None: cyvcf2 for BCF, and for a region of a file with an index.
+        "stream" or "cyvcf2" (the extra `vcf`). None: cyvcf2 for BCF, and for a region of a file with an index that is
+        not older than it.
     progress
         Whether to show how far it is: a bar on a terminal or in a notebook, else a line of the log every ten seconds.
 
@@ -191,7 +193,9 @@ def _kind(path: Path) -> str:
 
 
 def _takes_cyvcf2(path: Path, kind: str, region: Region | None, reader: str | None) -> bool:
-    has_index = any(os.path.exists(f"{path}{suffix}") for suffix in (".tbi", ".csi"))
+    index = index_of(path)
+    has_index = index is not None
+    is_old = index is not None and index.stat().st_mtime < path.stat().st_mtime
     if kind == "bcf" and reader == "stream":
         raise ValueError(f'reader="stream" reads VCF, and {path} is BCF; leave reader out')
     if kind == "bcf" or reader == "cyvcf2":
@@ -199,14 +203,19 @@ def _takes_cyvcf2(path: Path, kind: str, region: Region | None, reader: str | No
             raise GenomeFileError(
                 f"{path}: a region needs an index; make it with bcftools index, or with tabix -p vcf for a VCF"
             )
+        if region is not None and is_old:
+            logger.warning("%s is older than %s; if that has changed, make the index again", index, path)
         return True
     if region is None or reader == "stream":
         return False
     has_cyvcf2 = importlib.util.find_spec("cyvcf2") is not None
-    if not (has_index and has_cyvcf2):
-        what = 'with cyvcf2 (pip install "definetti_np[vcf]")' if has_index else "with an index (tabix -p vcf)"
-        logger.info("reading all of %s as a stream for %s; %s it would be faster", path, region, what)
-    return has_index and has_cyvcf2
+    if has_index and has_cyvcf2 and not is_old:
+        return True
+    what = 'with cyvcf2 (pip install "definetti_np[vcf]")' if has_index else "with an index (tabix -p vcf)"
+    if is_old:
+        what = f"with an index that is not older than the file, as {index} is,"
+    logger.info("reading all of %s as a stream for %s; %s it would be faster", path, region, what)
+    return False
 
 
 def _from_trees(
