@@ -253,6 +253,18 @@ def test_bed__through_a_pipe(tmp_path):
     assert read.tolist() == [[2 * i, 2 * i + 1] for i in range(10_000)]
 
 
+@pytest.mark.parametrize("kind", ["accessible", "inaccessible"])
+def test_bed__behind_the_end_of_the_contig_is_a_warning(write, caplog, kind):
+    path = write(vcf("chr1 2 A C 0|1 0|0 0|0", "chr1 990 A C 0|1 0|0 0|0"))
+    part = {"accessible": "chr1\t0\t5\n", "inaccessible": "chr1\t5\t6\n"}[kind]
+    for text, number in (("chr1\t900\t1000\n", 0), ("chr1\t995\t1001\n", 1)):
+        caplog.clear()
+        read_haplotypes(path, **{kind: write(part + text, "a.bed")})
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == number
+    assert "an interval of chr1 ends at 1,001, but the contig at 1,000 in the header of" in warnings[0]
+
+
 @pytest.mark.parametrize("value", [np.ones((2, 3)), [0, 10], [[[0, 10]]]])
 def test_intervals__that_are_no_pairs(write, value):
     with pytest.raises(ValueError, match=r"accessible must be .* pairs \(start, end\), got numbers of shape \("):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..checks import as_integer
 from ..errors import GenomeFileError
 from ..progress import progress_of_share
@@ -168,7 +170,27 @@ class _Job:
         intervals = None
         if contig is not None:
             intervals = as_accessible(self.accessible, self.inaccessible, contig, 0, FARTHEST)
+            self._warn_of_mask_behind_end(intervals, contig, length)
         return GenotypeCollector(names, self.samples, intervals, self.on_unphased, self.phase_seed, self.path, length)
+
+    def _warn_of_mask_behind_end(self, accessible: np.ndarray | None, contig: str, length: float | None) -> None:
+        """Warn if a BED file goes on behind the end of the contig, as one of another reference may."""
+        mask = self.inaccessible if self.accessible is None else self.accessible
+        if accessible is None or length is None or not len(accessible) or not isinstance(mask, (str, os.PathLike)):
+            return
+        last = accessible[-1, 1]
+        if self.accessible is None and last == FARTHEST:  # what is behind the last inaccessible place
+            last = accessible[-1, 0]
+        if last > length:
+            logger.warning(
+                "%s: an interval of %s ends at %s, but the contig at %s in the header of %s; one of the two may be of "
+                "another reference",
+                mask,
+                contig,
+                f"{last:,.0f}",
+                f"{length:,.0f}",
+                self.path,
+            )
 
 
 def _kind(path: Path) -> str:
