@@ -177,6 +177,7 @@ def test_repr__says_what_is_in_it():
         ({"alleles": np.zeros((3, 2), int)}, "alleles of 3 sites and 2 positions"),
         ({"positions": [5, 5]}, r"positions must ascend, got 5 and then 5 \(site 1\)"),
         ({"positions": [5, np.nan]}, "finite"),
+        ({"positions": np.array([5, 2**25], np.float32)}, "up to 33,554,432 are not exact in float32; give float64"),
         ({"positions": [5, 200]}, "a site at 200 is not between start 0 and 100"),
         ({"stop": 200}, "in a contig of length 100 is needed, got start=0, stop=200"),
         ({"samples": ["a", "b", "c"]}, "2 columns of alleles do not go with 3 samples"),
@@ -251,6 +252,15 @@ def test_bed__through_a_pipe(tmp_path):
     read = intervals.read_bed(pipe, "chr1")
     writer.join()
     assert read.tolist() == [[2 * i, 2 * i + 1] for i in range(10_000)]
+
+
+def test_bed__empty_intervals_are_a_warning(write, caplog):
+    assert intervals.read_bed(write("chr1\t5\t5\nchr1\t7\t9\nchr2\t1\t1\n", "a.bed"), "chr1").tolist() == [[7, 9]]
+    (record,) = caplog.records
+    assert "a.bed: 1 of the 2 intervals of chr1 have start = end" in record.getMessage()
+    caplog.clear()
+    intervals.read_bed(write("chr1\t5\t6\nchr2\t1\t1\n", "a.bed"), "chr1")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("kind", ["accessible", "inaccessible"])

@@ -349,7 +349,13 @@ def _check_alleles(alleles: Any) -> np.ndarray:
 
 
 def _check_positions(positions: Any) -> np.ndarray:
-    positions = np.asarray(positions, np.float64)
+    given = np.asarray(positions)
+    positions = given.astype(np.float64)
+    if given.dtype in (np.float16, np.float32) and given.size and positions.max() > 2 / np.finfo(given.dtype).eps:
+        raise ValueError(
+            f"Haplotypes: positions up to {positions.max():,.0f} are not exact in {given.dtype}; give float64 or "
+            "integers"
+        )
     if positions.ndim != 1 or not np.isfinite(positions).all():
         raise ValueError(f"Haplotypes: positions must be finite numbers (sites,), got shape {positions.shape}")
     if (np.diff(positions) <= 0).any():

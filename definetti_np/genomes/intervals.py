@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import re
 import zlib
@@ -14,6 +15,8 @@ import numpy as np
 
 from ..errors import GenomeFileError
 from .bgzip import check_ends
+
+logger = logging.getLogger("definetti_np")
 
 SHOWN_NAMES = 30
 FARTHEST = 2**53  # bp, where a contig's length is not known
@@ -78,7 +81,17 @@ def read_bed(path: str | os.PathLike, contig: str) -> np.ndarray:
     if not found:
         what = f"it has {list_names(others)}" if others else "it has no interval at all"
         raise GenomeFileError(f"{path}: no interval of contig {contig!r}; {what}")
-    return union(np.array(found, np.float64))
+    intervals = np.array(found, np.float64)
+    if empty := int(np.count_nonzero(intervals[:, 0] == intervals[:, 1])):
+        logger.warning(
+            "%s: %s of the %s intervals of %s have start = end, so they are empty; BED counts starts from 0 and ends "
+            "from 1: if this file counts both from 1, subtract 1 from its starts",
+            path,
+            f"{empty:,}",
+            f"{len(intervals):,}",
+            contig,
+        )
+    return union(intervals)
 
 
 def _lines(path: Path) -> list[str]:
