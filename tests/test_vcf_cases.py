@@ -91,6 +91,8 @@ WRONG = [
     ("gzip that is damaged at its begin", gzip.compress(vcf(GOOD).encode())[:10] + b"\xff" * 99, "{path}: damaged"),
     ("a byte order mark", "\ufeff" + vcf(GOOD), "{path}, line 1: not a VCF, which begins with ##fileformat=VCF"),
     ("a line of a header", vcf(GOOD) + "##x\n" + RECORD, "line 10: a line of a header among the records"),
+    ("a line of a header at first", vcf(GOOD).replace("chr1\t5", "##x\nchr1\t5"), "line 9: a line of a header"),
+    ("nothing but a contig", vcf() + "chr1", "line 9: 1 columns, where the header has 12; the file may be cut short"),
     ("a line without a contig", vcf(GOOD) + RECORD[4:], "line 10: contig '' after 'chr1'"),
     ("a position of 20 digits", vcf(GOOD, f"chr1 {10**19} A C 0|1 1|1 0|0"), "line 10: POS must be an integer, got"),
     ("phase before the genotype", vcf("chr1 5 A C |0|1 1|1 0|0"), "line 9: the genotype '|0|1' of sample 'a' is none"),

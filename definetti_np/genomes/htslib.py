@@ -74,6 +74,8 @@ def blocks(
             raise GenomeFileError(f"{path}{last}: damaged or cut short: {error}") from None
         if not record.CHROM:
             raise GenomeFileError(f"{path}{last}: an empty line; remove it")
+        if record.end <= record.start:  # without alleles, which cyvcf2 must not be asked for
+            raise GenomeFileError(f"{path}{last}: a line that is no record: {record.CHROM[:80]!r}")
         has_records, last = True, f", after {record.CHROM}:{record.POS}"
         position = record.POS - 1
         if contig is None:
