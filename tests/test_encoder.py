@@ -175,6 +175,10 @@ def test_encode__haplotypes_that_do_not_fit():
     for center in (-1, 1001, np.nan):
         with pytest.raises(ValueError, match=r"centers: \S+ lies outside of 1:0-1,000"):
             encoder.encode_many(haplotypes, [500, center])
+    trees = msprime.sim_ancestry(3, population_size=100, sequence_length=500, ploidy=1, random_seed=1)
+    for center in (-1, 501, np.nan):
+        with pytest.raises(ValueError, match=r"center: \S+ lies outside of 0-500"):
+            HaplotypeEncoder(snps=4, haplotypes=3, distance_scale=SCALE).encode(trees, center)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import gzip
 import logging
+import os
 import struct
+import threading
 import zlib
 
 import msprime
@@ -12,7 +14,9 @@ import pytest
 import definetti_np
 from definetti_np import GenomeFileError, Haplotypes, read_haplotypes
 from definetti_np.genomes import intervals
-from definetti_np.genomes.vcf import END_OF_BGZIP
+from definetti_np.genomes.bgzip import END_OF_BGZIP
+from definetti_np.genomes.index import check_blocks
+from definetti_np.genomes.records import Region
 
 HEADER = "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=1000>\n##contig=<ID=chr2>\n"
 FORMAT = '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n##FILTER=<ID=q10,Description="Low">\n'
@@ -131,6 +135,15 @@ def test_take_haplotypes__each_is_a_sample_of_its_own(of_trees):
     assert taken.samples == ("tsk_1#3", "tsk_0#0")
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [([0, 12], "between 0 and 11"), ([-1], "between 0 and 11"), ([[0, 1]], "in one row"), ([1, 1], "numbered twice")],
+)
+def test_take_haplotypes__that_are_not_there(of_trees, numbers, message):
+    with pytest.raises(ValueError, match=message):
+        of_trees.take_haplotypes(numbers)
+
+
 def test_filter__counts_what_it_leaves_out():
     alleles = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [-1, -1, 0, 1], [0, 1, 1, 1], [1, 1, 0, 0]], np.int8)
     haplotypes = Haplotypes(alleles, [10, 20, 30, 40, 50], length=60)
@@ -164,16 +177,20 @@ def test_repr__says_what_is_in_it():
         ({"alleles": np.zeros((3, 2), int)}, "alleles of 3 sites and 2 positions"),
         ({"positions": [5, 5]}, r"positions must ascend, got 5 and then 5 \(site 1\)"),
         ({"positions": [5, np.nan]}, "finite"),
+        ({"positions": np.array([5, 2**25], np.float32)}, "up to 33,554,432 are not exact in float32; give float64"),
         ({"positions": [5, 200]}, "a site at 200 is not between start 0 and 100"),
         ({"stop": 200}, "in a contig of length 100 is needed, got start=0, stop=200"),
         ({"samples": ["a", "b", "c"]}, "2 columns of alleles do not go with 3 samples"),
+        ({"samples": ["a", "a"]}, "samples of one name: a"),
+        ({"ploidy": [1.5, 1.5]}, "ploidy must be integers"),
+        ({"stop": np.inf, "length": None}, "0 <= start < stop is needed, got start=0, stop=inf"),
         ({"accessible": [(5, 2)]}, r"start <= end, both finite, got \(5.0, 2.0\)"),
     ],
 )
 def test_haplotypes__what_does_not_go_together(changes, message):
     good = {"alleles": np.zeros((2, 2), int), "positions": [5, 6], "length": 100}
     Haplotypes(**good)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         Haplotypes(**(good | changes))
 
 
@@ -212,6 +229,59 @@ def test_bed__of_a_contig(write):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffchr1\t10\t20\nchr1\t30\t40\n",
+        "chr1\t10\t20\r\nchr1\t30\t40",
+        " chr1 10 20\nchr1 \t30\t40\n",
+        "browser position chr1:1-9\ntrack\tname=x\ntrack1\t5\t9\nchr1\t30\t40\nchr1\t10\t20\n",
+        "chr1\t10\t20\ta\x85b\x0bchr1\t50\t60\nchr1\t30\t40\n",
+        "chr1\t10\t20\tname\t0\t+\t10\t20\t0\t1\t10\t0\nchr1\t30\t40\n",
+    ],
+)
+def test_bed__of_many_kinds(write, text):
+    assert intervals.read_bed(write(text, "a.bed"), "chr1").tolist() == [[10, 20], [30, 40]]
+
+
+def test_bed__through_a_pipe(tmp_path):
+    text = "".join(f"chr1\t{2 * i}\t{2 * i + 1}\n" for i in range(10_000)).encode()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(text,))
+    writer.start()
+    read = intervals.read_bed(pipe, "chr1")
+    writer.join()
+    assert read.tolist() == [[2 * i, 2 * i + 1] for i in range(10_000)]
+
+
+def test_bed__empty_intervals_are_a_warning(write, caplog):
+    assert intervals.read_bed(write("chr1\t5\t5\nchr1\t7\t9\nchr2\t1\t1\n", "a.bed"), "chr1").tolist() == [[7, 9]]
+    (record,) = caplog.records
+    assert "a.bed: 1 of the 2 intervals of chr1 have start = end" in record.getMessage()
+    caplog.clear()
+    intervals.read_bed(write("chr1\t5\t6\nchr2\t1\t1\n", "a.bed"), "chr1")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["accessible", "inaccessible"])
+def test_bed__behind_the_end_of_the_contig_is_a_warning(write, caplog, kind):
+    path = write(vcf("chr1 2 A C 0|1 0|0 0|0", "chr1 990 A C 0|1 0|0 0|0"))
+    part = {"accessible": "chr1\t0\t5\n", "inaccessible": "chr1\t5\t6\n"}[kind]
+    for text, number in (("chr1\t900\t1000\n", 0), ("chr1\t995\t1001\n", 1)):
+        caplog.clear()
+        read_haplotypes(path, **{kind: write(part + text, "a.bed")})
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == number
+    assert "an interval of chr1 ends at 1,001, but the contig at 1,000 in the header of" in warnings[0]
+
+
+@pytest.mark.parametrize("value", [np.ones((2, 3)), [0, 10], [[[0, 10]]]])
+def test_intervals__that_are_no_pairs(write, value):
+    with pytest.raises(ValueError, match=r"accessible must be .* pairs \(start, end\), got numbers of shape \("):
+        read_haplotypes(write(vcf("chr1 2 A C 0|1 0|0 0|0")), accessible=value)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (
@@ -223,6 +293,10 @@ def test_bed__of_a_contig(write):
         ("", "no interval of contig 'chr1'; it has no interval at all"),
         (gzip.compress(b"chr1\t1\t5\n" * 100, mtime=0)[:-9], "damaged or cut short"),
         (b"\xff\xfe\x00", "no text"),
+        ("chr1\t1_0\t20\n", r"a\.bed, line 1: not a line of BED"),
+        ("chr1\t1.5\t20\n", r"a\.bed, line 1: not a line of BED"),
+        ("chrom\tstart\tend\n", r"a\.bed, line 1: not a line of BED"),
+        (bgzip(b"chr1\t1\t5\n" * 100)[:-28], "cut short, because the last block of bgzip is missing"),
     ],
 )
 def test_bed__that_does_not_parse(write, text, message):
@@ -439,6 +513,34 @@ def test_region__without_an_index_says_so(indexed, caplog):
     assert "with an index (tabix -p vcf) it would be faster" in caplog.text
 
 
+RETURNING = [f"{c} {p} A C 0|1 1|1 0|0" for c, p in (("chr1", 5), ("chr2", 5), ("chr3", 5), ("chr1", 9))]
+
+
+@pytest.mark.parametrize("size", [1, 100, 2**20])
+@pytest.mark.parametrize("region", ["chr1", "chr1:1-7", ("chr1", 0, 4)])
+def test_region__of_a_stream_misses_no_site_of_a_contig_that_returns(write, monkeypatch, region, size):
+    monkeypatch.setattr("definetti_np.genomes.vcf.BYTES_AT_ONCE", size)
+    path = write(vcf(*RETURNING))
+    with pytest.raises(
+        GenomeFileError, match=r"data\.vcf, line 12: contig 'chr1' comes again .* line 10; sort the file"
+    ):
+        read_haplotypes(path, region=region)
+    assert read_haplotypes(path, region="chr2").num_sites == 1
+
+
+def test_region__of_a_stream_misses_no_site_behind_its_end(write):
+    path = write(vcf("chr1 5 A C 0|1 1|1 0|0", "chr1 50 A C 0|1 1|1 0|0", "chr1 7 A C 0|1 1|1 0|0"))
+    with pytest.raises(GenomeFileError, match="line 11: position 7 comes after 50; sort the file"):
+        read_haplotypes(path, region="chr1:1-10")
+
+
+def test_region__of_a_stream_passes_over_no_header_of_other_samples(write):
+    text = vcf("chr1 5 A C 0|1 1|1 0|0") + vcf("chr2 5 A C 0|1 1|1 0|0", samples="c b a")
+    for region in ("chr1", "chr2"):
+        with pytest.raises(GenomeFileError, match="line 10: a line of a header among the records; join files with"):
+            read_haplotypes(write(text), region=region)
+
+
 def write_index(path, text, compressed, contigs, block=300):
     """Write a .tbi in which each contig is one bin, the largest, from its first record to the end of the last."""
     starts = [0]  # of the blocks in the compressed file
@@ -473,6 +575,83 @@ def test_region__of_a_file_with_an_index_is_that_of_the_stream(write, monkeypatc
         read_haplotypes(path, region="1")
     with pytest.raises(GenomeFileError, match=r"no SNP of chr2:600-700 is left; left out: there is no record"):
         read_haplotypes(path, region="chr2:600-700")
+
+
+@pytest.fixture
+def with_index(write):
+    """The path of a bgzip of two contigs with an index, and where its blocks begin."""
+    text = vcf(*[f"{c} {p} A C 0|1 1|1 0|0" for c in ("chr1", "chr2") for p in range(5, 500, 3)]).encode()
+    path = write(bgzip(text), "indexed.vcf.gz")
+    write_index(path.with_name("indexed.vcf.gz.tbi"), text, path.read_bytes(), ("chr1", "chr2"))
+    content, starts = path.read_bytes(), [0]
+    while starts[-1] < len(content):
+        starts.append(starts[-1] + struct.unpack_from("<H", content, starts[-1] + 16)[0] + 1)
+    return path, starts
+
+
+@pytest.mark.parametrize("byte", [0, 17, 20, 60, -1])
+def test_region__of_a_damaged_block_is_an_error_of_those_who_need_it(with_index, byte):
+    path, starts = with_index
+    content = bytearray(path.read_bytes())
+    block = starts[len(starts) // 4]
+    content[(block if byte >= 0 else starts[len(starts) // 4 + 1]) + byte] ^= 0xFF
+    path.write_bytes(content)
+    assert read_haplotypes(path, region="chr2", reader="cyvcf2").num_sites == 165
+    with pytest.raises(GenomeFileError, match=rf"damaged at byte {block}, or indexed\.vcf\.gz\.tbi is the index of an"):
+        read_haplotypes(path, region="chr1", reader="cyvcf2")
+
+
+def test_region__of_a_file_that_is_not_that_of_the_index(with_index):
+    path, _ = with_index
+    path.write_bytes(bgzip(vcf(*[f"chr2 {p} A C 0|1 1|1 0|0" for p in range(5, 900)]).encode(), block=411))
+    with pytest.raises(GenomeFileError, match="damaged at byte"):
+        read_haplotypes(path, region="chr2", reader="cyvcf2")
+
+
+@pytest.mark.parametrize("content", [b"", b"TBI", bgzip(b"TBI\1"), bgzip(b"hello, world"), bgzip(b"CSI\1")[:-40]])
+def test_region__with_an_index_that_is_none(with_index, content):
+    path, _ = with_index
+    index = path.with_name("indexed.vcf.gz.tbi")
+    index.write_bytes(content)
+    with pytest.raises(GenomeFileError, match=r"indexed\.vcf\.gz\.tbi: not a readable index"):
+        read_haplotypes(path, region="chr1", reader="cyvcf2")
+
+
+def test_region__an_index_older_than_the_file_is_not_used(with_index, monkeypatch, caplog):
+    path, _ = with_index
+    os.utime(path.with_name("indexed.vcf.gz.tbi"), (1, 1))
+    caplog.set_level(logging.INFO, "definetti_np")
+    assert read_haplotypes(path, region="chr1", reader="cyvcf2").num_sites == 165
+    assert "tbi is older than" in caplog.text
+    monkeypatch.setattr("definetti_np.genomes.reader.open_with_cyvcf2", None)
+    assert read_haplotypes(path, region="chr1").num_sites == 165
+    assert "with an index that is not older than the file" in caplog.text
+
+
+def test_index__the_blocks_of_a_region_of_a_csi(tmp_path):
+    data = tmp_path / "data.bcf"
+    data.write_bytes(bgzip(bytes(1200)))
+    blocks = [0]
+    for _ in range(4):
+        blocks.append(blocks[-1] + struct.unpack_from("<H", data.read_bytes(), blocks[-1] + 16)[0] + 1)
+    shift, depth = 14, 1  # bin 0 is of all, bins 1 to 8 of 2**14 bp each, bin 10 of htslib's own numbers
+    bins = {
+        1: (blocks[0] << 16 | 5, blocks[1] << 16),
+        3: (blocks[2] << 16, blocks[2] << 16 | 9),
+        10: (7 << 16, 8 << 16),
+    }
+    content = b"CSI\1" + struct.pack("<4i", shift, depth, 0, 2) + struct.pack("<i", 0) + struct.pack("<i", len(bins))
+    for number, chunk in bins.items():
+        content += struct.pack("<IQiQQ", number, 0, 1, *chunk)
+    (tmp_path / "data.bcf.csi").write_bytes(bgzip(content))
+    damaged = bytearray(data.read_bytes())
+    damaged[blocks[2] + 30] ^= 0xFF
+    data.write_bytes(damaged)
+    for region in (("b", 0, 2**14), ("b", 2**15 - 1, 2**15), ("a", 0, None), ("c", 0, None)):
+        check_blocks(data, Region.checked(region), ["a", "b", "c"])
+    for region in (("b", 2**15, 2**15 + 1), ("b", 0, 2**15 + 1), ("b", 0, None)):
+        with pytest.raises(GenomeFileError, match=f"damaged at byte {blocks[2]}"):
+            check_blocks(data, Region.checked(region), ["a", "b", "c"])
 
 
 def test_bcf__is_read_with_cyvcf2(indexed):
@@ -576,6 +755,12 @@ def test_read__arguments_that_are_wrong(write, tmp_path):
             read_haplotypes(path, **options)
     with pytest.raises(GenomeFileError, match="missing.vcf: cannot be read: No such file"):
         read_haplotypes(tmp_path / "missing.vcf")
+
+
+def test_read__a_pipe_is_an_error(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(GenomeFileError, match="pipe: not a file but a pipe or a device, .* write it to a file"):
+        read_haplotypes(tmp_path / "pipe")
 
 
 def test_read__without_the_extras_says_what_to_install(write, monkeypatch):

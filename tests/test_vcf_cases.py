@@ -6,7 +6,7 @@ import pytest
 from test_genomes import FORMAT, HEADER, bgzip, both, vcf
 
 from definetti_np import GenomeFileError, read_haplotypes
-from definetti_np.genomes.vcf import END_OF_BGZIP
+from definetti_np.genomes.bgzip import END_OF_BGZIP
 
 GOOD = "chr1 5 A C 0|1 1|1 0|0"
 ALLELES = [0, 1, 1, 1, 0, 0]
@@ -25,6 +25,10 @@ READ = [
     ("a telomere at POS 0", vcf("chr1 0 A C 0|1 1|1 0|0", GOOD), {5: ALLELES}, "1 indels or other"),
     ("no alternative", vcf(GOOD, "chr1 9 A . 0|0 0|0 0|0"), {5: ALLELES}, "1 without an alternative allele"),
     ("one allele twice", vcf(GOOD, "chr1 9 A a 0|0 0|0 0|1"), {5: ALLELES}, "1 without an alternative allele"),
+    ("an unknown reference", vcf(GOOD, "chr1 9 N C 0|1 1|1 0|0"), {5: ALLELES}, "1 of other bases than A, C, G and T"),
+    ("an ambiguous base", vcf(GOOD, "chr1 9 A r 0|1 1|1 0|0"), {5: ALLELES}, "1 of other bases than A, C, G and T"),
+    ("a missing reference", vcf(GOOD, "chr1 9 . C 0|1 1|1 0|0"), {5: ALLELES}, "1 indels or other records"),
+    ("alleles of a simulation", vcf("chr1 5 0 1 0|1 1|1 0|0"), {5: ALLELES}, ""),
     ("blocks of a gVCF", vcf(GOOD, "chr1 6 A <NON_REF> PASS END=8 GT 0/0 0/0 0/0"), {5: ALLELES}, "1 of a gVCF"),
     ("SNPs of a gVCF", vcf(GOOD, "chr1 6 A C,<NON_REF> 0/1 0/0 0/0", "chr1 8 A <*> 0 0 0"),
      {5: ALLELES}, "2 of a gVCF"),
@@ -39,6 +43,12 @@ READ = [
     ("haploid missing", vcf("chr1 5 A C 0 1|1 0|0", "chr1 9 A C . 1|1 0|0"),
      {5: [0, 1, 1, 0, 0], 9: [-1, 1, 1, 0, 0]}, ""),
     ("a contig without length", vcf("chr2 5000 A C 0|1 1|1 0|0"), {5000: ALLELES}, ""),
+    ("a contig of length 0", vcf(GOOD).replace("length=1000", "length=0"), {5: ALLELES}, ""),
+    ("a length in quotes", vcf(GOOD).replace(",length", ',note="x,length=3",length'), {5: ALLELES}, ""),
+    ("two lengths of a contig", vcf(GOOD).replace("##contig=<ID=chr2", "##contig=<ID=chr1,length=3"),
+     {5: ALLELES}, ""),
+    ("no end of the last line", vcf(GOOD)[:-1], {5: ALLELES}, ""),
+    ("fields that are left out at the end", vcf("chr1 5 A C PASS . GT:DP 0|1 1|1:3 0|0"), {5: ALLELES}, ""),
     ("a contig that no line declares", vcf("chr7 5 A C 0|1 1|1 0|0"), {5: ALLELES}, ""),
     ("long lines", vcf(f"chr1 5 A C PASS X={'A' * 3_000_000} GT 0|1 1|1 0|0"), {5: ALLELES}, ""),
     ("bgzip", BGZIP, {5: ALLELES}, ""),
@@ -78,6 +88,14 @@ WRONG = [
     ("only a gVCF", vcf("chr1 5 A C,<NON_REF> 0/1 0/0 0/0"), "left out: 1 of a gVCF (make a VCF of it first"),
     ("gzip that is cut", gzip.compress(vcf(GOOD).encode())[:-9], "damaged or cut short: Compressed file ended"),
     ("bgzip without its end", BGZIP[: -len(END_OF_BGZIP)], "{path}: cut short, because the last block of bgzip"),
+    ("gzip that is damaged at its begin", gzip.compress(vcf(GOOD).encode())[:10] + b"\xff" * 99, "{path}: damaged"),
+    ("a byte order mark", "\ufeff" + vcf(GOOD), "{path}, line 1: not a VCF, which begins with ##fileformat=VCF"),
+    ("a line of a header", vcf(GOOD) + "##x\n" + RECORD, "line 10: a line of a header among the records"),
+    ("a line of a header at first", vcf(GOOD).replace("chr1\t5", "##x\nchr1\t5"), "line 9: a line of a header"),
+    ("nothing but a contig", vcf() + "chr1", "line 9: 1 columns, where the header has 12; the file may be cut short"),
+    ("a line without a contig", vcf(GOOD) + RECORD[4:], "line 10: contig '' after 'chr1'"),
+    ("a position of 20 digits", vcf(GOOD, f"chr1 {10**19} A C 0|1 1|1 0|0"), "line 10: POS must be an integer, got"),
+    ("phase before the genotype", vcf("chr1 5 A C |0|1 1|1 0|0"), "line 9: the genotype '|0|1' of sample 'a' is none"),
     ("gzip with something behind it", gzip.compress(vcf(GOOD).encode()) + b"garbage", "damaged or cut short"),
 ]  # fmt: skip
 

@@ -227,6 +227,8 @@ class HaplotypeEncoder:
         """The haplotypes around a centre with SNPs enough, because decoding all of a tree sequence would take long."""
         if center is None:
             center = tree_sequence.sequence_length / 2
+        if not 0 <= center <= tree_sequence.sequence_length:
+            raise ValueError(f"center: {center:,.12g} lies outside of 0-{tree_sequence.sequence_length:,.12g}")
         positions = tree_sequence.sites_position
         middle = int(np.searchsorted(positions, center))
         number = self.snps

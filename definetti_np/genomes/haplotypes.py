@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ class Haplotypes:
         if stop is None:
             stop = positions[-1] + 1 if len(positions) else start + 1
         stop = float(stop)
-        if not 0 <= start < stop or self.length is not None and stop > self.length:
+        if not 0 <= start < stop < np.inf or self.length is not None and stop > self.length:
             of = "" if self.length is None else f" in a contig of length {self.length:,.0f}"
             raise ValueError(f"Haplotypes: 0 <= start < stop{of} is needed, got start={start:g}, stop={stop:g}")
         if len(positions) and not start <= positions[0] <= positions[-1] < stop:
@@ -222,6 +223,12 @@ class Haplotypes:
         numbers = np.asarray(numbers)
         if not numbers.size or numbers.dtype.kind not in "iu":
             raise ValueError(f"take_haplotypes: numbers must be integers, one at least, got {numbers!r}")
+        if numbers.ndim != 1 or numbers.min() < 0 or numbers.max() >= self.num_haplotypes:
+            raise ValueError(
+                f"take_haplotypes: numbers must be between 0 and {self.num_haplotypes - 1}, in one row, got {numbers!r}"
+            )
+        if len(np.unique(numbers)) < len(numbers):
+            raise ValueError("take_haplotypes: a haplotype is numbered twice")
         owners = np.repeat(np.arange(len(self.samples)), self.ploidy)
         names = tuple(f"{self.samples[owners[i]]}#{i}" for i in numbers)
         return dataclasses.replace(
@@ -342,7 +349,13 @@ def _check_alleles(alleles: Any) -> np.ndarray:
 
 
 def _check_positions(positions: Any) -> np.ndarray:
-    positions = np.asarray(positions, np.float64)
+    given = np.asarray(positions)
+    positions = given.astype(np.float64)
+    if given.dtype in (np.float16, np.float32) and given.size and positions.max() > 2 / np.finfo(given.dtype).eps:
+        raise ValueError(
+            f"Haplotypes: positions up to {positions.max():,.0f} are not exact in {given.dtype}; give float64 or "
+            "integers"
+        )
     if positions.ndim != 1 or not np.isfinite(positions).all():
         raise ValueError(f"Haplotypes: positions must be finite numbers (sites,), got shape {positions.shape}")
     if (np.diff(positions) <= 0).any():
@@ -353,13 +366,21 @@ def _check_positions(positions: Any) -> np.ndarray:
 
 
 def _check_samples(samples: Any, ploidy: Any, columns: int) -> tuple[tuple[str, ...], np.ndarray]:
+    if samples is not None:
+        samples = tuple(map(str, samples))
+        if len(set(samples)) < len(samples):
+            twice = sorted(name for name, number in Counter(samples).items() if number > 1)
+            raise ValueError(f"Haplotypes: samples of one name: {list_names(twice)}")
     if ploidy is not None:
-        ploidy = np.array(ploidy, np.int64)
+        ploidy = np.asarray(ploidy)
+        if ploidy.dtype.kind not in "iu":
+            raise TypeError(f"Haplotypes: ploidy must be integers, got {ploidy.dtype}")
+        ploidy = ploidy.astype(np.int64)
     elif samples is None:
         ploidy = np.ones(columns, np.int64)
     else:
         ploidy = np.full(len(samples), columns // max(1, len(samples)), np.int64)
-    samples = tuple(map(str, range(len(ploidy)) if samples is None else samples))
+    samples = tuple(map(str, range(len(ploidy)))) if samples is None else samples
     if ploidy.shape != (len(samples),) or ploidy.sum() != columns or (ploidy < 1).any():
         raise ValueError(
             f"Haplotypes: {columns} columns of alleles do not go with {len(samples)} samples of ploidy {ploidy}"

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import GenomeFileError
 from ..progress import ShareProgress
 from .haplotypes import MISSING
+from .index import check_blocks
 from .intervals import list_names
 from .records import ABSENT, Block, RecordSieve, Region, check_contig
 
@@ -33,7 +34,9 @@ def open_with_cyvcf2(path: Path) -> Any:
     except ImportError:
         raise ImportError(f'{path} is read with cyvcf2; install it: pip install "definetti_np[vcf]"') from None
     try:
-        return cyvcf2.VCF(str(path))
+        vcf = cyvcf2.VCF(str(path))
+        _ = vcf.samples, vcf.seqnames  # which are decoded now
+        return vcf
     except Exception as error:
         raise GenomeFileError(f"{path}: cyvcf2 cannot read it: {error}") from None
 
@@ -54,6 +57,8 @@ def blocks(
     contigs = list(lengths)
     if region is not None and contigs:
         check_contig(region, contigs, path)
+    if region is not None:
+        check_blocks(path, region, contigs)
     contig = None if region is None else region.contig
     start, stop = (0, None) if region is None else (region.start, region.stop)
     records = iter(reader if region is None else reader(str(region)))
@@ -69,6 +74,8 @@ def blocks(
             raise GenomeFileError(f"{path}{last}: damaged or cut short: {error}") from None
         if not record.CHROM:
             raise GenomeFileError(f"{path}{last}: an empty line; remove it")
+        if record.end <= record.start:  # without alleles, which cyvcf2 must not be asked for
+            raise GenomeFileError(f"{path}{last}: a line that is no record: {record.CHROM[:80]!r}")
         has_records, last = True, f", after {record.CHROM}:{record.POS}"
         position = record.POS - 1
         if contig is None:

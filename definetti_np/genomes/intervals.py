@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import GenomeFileError
+from .bgzip import check_ends
+
+logger = logging.getLogger("definetti_np")
 
 SHOWN_NAMES = 30
+FARTHEST = 2**53  # bp, where a contig's length is not known
 
 
 def as_intervals(value: Any, name: str, contig: str) -> np.ndarray:
@@ -38,9 +44,14 @@ def as_intervals(value: Any, name: str, contig: str) -> np.ndarray:
     if isinstance(value, (str, os.PathLike)):
         return read_bed(value, contig)
     try:
-        intervals = np.array(value, np.float64).reshape(-1, 2)
+        intervals = np.array(value, np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be the path of a BED file, or pairs (start, end), got {value!r}") from None
+    if intervals.shape == (0,):
+        intervals = intervals.reshape(0, 2)
+    if intervals.ndim != 2 or intervals.shape[1] != 2:
+        got = f"numbers of shape {intervals.shape}" if intervals.ndim else repr(value)
+        raise ValueError(f"{name} must be the path of a BED file, or pairs (start, end), got {got}")
     bad = ~(intervals[:, 0] <= intervals[:, 1])
     if bad.any() or not np.isfinite(intervals).all():
         shown = tuple(intervals[bad.argmax()].tolist())
@@ -54,14 +65,13 @@ def read_bed(path: str | os.PathLike, contig: str) -> np.ndarray:
     found: list[tuple[int, int]] = []
     others: dict[str, None] = {}
     for number, line in enumerate(_lines(path), 1):
-        if not line.strip() or line.startswith(("#", "track", "browser")):
+        if not line.strip() or line.startswith("#") or line.split()[0] in ("track", "browser"):
             continue
-        fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
         where = f"{path}, line {number}"
-        try:
-            name, start, end = fields[0], int(fields[1]), int(fields[2])
-        except (ValueError, IndexError):
-            raise GenomeFileError(f"{where}: not a line of BED, contig, start and end: {line.strip()[:80]!r}") from None
+        if len(fields) < 3 or not all(re.fullmatch(r"-?[0-9]{1,15}", field) for field in fields[1:3]):
+            raise GenomeFileError(f"{where}: not a line of BED, contig, start and end: {line.strip()[:80]!r}")
+        name, start, end = fields[0], int(fields[1]), int(fields[2])
         if not 0 <= start <= end:
             raise GenomeFileError(f"{where}: an interval must have 0 <= start <= end, got start {start}, end {end}")
         if name == contig:
@@ -71,15 +81,26 @@ def read_bed(path: str | os.PathLike, contig: str) -> np.ndarray:
     if not found:
         what = f"it has {list_names(others)}" if others else "it has no interval at all"
         raise GenomeFileError(f"{path}: no interval of contig {contig!r}; {what}")
-    return union(np.array(found, np.float64))
+    intervals = np.array(found, np.float64)
+    if empty := int(np.count_nonzero(intervals[:, 0] == intervals[:, 1])):
+        logger.warning(
+            "%s: %s of the %s intervals of %s have start = end, so they are empty; BED counts starts from 0 and ends "
+            "from 1: if this file counts both from 1, subtract 1 from its starts",
+            path,
+            f"{empty:,}",
+            f"{len(intervals):,}",
+            contig,
+        )
+    return union(intervals)
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        with open(path, "rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if compressed else open(path, "rb") as file:
-            return file.read().decode().splitlines()
+        content = path.read_bytes()  # at once, because it may be a pipe
+        check_ends(path, content[:18], content)
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig").split("\n")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise GenomeFileError(f"{path}: damaged or cut short: {error}") from None
     except UnicodeDecodeError:

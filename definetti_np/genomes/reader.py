@@ -7,23 +7,28 @@ import gzip
 import importlib.util
 import logging
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..checks import as_integer
 from ..errors import GenomeFileError
 from ..progress import progress_of_share
+from .bgzip import check_end_of_bgzip, check_file
 from .haplotypes import Haplotypes, as_accessible
 from .htslib import blocks, contigs_of, open_with_cyvcf2
+from .index import index_of
+from .intervals import FARTHEST
 from .records import ON_UNPHASED, Block, GenotypeCollector, RecordSieve, Region
-from .vcf import VcfStream, check_end_of_bgzip
+from .vcf import VcfStream
 
 logger = logging.getLogger("definetti_np")
 
 READERS = ("stream", "cyvcf2")
-FARTHEST = 2**53  # bp, where a contig's length is not known
 
 
 def read_haplotypes(
@@ -52,8 +57,8 @@ def read_haplotypes(
         A VCF or BCF, or a tree sequence (``.trees``, or ``.tsz`` if tszip is installed).
     region
         "chr20"; "chr20:1001-2000", with positions from 1, both ends inside, as samtools and bcftools write it; or
-        ("chr20", 1000, 2000), 0-based and half open. None for the only contig of the file. A tree sequence gets its
-        contig's name from here.
+        ("chr20", 1000, 2000), 0-based and half open. None for the only contig of the file. Without an index all of the
+        file is read, because its end tells that no site comes later. A tree sequence gets its contig's name from here.
     samples
         Names of the samples to keep, in the order wanted; None for all.
     accessible
@@ -73,7 +78,8 @@ def read_haplotypes(
     only_pass
         Whether records whose FILTER is neither PASS nor a dot are left out.
     reader
-        "stream" or "cyvcf2" (the extra `vcf`). None: cyvcf2 for BCF, and for a region of a file with an index.
+        "stream" or "cyvcf2" (the extra `vcf`). None: cyvcf2 for BCF, and for a region of a file with an index that is
+        not older than it.
     progress
         Whether to show how far it is: a bar on a terminal or in a notebook, else a line of the log every ten seconds.
 
@@ -164,11 +170,32 @@ class _Job:
         intervals = None
         if contig is not None:
             intervals = as_accessible(self.accessible, self.inaccessible, contig, 0, FARTHEST)
+            self._warn_of_mask_behind_end(intervals, contig, length)
         return GenotypeCollector(names, self.samples, intervals, self.on_unphased, self.phase_seed, self.path, length)
+
+    def _warn_of_mask_behind_end(self, accessible: np.ndarray | None, contig: str, length: float | None) -> None:
+        """Warn if a BED file goes on behind the end of the contig, as one of another reference may."""
+        mask = self.inaccessible if self.accessible is None else self.accessible
+        if accessible is None or length is None or not len(accessible) or not isinstance(mask, (str, os.PathLike)):
+            return
+        last = accessible[-1, 1]
+        if self.accessible is None and last == FARTHEST:  # what is behind the last inaccessible place
+            last = accessible[-1, 0]
+        if last > length:
+            logger.warning(
+                "%s: an interval of %s ends at %s, but the contig at %s in the header of %s; one of the two may be of "
+                "another reference",
+                mask,
+                contig,
+                f"{last:,.0f}",
+                f"{length:,.0f}",
+                self.path,
+            )
 
 
 def _kind(path: Path) -> str:
     """What a file is by its first bytes: "trees", "tsz", "bcf" or "vcf"."""
+    check_file(path)
     try:
         with open(path, "rb") as file:
             head = file.read(8)
@@ -177,7 +204,7 @@ def _kind(path: Path) -> str:
                 head = unzipped.read(8)
     except EOFError:
         raise GenomeFileError(f"{path}, line 1: damaged or cut short") from None
-    except gzip.BadGzipFile as error:
+    except (gzip.BadGzipFile, zlib.error) as error:
         raise GenomeFileError(f"{path}: damaged: {error}") from None
     except OSError as error:
         raise GenomeFileError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -188,7 +215,9 @@ def _kind(path: Path) -> str:
 
 
 def _takes_cyvcf2(path: Path, kind: str, region: Region | None, reader: str | None) -> bool:
-    has_index = any(os.path.exists(f"{path}{suffix}") for suffix in (".tbi", ".csi"))
+    index = index_of(path)
+    has_index = index is not None
+    is_old = index is not None and index.stat().st_mtime < path.stat().st_mtime
     if kind == "bcf" and reader == "stream":
         raise ValueError(f'reader="stream" reads VCF, and {path} is BCF; leave reader out')
     if kind == "bcf" or reader == "cyvcf2":
@@ -196,14 +225,19 @@ def _takes_cyvcf2(path: Path, kind: str, region: Region | None, reader: str | No
             raise GenomeFileError(
                 f"{path}: a region needs an index; make it with bcftools index, or with tabix -p vcf for a VCF"
             )
+        if region is not None and is_old:
+            logger.warning("%s is older than %s; if that has changed, make the index again", index, path)
         return True
     if region is None or reader == "stream":
         return False
     has_cyvcf2 = importlib.util.find_spec("cyvcf2") is not None
-    if not (has_index and has_cyvcf2):
-        what = 'with cyvcf2 (pip install "definetti_np[vcf]")' if has_index else "with an index (tabix -p vcf)"
-        logger.info("reading %s as a stream up to %s; %s it would be faster", path, region, what)
-    return has_index and has_cyvcf2
+    if has_index and has_cyvcf2 and not is_old:
+        return True
+    what = 'with cyvcf2 (pip install "definetti_np[vcf]")' if has_index else "with an index (tabix -p vcf)"
+    if is_old:
+        what = f"with an index that is not older than the file, as {index} is,"
+    logger.info("reading all of %s as a stream for %s; %s it would be faster", path, region, what)
+    return False
 
 
 def _from_trees(

@@ -16,13 +16,15 @@ from .intervals import contains, list_names
 
 ABSENT = -2  # the second allele of a haploid genotype
 ON_UNPHASED = ("error", "random", "genotypes")
-NO_SNP_ALLELES = {b"*", b".", b"<", b"-"}
+BASES = b"ACGTacgt"
+WITHOUT_BASES = (b"0", b"1")  # the alleles of simulations of two alleles, as tskit writes them
 ANY_ALLELE = (b"<NON_REF>", b"<*>")  # what a gVCF adds to each record, and gives its blocks without a variant
 # Reasons to leave a record out
 FILTERED = "that did not pass a filter"
 WITHOUT_ALTERNATIVE = "without an alternative allele"
 MULTI_ALLELIC = "multi-allelic"
 NO_SNP = "indels or other records that are no SNP"
+UNKNOWN_BASE = "of other bases than A, C, G and T"
 OF_GVCF = "of a gVCF (make a VCF of it first, as with GATK GenotypeGVCFs or bcftools convert --gvcf2vcf)"
 WITHOUT_ANCESTRAL = "without a known ancestral allele"
 INACCESSIBLE = "inaccessible"
@@ -114,8 +116,10 @@ class RecordSieve:
             return self._leave_out(OF_GVCF)
         if b"," in alternative:
             return self._leave_out(MULTI_ALLELIC)
-        if len(reference) != 1 or len(alternative) != 1 or alternative in NO_SNP_ALLELES or position < 0:
+        if len(reference) != 1 or len(alternative) != 1 or position < 0:
             return self._leave_out(NO_SNP)
+        if (reference, alternative) != WITHOUT_BASES and not (reference in BASES and alternative in BASES):
+            return self._leave_out(UNKNOWN_BASE if reference.isalpha() and alternative.isalpha() else NO_SNP)
         if reference.upper() == alternative.upper():
             return self._leave_out(WITHOUT_ALTERNATIVE)
         exchange = 0

@@ -15,27 +15,16 @@ import numpy as np
 from ..errors import GenomeFileError
 from ..progress import ShareProgress
 from .haplotypes import MISSING
-from .intervals import list_names
+from .intervals import FARTHEST, list_names
 from .records import ABSENT, Block, RecordSieve, Region, check_contig
 
 BYTES_AT_ONCE = 2**20
 COLUMNS = b"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT"
-END_OF_BGZIP = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 _TAB, _COLON, _BAR, _SLASH = b"\t:|/"
 _UNKNOWN = -3
 _ALLELES = np.full(256, _UNKNOWN, np.int8)
 _ALLELES[list(b"01.")] = 0, 1, MISSING
-
-
-def check_end_of_bgzip(path: Path) -> None:
-    """Raise GenomeFileError if a bgzip lacks the empty block at its end: cut between two blocks it would look whole."""
-    with open(path, "rb") as file:
-        head = file.read(18)
-        if head[:4] == b"\x1f\x8b\x08\x04" and head[12:14] == b"BC":
-            file.seek(-min(len(END_OF_BGZIP), path.stat().st_size), 2)
-            if file.read() != END_OF_BGZIP:
-                raise GenomeFileError(f"{path}: cut short, because the last block of bgzip is missing")
 
 
 class VcfStream:
@@ -123,10 +112,11 @@ class VcfStream:
 
     def _read_contig(self, line: bytes) -> None:
         if line.startswith(b"##contig=<"):
-            text = line.decode(errors="replace")
-            name, length = re.search(r"[<,]ID=([^,>]+)", text), re.search(r"[<,]length=(\d+)", text)
+            text = re.sub(r'"[^"]*"', '""', line.decode(errors="replace"))
+            name, length = re.search(r"[<,]\s*ID=([^,>]+)", text), re.search(r"[<,]\s*length=(\d+)\s*[,>]", text)
             if name is not None:
-                self.contigs[name[1]] = None if length is None else float(length[1])
+                known = None if length is None else float(length[1])
+                self.contigs.setdefault(name[1], known or None)  # some files have length=0 where it is not known
 
     def _where(self, line: int | None = None) -> str:
         return f"{self.path}, line {self._line if line is None else line}"
@@ -134,7 +124,8 @@ class VcfStream:
     def blocks(self, region: Region | None, sieve: RecordSieve, progress: ShareProgress) -> Iterator[tuple[str, Block]]:
         """Yield (contig, block of the sites to keep).
 
-        Without a region the file must hold one contig. With one, reading ends behind it.
+        Without a region the file must hold one contig. With one, lines of other contigs are passed over, up to the
+        end of the file: a contig that comes again behind another is an error.
 
         Raises
         ------
@@ -143,48 +134,35 @@ class VcfStream:
         """
         if region is not None and self.contigs:
             check_contig(region, self.contigs, self.path)
-        contig = None if region is None else region.contig.encode()
-        start, stop = (0, None) if region is None else (region.start, region.stop)
+        contig = wanted = None if region is None else region.contig.encode()
+        start, stop = (0, FARTHEST) if region is None else (region.start, region.stop or FARTHEST)
         field = None if sieve.info_field is None else sieve.info_field.encode() + b"="
-        seen: dict[bytes, None] = {}
-        has_records = is_found = False
+        ended: dict[bytes, int] = {}  # in which line each contig gave way to another
+        before: bytes | None = None  # the contig of the line before
         place = ""
         for lines in self._chunks():
             kept: list[tuple[int, int, int, bytes]] = []
-            is_done = False
             for line in lines:
                 self._line += 1
+                if not line:
+                    continue
+                name = line[: line.find(b"\t")]
+                if name != before:
+                    self._check_next_contig(line, name, before, wanted, ended)
+                    contig = name if contig is None else contig
+                    before = name
+                if name != contig:
+                    continue
                 values = line.split(b"\t", 9)
                 if len(values) < 10:
-                    if not line:
-                        continue
-                    raise GenomeFileError(
-                        f"{self._where()}: {len(values)} columns, where the header has {9 + len(self.samples)}; "
-                        "the file may be cut short"
-                    )
-                name, text, _, reference, alternative, _, filters, info, formats, genotypes = values
-                has_records = True
-                if name != contig:
-                    if contig is None:
-                        contig = name
-                    else:
-                        if region is None:
-                            raise self._several_contigs(contig, name)
-                        seen[name] = None
-                        if is_found:
-                            is_done = True
-                            break
-                        continue
-                is_found = True
-                if not text.isdigit():
+                    raise self._too_few_columns(len(values))
+                _, text, _, reference, alternative, _, filters, info, formats, genotypes = values
+                if not text.isdigit() or len(text) > 15:
                     raise GenomeFileError(f"{self._where()}: POS must be an integer, got {text!r}")
                 position = int(text) - 1
                 sieve.order(position, self._where)
-                if position < start and region is not None:
+                if region is not None and not start <= position < stop:
                     continue
-                if stop is not None and position >= stop:
-                    is_done = True
-                    break
                 ancestral = None if field is None else _info_value(info, field)
                 exchange = sieve.keeps(position, reference, alternative, filters, ancestral, self._where)
                 if exchange >= 0:
@@ -194,17 +172,44 @@ class VcfStream:
             if kept and contig is not None:
                 place = f"position {kept[-1][1] + 1:,}"
                 yield contig.decode(errors="replace"), self._block(kept)
-            if is_done:
-                break
+            elif before is not None and before != contig:
+                place = f"contig {before.decode(errors='replace')}"
             progress.reach(self._raw.tell() / max(1, self._size), place)
-        if not has_records:
+        if before is None:
             raise GenomeFileError(f"{self.path}: it has a header and no record")
-        if region is not None and not is_found:
-            check_contig(region, [*self.contigs, *(name.decode(errors="replace") for name in seen)], self.path)
+        if region is not None:
+            names = [*self.contigs, *(name.decode(errors="replace") for name in [*ended, before])]
+            check_contig(region, dict.fromkeys(names), self.path)
 
     def _chunks(self) -> Iterator[list[bytes]]:
         yield self._rest
         yield from self._text
+
+    def _check_next_contig(
+        self, line: bytes, name: bytes, before: bytes | None, wanted: bytes | None, ended: dict[bytes, int]
+    ) -> None:
+        """Look at a line whose contig is not that of the line before, and note where that one ended."""
+        if line.startswith(b"#"):
+            raise GenomeFileError(
+                f"{self._where()}: a line of a header among the records; join files with bcftools concat"
+            )
+        if b"\t" not in line:
+            raise self._too_few_columns(1)
+        if before is not None:
+            if wanted is None:
+                raise self._several_contigs(before, name)
+            ended[before] = self._line
+        if name == wanted and name in ended:
+            raise GenomeFileError(
+                f"{self._where()}: contig {name.decode(errors='replace')!r} comes again after another one, which "
+                f"begins in line {ended[name]}; sort the file, as with bcftools sort"
+            )
+
+    def _too_few_columns(self, number: int) -> GenomeFileError:
+        return GenomeFileError(
+            f"{self._where()}: {number} columns, where the header has {9 + len(self.samples)}; the file may be cut "
+            "short"
+        )
 
     def _several_contigs(self, first: bytes, other: bytes) -> GenomeFileError:
         names = list(self.contigs) or [first.decode(), other.decode(), "maybe more"]
