@@ -9,7 +9,7 @@ import pytest
 from definetti_np import Model, Network, diagnostics, load, simulate, train
 from definetti_np.diagnostics.bands import _null, uniformity
 from definetti_np.diagnostics.classes import reliability, roc
-from definetti_np.diagnostics.numbers import tarp_ranks
+from definetti_np.diagnostics.numbers import _p_of_fraction, tarp_ranks
 from definetti_np.heads import LabelBox, MixtureSpec, QuantilesSpec
 from definetti_np.posteriors.classes import ClassPosterior
 from definetti_np.posteriors.mixture import MixtureHead
@@ -113,6 +113,25 @@ def test_quantiles__coverage_alone():
         assert report.labels[0].coverage[0.95] is None
         assert report.labels[0].sbc is None
         str(report)
+
+
+def test_quantiles__p_values_are_exact_for_rare_events():
+    """1 in 100 of 100 labels: 4 or more come in 1.8 of 100 cases, where the normal distribution says 1 in 800."""
+    assert abs(_p_of_fraction(0.04, 0.01, 100) - 2 * 0.01837) < 1e-4
+    assert _p_of_fraction(0.5, 0.5, 100) == 1
+
+
+def test_evaluate__labels_that_no_posterior_can_be_of():
+    posterior, labels = gaussians(1, examples=100)
+    with pytest.raises(ValueError, match="labels must be finite numbers, got nan"):
+        diagnostics.evaluate(posterior, np.where(np.arange(100)[:, None] == 3, np.nan, labels))
+    head = MixtureHead(MixtureSpec((1,), 1), LabelBox.checked([(0, 1)], None, 1))
+    with pytest.raises(ValueError, match=r"labels\[0\] is outside of label_range: label 0 is 2"):
+        diagnostics.evaluate(head.posterior(np.zeros((100, 2)), {}), np.full((100, 1), 2.0))
+    classes, truth = probabilities(1, examples=100)
+    for wrong in ([0.5, 0.5, 0], [0, 0, 0], [1, 1, 0]):
+        with pytest.raises(ValueError, match=r"labels must be one-hot.*labels\[7\] is"):
+            diagnostics.evaluate(classes, np.where(np.arange(100)[:, None] == 7, wrong, truth))
 
 
 def test_classes__right_probabilities_pass_and_sharp_ones_fail():
