@@ -142,6 +142,18 @@ def test_classes__right_probabilities_pass_and_sharp_ones_fail():
             assert not diagnostics.evaluate(*probabilities(seed, sharpness), seed=seed).passed
 
 
+def test_classes__another_prior_fails():
+    """Probabilities under one prior, labels under another: one class gets too much, the other as much too little."""
+    rng = np.random.default_rng(1)
+    truth = (rng.random(2000) < 0.5).astype(int)
+    odds = np.exp(1.5 * (rng.standard_normal(2000) + truth - 0.5))
+    prob = np.column_stack([1 / (1 + odds), odds / (1 + odds)])
+    report = diagnostics.evaluate(ClassPosterior(prob, ("flat", "spot")).with_prior((0.35, 0.65)), np.eye(2)[truth])
+    assert not report.passed
+    assert min(report.p_values_by_class) < 0.01
+    assert report.to_dict()["classes"]["spot"]["p_value"] == report.p_values_by_class[1]
+
+
 def test_classes__numbers_by_hand():
     posterior = ClassPosterior(np.tile([[0.8, 0.2], [0.4, 0.6]], (100, 1)), ("no", "yes"))
     labels = np.tile([[1.0, 0.0], [1.0, 0.0]], (100, 1))

@@ -153,6 +153,16 @@ def test_spline__quantiles_of_one_label_are_exact():
         np.testing.assert_allclose(posterior.to_uniform(places[:, q]), level, atol=1e-5)
 
 
+def test_spline__quantiles_of_several_labels():
+    head, rng = head_of("spline", (8,), [(0, 1)] * 5), np.random.default_rng(1)
+    own = {role: 2 * head.spec.draw(role, rng, shape) for role, shape in head.spec.parameters.items()}
+    posterior = head.posterior(rng.standard_normal((2, head.spec.outputs)), own)
+    samples = posterior.sample(40_000, seed=1)
+    for level in (0.025, 0.1, 0.5, 0.9, 0.975):
+        below = (samples <= posterior.quantile(level)[:, None]).mean(axis=1)
+        np.testing.assert_allclose(below, level, atol=0.013)
+
+
 def test_mixture__quantiles_far_in_the_tails():
     posterior = head_of("gaussian", (), RANGES[:1]).posterior(np.zeros((1, 2)), {})
     np.testing.assert_allclose((posterior.quantile([1e-30, 0.5])[0, :, 0] - 0.5) / 1.5, [-11.464024, 0], atol=1e-5)

@@ -54,8 +54,8 @@ class AveragePosterior(Posterior):
     def _marginal(self, i: int) -> Posterior:
         return self if len(self.names) == 1 else MarginalOfAverage(self, i)
 
-    def _points(self, b: int) -> np.ndarray:
-        return np.concatenate([posterior._points(b) for posterior in self.members])
+    def _points(self, b: int, n: int) -> np.ndarray:
+        return np.concatenate([posterior._points(b, n) for posterior in self.members])
 
 
 class MarginalOfAverage(MarginalOfPoints):

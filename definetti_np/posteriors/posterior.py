@@ -12,7 +12,8 @@ import numpy as np
 from ..checks import as_integer
 from ..heads import LabelBox
 
-POINTS = 512  # of a fixed sequence, of which means and quantiles are computed that have no formula
+POINTS = 512  # of a fixed sequence, of which means are computed that have no formula
+POINTS_OF_QUANTILES = 4096  # because quantiles need more of them
 
 
 class Posterior(ABC):
@@ -118,16 +119,16 @@ class Posterior(ABC):
     def _marginal(self, i: int) -> Posterior:
         return MarginalOfPoints(self, i)
 
-    def _points(self, b: int) -> np.ndarray:
-        """Points (POINTS, N) that lie as the posterior of dataset b does; always the same ones."""
-        return self._draw(b, POINTS, np.random.default_rng(0))
+    def _points(self, b: int, n: int) -> np.ndarray:
+        """Points (n, N) that lie as the posterior of dataset b does; always the same ones."""
+        return self._draw(b, n, np.random.default_rng(0))
 
     def _of_points(self, function: Any) -> np.ndarray:
-        found = [function(self._points(b)) for b in range(len(self))]
+        found = [function(self._points(b, POINTS)) for b in range(len(self))]
         return np.stack(found) if found else np.empty((0, len(self.names)))
 
     def _quantiles(self, levels: np.ndarray) -> np.ndarray:
-        found = [np.quantile(self._points(b), levels, axis=0) for b in range(len(self))]
+        found = [np.quantile(self._points(b, POINTS_OF_QUANTILES), levels, axis=0) for b in range(len(self))]
         return np.stack(found) if found else np.empty((0, len(levels), len(self.names)))
 
 
@@ -141,8 +142,8 @@ class MarginalOfPoints(Posterior):
     def _draw(self, b: int, n: int, rng: np.random.Generator) -> np.ndarray:
         return self._joint._draw(b, n, rng)[:, self._label, None]
 
-    def _points(self, b: int) -> np.ndarray:
-        return self._joint._points(b)[:, self._label, None]
+    def _points(self, b: int, n: int) -> np.ndarray:
+        return self._joint._points(b, n)[:, self._label, None]
 
     def _log_prob(self, b: int, theta: np.ndarray) -> np.ndarray:
         raise TypeError("the density of one label of a spline has no formula; use quantile, or a histogram of sample")

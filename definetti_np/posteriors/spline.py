@@ -17,7 +17,7 @@ from ..heads import SplineSpec
 from ..kernels import spline as kernels
 from ..ops.dense_conv import LINEAR, RELU, dense_layer
 from .head import Head
-from .posterior import POINTS, Posterior
+from .posterior import Posterior
 
 NEAREST_TO_END = (
     1e-5  # of 0 and 1, where a logit is infinite: from here to there a temperature works as a straight line
@@ -198,8 +198,8 @@ class SplinePosterior(Posterior):
     def _draw(self, b: int, n: int, rng: np.random.Generator) -> np.ndarray:
         return self._labels(b, rng.random((n, len(self.names)), np.float32))
 
-    def _points(self, b: int) -> np.ndarray:
-        return self._labels(b, lattice(POINTS, len(self.names)))
+    def _points(self, b: int, n: int) -> np.ndarray:
+        return self._labels(b, lattice(n, len(self.names)))
 
     def _flow(self, b: int, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         unit = np.clip((theta - self._box.low) / self._box.width, 0, 1).astype(self._numbers.dtype)
