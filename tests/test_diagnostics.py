@@ -267,6 +267,20 @@ def test_check__bad_arguments(model):
         diagnostics.check(Model(estimates, loss="l2", seed=1, batches_trained=0), simulator, 100, seed=2, sim_threads=0)
 
 
+def test_classes__many_fit_a_screen_and_a_figure(tmp_path):
+    rng = np.random.default_rng(1)
+    names = [f"population number {i}" for i in range(30)]
+    report = diagnostics.evaluate(
+        ClassPosterior(np.full((200, 30), 1 / 30), names), np.eye(30)[rng.integers(30, size=200)]
+    )
+    assert max(map(len, str(report).splitlines())) < 120
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    height, width = imread(report.plot(tmp_path)[0]).shape[:2]
+    assert max(height, width) < 3000
+
+
 @pytest.mark.parametrize(
     "case", [gaussians(1, examples=100), probabilities(1, examples=100)], ids=["numbers", "classes"]
 )

@@ -13,6 +13,7 @@ from .report import Report, verdict
 BINS = 10  # of probabilities
 LEAST_PROBABILITY = 1e-12  # in logarithms
 LEAST_P = 0.05
+WIDEST_CONFUSION = 60  # characters of a line
 SIMULATIONS = 1000  # of labels that the probabilities make
 
 
@@ -154,21 +155,23 @@ class ClassesReport(Report):
 
     def __str__(self) -> str:
         width = max(7, *map(len, self.names))
+        given_to = "   given " + "  ".join(self.names)
+        shows_confusion = len(given_to) <= WIDEST_CONFUSION  # else it would not fit on a screen
         lines = [
             f"Posterior probabilities of {self.examples} simulations",
             f"accuracy {self.accuracy:.4f}   Brier {self.brier:.4f}   "
             f"log score {self.log_score:.4f} +- {self.log_score_error:.4f}",
             f"expected calibration error {self.calibration_error:.4f} (p {self.p_value:.3f})",
-            f"{'class':<{width}}  calibration error      p   Brier  log score  ROC area   given "
-            + "  ".join(self.names),
+            f"{'class':<{width}}  calibration error      p   Brier  log score  ROC area"
+            + (given_to if shows_confusion else ""),
         ]
         for k, name in enumerate(self.names):
             score = self.log_score_by_class[k]
             cells = f"{self.by_class[k].calibration_error:>17.4f}  {self.p_values_by_class[k]:.3f}  "
             cells += f"{self.brier_by_class[k]:.4f}  "
-            cells += f"{'-' if score is None else f'{score:.4f}':>9}  {self.area[k]:>8.4f}         "
+            cells += f"{'-' if score is None else f'{score:.4f}':>9}  {self.area[k]:>8.4f}"
             given = [f"{n:>{len(other)}}" for n, other in zip(self.confusion[k], self.names, strict=True)]
-            lines.append(f"{name:<{width}}  {cells}{'  '.join(given)}")
+            lines.append(f"{name:<{width}}  {cells}{' ' * 9 + '  '.join(given) if shows_confusion else ''}")
         good = "no departure from calibrated probabilities by more than chance (5 %)"
         bad = "the probabilities are not calibrated; see definetti_np.calibrate"
         lines.append(verdict(self.passed, good if self.passed else bad))
