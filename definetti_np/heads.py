@@ -19,7 +19,8 @@ from .checks import as_integer
 MOST_ARGUMENTS = 1000  # quantiles, components, bins
 USUAL_NODES = 48  # of a spline's conditioners
 MOST_LABELS = 1000  # because a file may ask for any number of names
-RANGE_TOLERANCE = 1e-6  # of the width of a box: how far outside of it a label may be that float32 has rounded
+RANGE_TOLERANCE = 1e-6  # of the width of a box: how far outside of it a label may be that was rounded
+FEWEST_STEPS = 1000  # of float32, in which labels are, in the range of a label
 
 
 @dataclass(frozen=True)
@@ -230,12 +231,17 @@ class LabelBox:
         """(N,)."""
         return (np.full(len(self.names), 1.0) if self.ranges is None else np.array(self.ranges)[:, 1]) - self.low
 
+    @property
+    def tolerance(self) -> np.ndarray:
+        """How far outside of its range a label may be, (N,) in widths, because labels are rounded to float32."""
+        return RANGE_TOLERANCE + _step(self.low, self.low + self.width) / self.width
+
     def check(self, labels: np.ndarray, name: str) -> None:
         """Raise a ValueError if one of labels (N,) or (B, N) is outside."""
         if self.ranges is None:
             return
         place = (np.atleast_2d(labels).astype(np.float64) - self.low) / self.width
-        outside = np.argwhere(~(np.abs(place - 0.5) <= 0.5 + RANGE_TOLERANCE))
+        outside = np.argwhere(~(np.abs(place - 0.5) <= 0.5 + self.tolerance))
         if len(outside):
             b, i = outside[0]
             where = f"{name}[{b}]" if np.ndim(labels) > 1 else name
@@ -271,4 +277,15 @@ def _check_pair(pair: Any, where: str) -> tuple[float, float]:
     low, high = map(float, pair)
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"{where} must be finite with low < high, got ({low:g}, {high:g})")
+    if not _step(low, high) * FEWEST_STEPS <= high - low < np.finfo(np.float32).max:
+        raise ValueError(
+            f"{where} must hold {FEWEST_STEPS:,} numbers of float32, in which labels are stored, got {(low, high)!r}; "
+            "let the simulator subtract a constant, or give labels in another unit"
+        )
     return low, high
+
+
+def _step(low: Any, high: Any) -> Any:
+    """How far apart numbers of float32 are at the larger end of a range."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(np.float32)).astype(np.float64)

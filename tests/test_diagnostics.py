@@ -9,7 +9,7 @@ import pytest
 from definetti_np import Model, Network, diagnostics, load, simulate, train
 from definetti_np.diagnostics.bands import _null, uniformity
 from definetti_np.diagnostics.classes import reliability, roc
-from definetti_np.diagnostics.numbers import tarp_ranks
+from definetti_np.diagnostics.numbers import _p_of_fraction, tarp_ranks
 from definetti_np.heads import LabelBox, MixtureSpec, QuantilesSpec
 from definetti_np.posteriors.classes import ClassPosterior
 from definetti_np.posteriors.mixture import MixtureHead
@@ -115,12 +115,43 @@ def test_quantiles__coverage_alone():
         str(report)
 
 
+def test_quantiles__p_values_are_exact_for_rare_events():
+    """1 in 100 of 100 labels: 4 or more come in 1.8 of 100 cases, where the normal distribution says 1 in 800."""
+    assert abs(_p_of_fraction(0.04, 0.01, 100) - 2 * 0.01837) < 1e-4
+    assert _p_of_fraction(0.5, 0.5, 100) == 1
+
+
+def test_evaluate__labels_that_no_posterior_can_be_of():
+    posterior, labels = gaussians(1, examples=100)
+    with pytest.raises(ValueError, match="labels must be finite numbers, got nan"):
+        diagnostics.evaluate(posterior, np.where(np.arange(100)[:, None] == 3, np.nan, labels))
+    head = MixtureHead(MixtureSpec((1,), 1), LabelBox.checked([(0, 1)], None, 1))
+    with pytest.raises(ValueError, match=r"labels\[0\] is outside of label_range: label 0 is 2"):
+        diagnostics.evaluate(head.posterior(np.zeros((100, 2)), {}), np.full((100, 1), 2.0))
+    classes, truth = probabilities(1, examples=100)
+    for wrong in ([0.5, 0.5, 0], [0, 0, 0], [1, 1, 0]):
+        with pytest.raises(ValueError, match=r"labels must be one-hot.*labels\[7\] is"):
+            diagnostics.evaluate(classes, np.where(np.arange(100)[:, None] == 7, wrong, truth))
+
+
 def test_classes__right_probabilities_pass_and_sharp_ones_fail():
     passed = [diagnostics.evaluate(*probabilities(seed), seed=seed).passed for seed in range(40)]
     assert 34 <= sum(passed) <= 40
     for seed in range(3):
         for sharpness in (1.8, 0.5):
             assert not diagnostics.evaluate(*probabilities(seed, sharpness), seed=seed).passed
+
+
+def test_classes__another_prior_fails():
+    """Probabilities under one prior, labels under another: one class gets too much, the other as much too little."""
+    rng = np.random.default_rng(1)
+    truth = (rng.random(2000) < 0.5).astype(int)
+    odds = np.exp(1.5 * (rng.standard_normal(2000) + truth - 0.5))
+    prob = np.column_stack([1 / (1 + odds), odds / (1 + odds)])
+    report = diagnostics.evaluate(ClassPosterior(prob, ("flat", "spot")).with_prior((0.35, 0.65)), np.eye(2)[truth])
+    assert not report.passed
+    assert min(report.p_values_by_class) < 0.01
+    assert report.to_dict()["classes"]["spot"]["p_value"] == report.p_values_by_class[1]
 
 
 def test_classes__numbers_by_hand():
@@ -234,6 +265,20 @@ def test_check__bad_arguments(model):
     estimates = Network((8, 1), (1,), [("fc", 2)], ("max",), [("matmul",)])
     with pytest.raises(ValueError, match="gives estimates, and no posterior"):
         diagnostics.check(Model(estimates, loss="l2", seed=1, batches_trained=0), simulator, 100, seed=2, sim_threads=0)
+
+
+def test_classes__many_fit_a_screen_and_a_figure(tmp_path):
+    rng = np.random.default_rng(1)
+    names = [f"population number {i}" for i in range(30)]
+    report = diagnostics.evaluate(
+        ClassPosterior(np.full((200, 30), 1 / 30), names), np.eye(30)[rng.integers(30, size=200)]
+    )
+    assert max(map(len, str(report).splitlines())) < 120
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    height, width = imread(report.plot(tmp_path)[0]).shape[:2]
+    assert max(height, width) < 3000
 
 
 @pytest.mark.parametrize(

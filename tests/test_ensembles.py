@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from definetti_np import Model, ModelFileError, Network, calibrate, diagnostics, ensemble, load, load_ensemble
+from definetti_np import Model, ModelFileError, Network, Trainer, calibrate, diagnostics, ensemble, load, load_ensemble
 from definetti_np.cli import main
 from definetti_np.diagnostics.calibration import best_of_scores, best_temperature
 from definetti_np.heads import LabelBox, MixtureSpec
 from definetti_np.posteriors.mixture import MixtureHead
+from definetti_np.posteriors.spline import temper, untemper
 
 DATA = np.random.default_rng(4).standard_normal((4, 5, 2)).astype(np.float32)
 
@@ -72,6 +73,35 @@ def test_ensemble__posterior_of_numbers():
     np.testing.assert_array_equal(ensemble(models).posterior(DATA[2:3]).sample(9, seed=1)[0], both.sample(9, seed=1)[2])
     inside = (samples <= both.quantile(0.8)[:, None]).mean(axis=1)
     np.testing.assert_allclose(inside, 0.8, atol=0.06)
+
+
+def test_ensemble__quantiles_and_marginals_of_gaussians_have_formulas():
+    models = [model_of(("mixture", 2), seed, **BOX) for seed in (1, 2)]
+    models[1].network.flat.weights *= 3
+    posterior = ensemble(models).posterior(DATA)
+    one = posterior.marginal(1)
+    levels = np.array([0.001, 0.3, 0.999])
+    places = one.quantile(levels)
+    np.testing.assert_array_equal(places[..., 0], posterior.quantile(levels)[..., 1])
+    np.testing.assert_array_equal(one.std()[:, 0], posterior.std()[:, 1])
+    grid = np.linspace(-200, 200, 400_001)
+    density = np.exp(one.log_prob(np.tile(grid[:, None], (4, 1, 1))))
+    below = np.cumsum(density, axis=1) * (grid[1] - grid[0])
+    for b in range(4):
+        np.testing.assert_allclose(np.interp(places[b, :, 0], grid, below[b]), levels, atol=1e-3)
+        assert (np.diff(places[b, :, 0]) > 0).all()
+
+
+def test_ensemble__std_of_labels_far_from_zero():
+    options = {"label_range": [(1e6, 1e6 + 100)] * 2}
+    models = [model_of(("gaussian",), 1, **options) for _ in range(2)]
+    models[0].network.flat.weights[:] = 0
+    for model in models:
+        own = model.network.parameters["h.1.bias"]
+        own[:] = 0
+        own[[2, 4]] = 11  # the logarithms of the factor: a posterior of width exp(-11)
+        model.network.parameters["h.1.weight"][:] = 0
+    np.testing.assert_allclose(ensemble(models).posterior(DATA).std(), 50 * np.exp(-11), rtol=1e-6)
 
 
 def test_ensemble__what_does_not_go_together():
@@ -174,6 +204,37 @@ def test_calibrate__a_head_that_is_too_sure():
     assert temperature == model.temperature > 1.1
     assert diagnostics.check(model, continuous, 300, seed=3, sim_threads=0).log_score > before.log_score + 0.1
     assert model.last_check is not None
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.3, 5.0, 20.0])
+def test_temper__slopes_are_a_density_and_there_is_an_inverse(temperature):
+    """At all temperatures that `calibrate` may find: what lies between two numbers is what they become apart."""
+    ends = np.concatenate([np.geomspace(1e-12, 0.5, 20_001), 1 - np.geomspace(0.5, 1e-12, 20_001)[1:]])
+    after, _ = temper(ends, temperature)
+    middle = (ends[1:] + ends[:-1]) / 2
+    slope = np.exp(temper(middle, temperature)[1])
+    np.testing.assert_allclose((slope * np.diff(ends)).sum(), 1, rtol=1e-3)
+    assert (np.diff(after) >= 0).all()
+    np.testing.assert_array_equal(temper(np.array([0.0, 0.5, 1.0]), temperature)[0], [0, 0.5, 1])
+    np.testing.assert_allclose(temper(untemper(ends, temperature), temperature)[0], ends, atol=1e-4)
+
+
+def test_calibrate__classes_that_are_told_apart_without_an_error(caplog):
+    """The lowest temperature fits best and would make a later error infinitely bad."""
+
+    def apart(rng):
+        label = rng.integers(2)
+        return np.full((5, 2), 2.0 * label - 1), np.eye(2)[label]
+
+    model = model_of(("softmax",), 1)
+    trainer = Trainer(model.network, threads=1)
+    data = np.stack([np.full((5, 2), -1.0), np.full((5, 2), 1.0)])
+    for _ in range(200):
+        trainer.step(data, np.eye(2))
+    before = model.predict(DATA)
+    assert calibrate(model, apart, 100, seed=2, sim_threads=0) == 1
+    assert "the lowest temperature, 0.05, fits best, so the model has none" in caplog.text
+    np.testing.assert_array_equal(model.predict(DATA), before)
 
 
 def test_temperature__bad_values():

@@ -135,6 +135,39 @@ def test_mixture__marginal_and_samples():
         np.testing.assert_allclose(np.cov(samples[b].T) / scale, expected[b] / scale, atol=0.05)
 
 
+@pytest.mark.parametrize("head", [("gaussian",), ("mixture", 2), ("spline", 4)])
+def test_marginal__samples_are_those_of_all_labels(head):
+    posterior = model_of(head).posterior(DATA)
+    one = posterior.marginal(2)
+    np.testing.assert_array_equal(one.sample(50, seed=3)[..., 0], posterior.sample(50, seed=3)[..., 2])
+    np.testing.assert_allclose(one.mean()[:, 0], posterior.mean()[:, 2])
+    assert model_of(head).posterior(DATA[:0]).marginal(2).quantile([0.1, 0.9]).shape == (0, 2, 1)
+
+
+def test_spline__quantiles_of_one_label_are_exact():
+    network = network_of(("spline", 4), labels=1, ranges=[(2, 5)])
+    posterior = Model(network, loss="nll", seed=3, batches_trained=0).posterior(DATA)
+    levels = np.array([0.0005, 0.5, 0.9995])
+    places = posterior.quantile(levels)
+    for q, level in enumerate(levels):
+        np.testing.assert_allclose(posterior.to_uniform(places[:, q]), level, atol=1e-5)
+
+
+def test_spline__quantiles_of_several_labels():
+    head, rng = head_of("spline", (8,), [(0, 1)] * 5), np.random.default_rng(1)
+    own = {role: 2 * head.spec.draw(role, rng, shape) for role, shape in head.spec.parameters.items()}
+    posterior = head.posterior(rng.standard_normal((2, head.spec.outputs)), own)
+    samples = posterior.sample(40_000, seed=1)
+    for level in (0.025, 0.1, 0.5, 0.9, 0.975):
+        below = (samples <= posterior.quantile(level)[:, None]).mean(axis=1)
+        np.testing.assert_allclose(below, level, atol=0.013)
+
+
+def test_mixture__quantiles_far_in_the_tails():
+    posterior = head_of("gaussian", (), RANGES[:1]).posterior(np.zeros((1, 2)), {})
+    np.testing.assert_allclose((posterior.quantile([1e-30, 0.5])[0, :, 0] - 0.5) / 1.5, [-11.464024, 0], atol=1e-5)
+
+
 def test_quantiles__ascend_and_interpolate():
     posterior = model_of(("quantiles", 0.1, 0.5, 0.9)).posterior(DATA)
     three = posterior.quantile([0.1, 0.5, 0.9])
@@ -285,6 +318,11 @@ def test_class_posterior():
     ]:
         with pytest.raises(ValueError, match=message):
             posterior.with_prior(prior)
+    never = ClassPosterior(np.array([[0.5, 0.5, 0], [0, 0, 1]], np.float32), ("a", "b", "c"))
+    with pytest.raises(ValueError, match="prior leaves dataset 1 without a class that has a probability"):
+        never.with_prior((0.9, 0.1, 0), (0.5, 0.5, 0))
+    unknown = ClassPosterior(np.full((1, 2), np.nan, np.float32), ("a", "b"))
+    assert np.isnan(unknown.with_prior((0.9, 0.1)).prob).all()
 
 
 def test_model_posterior__of_classes_and_of_none():
@@ -306,6 +344,9 @@ BAD = {
     "low above high": ({"h_net": [("gaussian",)], "label_range": [(0, 1), (2, 2)]}, r"label_range\[1\] must be finite with low < high"),
     "one pair": ({"h_net": [("gaussian",)], "label_range": [(0, 1)]}, "label_range must be 2 pairs"),
     "no pair": ({"h_net": [("gaussian",)], "label_range": [(0, 1), 3]}, r"label_range\[1\] must be a pair"),
+    "no room": ({"h_net": [("gaussian",)], "label_range": [(0, 1), (1e6, 1e6 + 1)]}, r"label_range\[1\] must hold 1,000 numbers of float32"),
+    "too small": ({"h_net": [("gaussian",)], "label_range": [(0, 1), (0, 1e-44)]}, r"label_range\[1\] must hold"),
+    "too large": ({"h_net": [("gaussian",)], "label_range": [(0, 1), (0, 1e39)]}, r"label_range\[1\] must hold"),
     "names": ({"h_net": [("gaussian",)], "label_names": ("a", "a")}, "label_names must be 2 different texts"),
     "descending": ({"h_net": [("quantiles", 0.5, 0.1)]}, "quantiles must be ascending"),
     "not within": ({"h_net": [("quantiles", 0.5, 1)]}, "quantiles must be ascending"),
@@ -363,6 +404,16 @@ def test_labels__rounded_at_the_end_of_the_box():
     network = network_of(("spline", 4), labels=1, ranges=[(0, 0.1)])
     loss, _ = Trainer(network).step(DATA, np.full((6, 1), 0.1))  # float32 rounds it up
     assert math.isfinite(loss)
+
+
+def test_labels__rounded_far_from_zero():
+    """Next to 1,000,000 float32 has steps of 0.0625, so that a label may be rounded beyond the end of its range."""
+    ends = (1e6 + 0.04, 1e6 + 100)
+    network = network_of(("spline", 4), labels=1, ranges=[ends])
+    loss, _ = Trainer(network).step(DATA, np.full((6, 1), np.float32(1e6)))
+    assert math.isfinite(loss)
+    with pytest.raises(ValueError, match="outside of label_range"):
+        Trainer(network).step(DATA, np.full((6, 1), 1e6 - 0.2))
 
 
 def test_posterior__bad_arguments():

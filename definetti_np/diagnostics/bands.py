@@ -66,7 +66,7 @@ class _Null:
 @functools.lru_cache(maxsize=4)
 def _null(examples: int) -> _Null:
     places = np.arange(1, PLACES + 1) / (PLACES + 1)
-    tails = _tails(examples, places)
+    tails = binomial_tails(examples, places)
     rng = np.random.default_rng(0)
     departures = np.empty(SIMULATIONS)
     for i in range(SIMULATIONS):
@@ -80,7 +80,7 @@ def _counts(numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.stack([np.searchsorted(np.sort(row), places, side="right") for row in numbers])
 
 
-def _tails(examples: int, places: np.ndarray) -> np.ndarray:
+def binomial_tails(examples: int, places: np.ndarray) -> np.ndarray:
     """Twice the smaller tail probability of each binomial count, (Z, E + 1)."""
     counts = np.arange(examples + 1)
     log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, examples + 1)))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -14,8 +15,11 @@ from ..model import Model
 from ..posteriors.posterior import Posterior
 from .check import fresh_examples
 
+logger = logging.getLogger("definetti_np")
+
 LEAST, LARGEST = 0.05, 20.0  # temperature
 HALVINGS = 60
+NEAR_END = 1.001  # factor of an end
 GOLDEN_STEPS = 40  # of the search in a head's temperature
 
 
@@ -48,7 +52,9 @@ def calibrate(
     Returns
     -------
     float
-        The temperature.
+        The temperature, from 0.05 to 20; at 20 a warning says that the model does not fit the simulator. It is 1, with
+        a warning, and the model stays without one, if the lowest is best: where classes were told apart without an
+        error, it would make the probabilities 0 and 1.
 
     Raises
     ------
@@ -68,12 +74,29 @@ def calibrate(
     if head is not None:
         numbers = cast(Posterior, model.posterior(batch, threads))._numbers
         own = {role: tensor.array for role, tensor in model.network.head_parameters().items()}
-        model.temperature = best_of_scores(lambda t: head.log_densities(numbers, labels, own, t).mean())
-        return float(model.temperature or 1.0)
+        return _set(model, best_of_scores(lambda t: head.log_densities(numbers, labels, own, t).mean()))
     with np.errstate(divide="ignore"):
         logs = np.log(np.maximum(model.predict(batch, threads).astype(np.float64), np.finfo(np.float32).tiny))
-    model.temperature = best_temperature(logs, labels.astype(np.float64))
-    return float(model.temperature or 1.0)
+    return _set(model, best_temperature(logs, labels.astype(np.float64)))
+
+
+def _set(model: Model, temperature: float) -> float:
+    """Give a model a temperature that was found, unless it is the lowest that was tried."""
+    if temperature < LEAST * NEAR_END:
+        logger.warning(
+            "calibrate: the lowest temperature, %g, fits best, so the model has none: the examples are too few, or "
+            "their classes are told apart without an error; calibrate on more examples, or leave the model as it is",
+            LEAST,
+        )
+        return 1.0
+    if temperature > LARGEST / NEAR_END:
+        logger.warning(
+            "calibrate: the highest temperature, %g, fits best: the model knows nothing of what this simulator makes; "
+            "train it for longer, or give the simulator of its training",
+            LARGEST,
+        )
+    model.temperature = temperature
+    return temperature
 
 
 def best_temperature(logs: np.ndarray, labels: np.ndarray) -> float:

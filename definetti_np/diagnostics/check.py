@@ -99,12 +99,14 @@ def evaluate(posterior: Posterior | ClassPosterior, labels: np.ndarray, *, seed:
     Raises
     ------
     ValueError
-        If there are fewer than 100 datasets, or labels of another shape.
+        If there are fewer than 100 datasets, or labels of another shape, outside of `label_range`, not finite, or of
+        classes and not one-hot.
     """
     labels = np.asarray(labels)
     if labels.shape != (len(posterior), len(posterior.names)):
         raise ValueError(f"labels must have shape ({len(posterior)}, {len(posterior.names)}), got {labels.shape}")
     _check_number(len(labels), "labels")
+    _check_truth(posterior, labels)
     rng = np.random.default_rng(0 if seed is None else seed)
     if isinstance(posterior, ClassPosterior):
         return ClassesReport(posterior, labels, seed, rng)
@@ -166,6 +168,22 @@ def fresh_examples(
                 parts += [(batch.slice(i, i + 1).rows, batch.slice(i, i + 1).counts) for i in range(len(batch))]
                 labels.append(truth)
     return MultisetBatch.from_distinct(parts), np.concatenate(labels), seed
+
+
+def _check_truth(posterior: Posterior | ClassPosterior, labels: np.ndarray) -> None:
+    """Raise a ValueError if labels (E, N) are none that the posteriors could be of."""
+    if isinstance(posterior, Posterior):
+        if not np.isfinite(labels).all():
+            raise ValueError(f"labels must be finite numbers, got {labels[~np.isfinite(labels)][0]}")
+        posterior.check_labels(labels, "labels")
+        return
+    is_one_hot = ((labels == 0) | (labels == 1)).all(axis=1) & (labels.sum(axis=1) == 1)
+    if not is_one_hot.all():
+        b = int(is_one_hot.argmin())
+        raise ValueError(
+            f"labels must be one-hot, because probabilities are compared with classes that are known; labels[{b}] is "
+            f"{labels[b].tolist()}"
+        )
 
 
 def _check_number(examples: int, name: str) -> None:

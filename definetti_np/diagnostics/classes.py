@@ -13,6 +13,7 @@ from .report import Report, verdict
 BINS = 10  # of probabilities
 LEAST_PROBABILITY = 1e-12  # in logarithms
 LEAST_P = 0.05
+WIDEST_CONFUSION = 60  # characters of a line
 SIMULATIONS = 1000  # of labels that the probabilities make
 
 
@@ -45,6 +46,17 @@ def reliability(probabilities: np.ndarray, hits: np.ndarray) -> Reliability:
     return Reliability(count, mean, fraction, middle - half, middle + half)
 
 
+def _p_of_error(probabilities: np.ndarray, error: float, rng: np.random.Generator) -> float:
+    """How often hits that probabilities (E,) make have a calibration error as large."""
+    chance = np.array(
+        [
+            reliability(probabilities, rng.random(len(probabilities)) < probabilities).calibration_error
+            for _ in range(SIMULATIONS)
+        ]
+    )
+    return float((1 + (chance >= error).sum()) / (1 + SIMULATIONS))
+
+
 def roc(scores: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """False and true positive rates at all thresholds, and the area below; NaN where there is only one kind."""
     positives, negatives = hits.sum(), (~hits).sum()
@@ -69,6 +81,8 @@ class ClassesReport(Report):
         The expected calibration error of the most probable class.
     p_value
         How often probabilities that are right have a calibration error as large.
+    p_values_by_class
+        The same of each class: a shift from one class to another need not show in the most probable class.
     confusion
         (N, N): how many examples of each class (rows) were given each class (columns).
     overall, by_class
@@ -98,18 +112,18 @@ class ClassesReport(Report):
         confidence = prob.max(axis=1)
         self.overall = reliability(confidence, posterior.most_likely == truth)
         self.calibration_error = self.overall.calibration_error
-        chance = [
-            reliability(confidence, rng.random(len(truth)) < confidence).calibration_error for _ in range(SIMULATIONS)
-        ]
-        self.p_value = float((1 + (np.array(chance) >= self.calibration_error).sum()) / (1 + SIMULATIONS))
+        self.p_value = _p_of_error(confidence, self.calibration_error, rng)
         self.by_class = [reliability(prob[:, k], truth == k) for k in range(number)]
+        errors = [found.calibration_error for found in self.by_class]
+        self.p_values_by_class = [_p_of_error(prob[:, k], errors[k], rng) for k in range(number)]
         self._curves = [roc(prob[:, k], truth == k) for k in range(number)]
         self.area = np.array([area for _, _, area in self._curves])
 
     @property
     def passed(self) -> bool:
-        """Whether the calibration error is no larger than chance makes it in 95 of 100 cases."""
-        return self.p_value >= LEAST_P
+        """Whether no calibration error, overall or of a class, is larger than by chance, at 95 % for all of them."""
+        p_values = [self.p_value, *self.p_values_by_class]
+        return min(p_values) >= LEAST_P / len(p_values)
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, as a dict that JSON can hold."""
@@ -129,6 +143,7 @@ class ClassesReport(Report):
             "classes": {
                 name: {
                     "calibration_error": self.by_class[k].calibration_error,
+                    "p_value": self.p_values_by_class[k],
                     "brier": float(self.brier_by_class[k]),
                     "log_score": self.log_score_by_class[k],
                     "area": None if np.isnan(self.area[k]) else float(self.area[k]),
@@ -140,19 +155,23 @@ class ClassesReport(Report):
 
     def __str__(self) -> str:
         width = max(7, *map(len, self.names))
+        given_to = "   given " + "  ".join(self.names)
+        shows_confusion = len(given_to) <= WIDEST_CONFUSION  # else it would not fit on a screen
         lines = [
             f"Posterior probabilities of {self.examples} simulations",
             f"accuracy {self.accuracy:.4f}   Brier {self.brier:.4f}   "
             f"log score {self.log_score:.4f} +- {self.log_score_error:.4f}",
             f"expected calibration error {self.calibration_error:.4f} (p {self.p_value:.3f})",
-            f"{'class':<{width}}  calibration error   Brier  log score  ROC area   given " + "  ".join(self.names),
+            f"{'class':<{width}}  calibration error      p   Brier  log score  ROC area"
+            + (given_to if shows_confusion else ""),
         ]
         for k, name in enumerate(self.names):
             score = self.log_score_by_class[k]
-            cells = f"{self.by_class[k].calibration_error:>17.4f}  {self.brier_by_class[k]:.4f}  "
-            cells += f"{'-' if score is None else f'{score:.4f}':>9}  {self.area[k]:>8.4f}         "
+            cells = f"{self.by_class[k].calibration_error:>17.4f}  {self.p_values_by_class[k]:.3f}  "
+            cells += f"{self.brier_by_class[k]:.4f}  "
+            cells += f"{'-' if score is None else f'{score:.4f}':>9}  {self.area[k]:>8.4f}"
             given = [f"{n:>{len(other)}}" for n, other in zip(self.confusion[k], self.names, strict=True)]
-            lines.append(f"{name:<{width}}  {cells}{'  '.join(given)}")
+            lines.append(f"{name:<{width}}  {cells}{' ' * 9 + '  '.join(given) if shows_confusion else ''}")
         good = "no departure from calibrated probabilities by more than chance (5 %)"
         bad = "the probabilities are not calibrated; see definetti_np.calibrate"
         lines.append(verdict(self.passed, good if self.passed else bad))

@@ -9,6 +9,8 @@ from typing import Any
 
 from ..files.paths import as_path
 
+MOST_COLUMNS = 6  # of panels in a figure
+
 
 class Report(ABC):
     """What a check has found: ``print(report)`` shows it, `to_dict` gives its numbers, `plot` draws it.
@@ -55,9 +57,15 @@ class Report(ABC):
         target.mkdir(parents=True, exist_ok=True)
         paths = []
         for name, draw in self._figures().items():
-            figure = Figure(figsize=(3.4 * self._panels(), 3.4), layout="constrained")
+            panels = self._panels()
+            columns = min(panels, MOST_COLUMNS)
+            rows = -(-panels // columns)
+            figure = Figure(figsize=(3.4 * columns, 3.4 * rows), layout="constrained")
             FigureCanvasAgg(figure)
-            draw(figure.subplots(1, self._panels(), squeeze=False)[0])
+            axes = figure.subplots(rows, columns, squeeze=False).ravel()
+            draw(axes[:panels])
+            for axis in axes[panels:]:
+                axis.set_axis_off()
             paths.append(target / f"{name}.png")
             figure.savefig(paths[-1], dpi=120)
         return paths

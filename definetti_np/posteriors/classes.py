@@ -48,7 +48,8 @@ class ClassPosterior:
         Raises
         ------
         ValueError
-            If one of them is no distribution, or gives 0 to a class that the other does not.
+            If one of them is no distribution, or gives 0 to a class that the other does not; or if a dataset has no
+            probability left, because all of it was that of a class that is in neither.
         """
         number = len(self.names)
         after = check_distribution(prior, number, "prior")
@@ -64,8 +65,12 @@ class ClassPosterior:
         ratio = np.divide(after, before, out=np.zeros(number), where=before > 0)
         weights = self.prob.astype(np.float64) * ratio
         totals = weights.sum(axis=1, keepdims=True)
-        prob = np.divide(weights, totals, out=np.tile(after, (len(weights), 1)), where=totals > 0)
-        return ClassPosterior(prob.astype(self.prob.dtype), self.names)
+        if (totals == 0).any():
+            raise ValueError(
+                f"prior leaves dataset {int(totals.argmin())} without a class that has a probability above 0; got "
+                f"{prior!r} and training_prior {training_prior!r}"
+            )
+        return ClassPosterior((weights / totals).astype(self.prob.dtype), self.names)
 
 
 def check_distribution(values: Sequence[float], number: int, name: str) -> np.ndarray:

@@ -85,6 +85,10 @@ class MixturePosterior(Posterior):
         between = (self.means - self.mean()[:, None]) ** 2
         return np.sqrt(np.einsum("bk,bkn->bn", self.weights, self._variances() + between))
 
+    def scales(self) -> np.ndarray:
+        """The standard deviations of the components, (B, K, N)."""
+        return np.sqrt(self._variances())
+
     def _variances(self) -> np.ndarray:
         return np.einsum("bkij,bkij->bki", self._factors, self._factors)
 
@@ -92,7 +96,9 @@ class MixturePosterior(Posterior):
         ends = np.cumsum(self.weights[b])
         which = np.searchsorted(ends / ends[-1], rng.random(n), side="right")
         deviates = rng.standard_normal((n, len(self.names)))
-        return self.means[b, which] + np.einsum("nij,nj->ni", self._factors[b, which], deviates)
+        for k in range(len(ends)):
+            deviates[which == k] = np.einsum("ij,nj->ni", self._factors[b, k], deviates[which == k])
+        return self.means[b, which] + deviates
 
     def _log_prob(self, b: int, theta: np.ndarray) -> np.ndarray:
         numbers = self._numbers[b : b + 1].astype(np.float64)
@@ -103,26 +109,17 @@ class MixturePosterior(Posterior):
         return logs - self._head.log_volume
 
     def _quantiles(self, levels: np.ndarray) -> np.ndarray:
-        """Where the distribution function of each label has a level, by halving."""
-        scales = np.sqrt(self._variances())[:, None]  # (B, 1, K, N)
-        low = (self.means[:, None] - 40 * scales).min(axis=2) + np.zeros((1, len(levels), 1))
-        high = (self.means[:, None] + 40 * scales).max(axis=2) + np.zeros((1, len(levels), 1))
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            below = normal_cdf((middle[:, :, None] - self.means[:, None]) / scales)
-            is_low = np.einsum("bk,bqkn->bqn", self.weights, below) < levels[:, None]
-            low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
-        return (low + high) / 2
+        return quantiles_of_mixtures(self.weights, self.means, self.scales(), levels)
 
     def _marginal(self, i: int) -> Posterior:
-        return MixtureOfOne(self.weights, self.means[..., i], np.sqrt(self._variances()[..., i]), self, i)
+        return MixtureOfOne(self.weights, self.means[..., i], self.scales()[..., i], self, i)
 
 
 class MixtureOfOne(Posterior):
     """Mixtures of Gaussians of one label, of weights, means and standard deviations (B, K)."""
 
     def __init__(self, weights: np.ndarray, means: np.ndarray, scales: np.ndarray, joint: MixturePosterior, i: int):
-        super().__init__(np.concatenate([weights, means, scales], axis=1), one_label(joint._box, i))
+        super().__init__(joint._numbers, one_label(joint._box, i))
         self._weights, self._means, self._scales = weights, means, scales
         self._joint, self._label = joint, i
 
@@ -150,9 +147,25 @@ class MixtureOfOne(Posterior):
         return self
 
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
+def quantiles_of_mixtures(weights: np.ndarray, means: np.ndarray, scales: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Where the distribution function of each label has a level, by halving, (B, Q, N).
+
+    weights (B, K), means and scales (B, K, N), levels (Q,).
+    """
+    means, scales = means[:, None], scales[:, None]  # (B, 1, K, N)
+    low = (means - 40 * scales).min(axis=2) + np.zeros((1, len(levels), 1))
+    high = (means + 40 * scales).max(axis=2) + np.zeros((1, len(levels), 1))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        below = normal_cdf((middle[:, :, None] - means) / scales)
+        is_low = np.einsum("bk,bqkn->bqn", weights, below) < levels[:, None]
+        low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
+    return (low + high) / 2
+
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def normal_cdf(x: np.ndarray) -> np.ndarray:
     """The distribution function of the standard normal distribution."""
-    return 0.5 * (1 + _erf(x / math.sqrt(2)))
+    return 0.5 * _erfc(-x / math.sqrt(2))

@@ -12,7 +12,8 @@ import numpy as np
 from ..checks import as_integer
 from ..heads import LabelBox
 
-POINTS = 512  # of a fixed sequence, of which means and quantiles are computed that have no formula
+POINTS = 512  # of a fixed sequence, of which means are computed that have no formula
+POINTS_OF_QUANTILES = 4096  # because quantiles need more of them
 
 
 class Posterior(ABC):
@@ -66,6 +67,10 @@ class Posterior(ABC):
         out = np.stack(logs) if logs else np.empty(several.shape[:2])
         return out if theta.ndim == 3 else out[:, 0]
 
+    def check_labels(self, labels: np.ndarray, name: str) -> None:
+        """Raise a ValueError that names the argument if one of labels (B, N) is outside of `label_range`."""
+        self._box.check(labels, name)
+
     def mean(self) -> np.ndarray:
         """The means, (B, N)."""
         return self._of_points(lambda points: points.mean(axis=0))
@@ -99,7 +104,8 @@ class Posterior(ABC):
         which = as_integer(dataset, "dataset", minimum=0)
         if which >= len(self):
             raise ValueError(f"dataset must be below {len(self)}, the number of datasets, got {which}")
-        draws = self._draw(which, as_integer(samples, "samples", minimum=1), _generator(seed, self._numbers[which]))
+        rng = _generator(as_integer(seed, "seed", minimum=0), self._numbers[which])
+        draws = self._draw(which, as_integer(samples, "samples", minimum=1), rng)
         return arviz_tree("posterior", {name: draws[None, :, i] for i, name in enumerate(self.names)})
 
     @abstractmethod
@@ -111,33 +117,39 @@ class Posterior(ABC):
         """The log density (n,) of theta (n, N) under the posterior of dataset b."""
 
     def _marginal(self, i: int) -> Posterior:
-        return MarginalOfPoints(np.stack([self._points(b)[:, i] for b in range(len(self))]), one_label(self._box, i))
+        return MarginalOfPoints(self, i)
 
-    def _points(self, b: int) -> np.ndarray:
-        """Points (POINTS, N) that lie as the posterior of dataset b does; always the same ones."""
-        return self._draw(b, POINTS, np.random.default_rng(0))
+    def _points(self, b: int, n: int) -> np.ndarray:
+        """Points (n, N) that lie as the posterior of dataset b does; always the same ones."""
+        return self._draw(b, n, np.random.default_rng(0))
 
     def _of_points(self, function: Any) -> np.ndarray:
-        found = [function(self._points(b)) for b in range(len(self))]
+        found = [function(self._points(b, POINTS)) for b in range(len(self))]
         return np.stack(found) if found else np.empty((0, len(self.names)))
 
     def _quantiles(self, levels: np.ndarray) -> np.ndarray:
-        found = [np.quantile(self._points(b), levels, axis=0) for b in range(len(self))]
+        found = [np.quantile(self._points(b, POINTS_OF_QUANTILES), levels, axis=0) for b in range(len(self))]
         return np.stack(found) if found else np.empty((0, len(levels), len(self.names)))
 
 
 class MarginalOfPoints(Posterior):
-    """The posterior of one label out of several, as points that lie as it does; it has no formula of a density."""
+    """The posterior of one label out of several, by samples and points of all; it has no formula of a density."""
+
+    def __init__(self, joint: Posterior, i: int):
+        super().__init__(joint._numbers, one_label(joint._box, i))
+        self._joint, self._label = joint, i
 
     def _draw(self, b: int, n: int, rng: np.random.Generator) -> np.ndarray:
-        ordered = np.sort(self._numbers[b])
-        return np.quantile(ordered, rng.random(n))[:, None]
+        return self._joint._draw(b, n, rng)[:, self._label, None]
 
-    def _points(self, b: int) -> np.ndarray:
-        return self._numbers[b][:, None]
+    def _points(self, b: int, n: int) -> np.ndarray:
+        return self._joint._points(b, n)[:, self._label, None]
 
     def _log_prob(self, b: int, theta: np.ndarray) -> np.ndarray:
         raise TypeError("the density of one label of a spline has no formula; use quantile, or a histogram of sample")
+
+    def _marginal(self, i: int) -> Posterior:
+        return self
 
 
 def arviz_tree(group: str, variables: dict[str, np.ndarray]) -> Any:

@@ -13,13 +13,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..engine.tensor import Tensor
-from ..heads import RANGE_TOLERANCE, SplineSpec
+from ..heads import SplineSpec
 from ..kernels import spline as kernels
 from ..ops.dense_conv import LINEAR, RELU, dense_layer
 from .head import Head
-from .posterior import POINTS, Posterior
+from .posterior import Posterior
 
-NEAREST_TO_END = 1e-7  # of 0 and 1, where a logit is infinite
+NEAREST_TO_END = (
+    1e-5  # of 0 and 1, where a logit is infinite: from here to there a temperature works as a straight line
+)
 _ROLES = ("start.{}", "labels.{}", "weight.{}.0", "bias.{}.0", "weight.{}.1", "bias.{}.1")  # by layer
 
 
@@ -176,24 +178,28 @@ class SplinePosterior(Posterior):
         uniform = np.asarray(uniform)
         if uniform.ndim != 2 or uniform.shape[1] != len(self.names) or not ((uniform >= 0) & (uniform <= 1)).all():
             raise ValueError(f"uniform must be numbers between 0 and 1 of shape (n, {len(self.names)})")
-        return np.stack([self._labels(b, uniform) for b in range(len(self))])
+        found = [self._labels(b, uniform) for b in range(len(self))]
+        return np.stack(found) if found else np.empty((0, *uniform.shape))
 
     def to_uniform(self, theta: np.ndarray) -> np.ndarray:
         """The inverse of `from_uniform`, theta (B, N): uniform over datasets if the posteriors are right, (B, N)."""
         theta = np.asarray(theta, np.float64)
-        return np.stack([self._flow(b, theta[b : b + 1])[0][0] for b in range(len(self))])
+        if theta.shape != (len(self), len(self.names)):
+            raise ValueError(f"theta must have shape ({len(self)}, {len(self.names)}), got {theta.shape}")
+        found = [self._flow(b, theta[b : b + 1])[0][0] for b in range(len(self))]
+        return np.stack(found) if found else np.empty(theta.shape)
 
     def _labels(self, b: int, uniform: np.ndarray) -> np.ndarray:
         if self._temperature is not None:
-            uniform, _ = temper(uniform, 1 / self._temperature)
+            uniform = untemper(uniform, self._temperature)
         unit = self._head.from_uniform(self._numbers[b], uniform, self._parameters)
         return self._box.low + unit.astype(np.float64) * self._box.width
 
     def _draw(self, b: int, n: int, rng: np.random.Generator) -> np.ndarray:
         return self._labels(b, rng.random((n, len(self.names)), np.float32))
 
-    def _points(self, b: int) -> np.ndarray:
-        return self._labels(b, lattice(POINTS, len(self.names)))
+    def _points(self, b: int, n: int) -> np.ndarray:
+        return self._labels(b, lattice(n, len(self.names)))
 
     def _flow(self, b: int, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         unit = np.clip((theta - self._box.low) / self._box.width, 0, 1).astype(self._numbers.dtype)
@@ -207,9 +213,13 @@ class SplinePosterior(Posterior):
 
     def _log_prob(self, b: int, theta: np.ndarray) -> np.ndarray:
         place = (theta - self._box.low) / self._box.width
-        inside = (np.abs(place - 0.5) <= 0.5 + RANGE_TOLERANCE).all(axis=1)
+        inside = (np.abs(place - 0.5) <= 0.5 + self._box.tolerance).all(axis=1)
         logs = self._flow(b, theta)[1].astype(np.float64) - np.log(self._box.width).sum()
         return np.where(inside, logs, -np.inf)
+
+    def _quantiles(self, levels: np.ndarray) -> np.ndarray:
+        """Those of one label are what the levels become; those of several are found from points."""
+        return self.from_uniform(levels[:, None]) if len(self.names) == 1 else super()._quantiles(levels)
 
     def _marginal(self, i: int) -> Posterior:
         return self if len(self.names) == 1 else super()._marginal(i)
@@ -218,11 +228,38 @@ class SplinePosterior(Posterior):
 def temper(uniform: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Numbers between 0 and 1 whose logits are divided by a temperature, and the log of the slope, float64.
 
-    Uniform numbers come closer to 0.5 if it is above 1, so that labels that were too often far out no longer are.
+    Uniform numbers come closer to 0.5 if it is above 1, so that labels that were too often far out no longer are. It
+    is a straight line near 0 and near 1, so that the slope stays finite, and 0 and 1 stay where they are.
     """
-    before = np.clip(uniform.astype(np.float64), NEAREST_TO_END, 1 - NEAREST_TO_END)
-    after = 1 / (1 + (1 / before - 1) ** (1 / temperature))
-    return after, np.log(after * (1 - after)) - np.log(temperature * before * (1 - before))
+    nearest, far = _nearer_end(uniform)
+    before = np.maximum(nearest, NEAREST_TO_END)
+    after = _divide_logits(before, temperature)
+    slope = np.log(after) + np.log1p(-after) - np.log(temperature) - np.log(before) - np.log1p(-before)
+    end = float(_divide_logits(np.array(NEAREST_TO_END), temperature))
+    is_line = nearest < NEAREST_TO_END
+    after = np.where(is_line, nearest * (end / NEAREST_TO_END), after)
+    slope = np.where(is_line, np.log(end / NEAREST_TO_END), slope)
+    return np.where(far, 1 - after, after), slope
+
+
+def untemper(uniform: np.ndarray, temperature: float) -> np.ndarray:
+    """The inverse of `temper`."""
+    nearest, far = _nearer_end(uniform)
+    end = float(_divide_logits(np.array(NEAREST_TO_END), temperature))
+    before = _divide_logits(np.maximum(nearest, end), 1 / temperature)
+    before = np.where(nearest < end, nearest * (NEAREST_TO_END / end), before)
+    return np.where(far, 1 - before, before)
+
+
+def _nearer_end(uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distances to the nearer of 0 and 1, and whether that is 1."""
+    uniform = uniform.astype(np.float64)
+    return np.minimum(uniform, 1 - uniform), uniform > 0.5
+
+
+def _divide_logits(uniform: np.ndarray, temperature: float) -> np.ndarray:
+    with np.errstate(over="ignore"):  # of temperatures near 0
+        return np.maximum(1 / (1 + (1 / uniform - 1) ** (1 / temperature)), np.finfo(np.float64).tiny)
 
 
 def lattice(points: int, dimensions: int) -> np.ndarray:
