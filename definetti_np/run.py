@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import process
-from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
 from .files.lock import Holder
 from .genomes.unusual import SIMULATIONS, Collector
@@ -203,11 +202,6 @@ class Run:
                 self._checkpoint(last=True)
                 self._say_how_to_resume(stop)
                 raise
-            except SimulatorError:
-                self._checkpoint(last=True)
-                if kept := self._what_is_kept():
-                    logger.warning("the simulator failed%s; when it is repaired, resume=True goes on from there", kept)
-                raise
 
     def _train(self, interruption: Interruption) -> None:
         waiting = interruption.waiting(self._checkpoint_for_a_signal)
@@ -239,7 +233,13 @@ class Run:
     def _take_batch(self, waiting: Waiting) -> None:
         size = self._settings.batch_size
         start = time.monotonic()
-        data, labels = self._stream.next_batch(size, waiting)
+        try:
+            data, labels = self._stream.next_batch(size, waiting)
+        except Exception:
+            self._checkpoint(last=True)
+            if kept := self._what_is_kept():
+                logger.warning("no more simulations%s; when the reason is mended, resume=True goes on from there", kept)
+            raise
         waited = time.monotonic() - start
         if self._memory is not None:
             self._memory.add(data, labels)

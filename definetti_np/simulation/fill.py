@@ -46,7 +46,7 @@ def simulate(
     max_redraw_fraction: float = 0.1,
     worker_max_examples: int | None = None,
     start_method: str | None = None,
-    executor: Executor | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
     check_randomness: bool = True,
     check_versions: bool = True,
     simulations_version: str | int | None = None,

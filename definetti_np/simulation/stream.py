@@ -69,9 +69,10 @@ class StreamSettings:
         if executor is not None:
             if callable(getattr(executor, "get_executor", None)):
                 raise TypeError(f"executor: {executor!r} is a client; give its executor, client.get_executor()")
-            if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
+            if isinstance(executor, type) or not (callable(executor) or callable(getattr(executor, "submit", None))):
                 raise TypeError(
-                    f"executor must be an object with a method submit, as those of concurrent.futures, got {executor!r}"
+                    "executor must be an object with a method submit, as those of concurrent.futures, or a function "
+                    f"without arguments that makes one, got {executor!r}"
                 )
             for name, value in (
                 ("sim_threads", sim_threads),
