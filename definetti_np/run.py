@@ -183,6 +183,7 @@ class Run:
         self._validation = validation
         self._reports = Reports(settings, validation, start)
         self._holder, self._since, self._first = holder, time.monotonic(), self.batches
+        self._loss = np.nan  # of the last batch
 
     def history(self) -> dict[str, np.ndarray]:
         """The columns of the summary by name."""
@@ -204,7 +205,7 @@ class Run:
                 raise
 
     def _train(self, interruption: Interruption) -> None:
-        waiting = interruption.waiting(self._checkpoint_for_a_signal)
+        waiting = interruption.waiting(self._checkpoint_for_a_signal, self._tell)
         while not self._is_over():
             self._take_batch(waiting)
             if self._checkpoints is not None and self._checkpoints.is_due(self.batches):
@@ -250,16 +251,19 @@ class Run:
             with self._trainer.with_average():
                 self._best = self._trainer.optimizer.weights.copy()
         self.batches += 1
-        self._tell(results[0][0])
+        self._loss = results[0][0]
+        self._tell()
         self._redraws = dict(self._stream.redraws)
 
-    def _tell(self, loss: float) -> None:
-        """Let others know how far the run is; see `describe_status`."""
-        seconds = max(time.monotonic() - self._since, 1e-9)
-        rate = (self.batches - self._first) / seconds
+    def _tell(self) -> None:
+        """Let others know how far the run is, also while it waits; see `describe_status`."""
+        text = f"batch {self.batches} of {self._settings.num_batches}"
+        if self.batches == self._first:
+            self._holder.tell(f"{text}, waiting for simulations")
+            return
+        rate = (self.batches - self._first) / max(time.monotonic() - self._since, 1e-9)
         self._holder.tell(
-            f"batch {self.batches} of {self._settings.num_batches}, loss {loss:.4g}, "
-            f"{rate * self._settings.batch_size:.0f} examples/s, "
+            f"{text}, loss {self._loss:.4g}, {rate * self._settings.batch_size:.0f} examples/s, "
             f"{(self._settings.num_batches - self.batches) / rate:.0f} s left"
         )
 

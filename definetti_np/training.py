@@ -288,7 +288,9 @@ def train(
             settings = settings.with_seed(start.run["seed"])
         batches, redraws = (0, {}) if start is None else (start.batches, start.redraws)
         examples = range(batches * settings.batch_size, settings.num_batches * settings.batch_size)
-        waiting = interruption.waiting(lambda: None)  # there is nothing to save yet
+        waiting = interruption.waiting(  # there is nothing to save yet
+            lambda: None, lambda: holder.tell("simulating what it needs before its first batch")
+        )
         store = settings.open_store()
         held = hold_validation(settings, waiting)
         memory = remember(settings, start, waiting, store)

@@ -77,9 +77,7 @@ class ExecutorStream(Stream):
         self._parcel = Parcel(source, self._pool.executor)
         self._next_task = 0  # the place in `_examples` of the one that the next task begins with
         self._tasks: deque[_Task] = deque()  # in the order of their examples
-        self._lost: deque[tuple[_Task, Future, BaseException]] = (
-            deque()
-        )  # what has failed, as the executor's threads say
+        self._lost: deque[tuple[_Task, Future, BaseException]] = deque()  # what has failed, and why
         self._messages: deque[bytes] = deque()  # those that have arrived, of examples from `_next` on
         self._seconds: float | None = None  # that an example takes, about
         self._bytes = 1.0  # that it takes as a message, about

@@ -169,12 +169,15 @@ class Store:
         self.folder, self.key, self.argument, self.follow = folder, key, argument, follow
         self._files: list[ShardFile] = []
         self._damaged: set[Path] = set()
+        self._named: set[Path] = set()  # damaged ones that a warning was about
         self._compared: set[tuple[Path, Path]] = set()  # which hold the same examples
         self._shards: deque[tuple[Path, Shard]] = deque(maxlen=2)  # the ones that were read last
         self.look()
 
     def look(self) -> None:
-        """Find the shards that are there now."""
+        """Find the shards that are there now. Where others add them, one that was damaged may have been half copied."""
+        if self.follow:
+            self._damaged.clear()
         files = shard_files(self.folder) if os.path.isdir(self.folder) else []
         if any(file.digest != self.key.digest for file in files):
             found = find_key(self.folder, self.argument)
@@ -216,12 +219,12 @@ class Store:
         """
         found = [pair for pair in overlaps(self._files) if (pair[0].path, pair[1].path) not in self._compared]
         for first, second in found:
-            self._compared.add((first.path, second.path))
             start, stop = second.start, min(first.stop, second.stop)
             try:
                 shards = self._read(first), self._read(second)
             except (OSError, ValueError):
                 continue  # which is said when an example of it is read
+            self._compared.add((first.path, second.path))
             if not are_equal(*shards, start, stop):
                 raise ValueError(
                     f"{self.argument}: {first.path} and {second.path} hold different examples {start} to {stop - 1}: "
@@ -239,7 +242,9 @@ class Store:
 
     def _forget(self, file: ShardFile, error: Exception) -> None:
         why = getattr(error, "strerror", None) or error
-        logger.warning("%s: %s cannot be read and is left out: %s", self.argument, file.path, why)
+        if file.path not in self._named:
+            logger.warning("%s: %s cannot be read and is left out: %s", self.argument, file.path, why)
+        self._named.add(file.path)
         self._damaged.add(file.path)
         self._plan([other for other in self._files if other.path != file.path])
 
