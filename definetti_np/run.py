@@ -252,10 +252,10 @@ class Run:
                 self._best = self._trainer.optimizer.weights.copy()
         self.batches += 1
         self._loss = results[0][0]
-        self._tell()
+        self._tell(at_once=self.batches == self._first + 1)
         self._redraws = dict(self._stream.redraws)
 
-    def _tell(self) -> None:
+    def _tell(self, *, at_once: bool = False) -> None:
         """Let others know how far the run is, also while it waits; see `describe_status`."""
         text = f"batch {self.batches} of {self._settings.num_batches}"
         if self.batches == self._first:
@@ -264,7 +264,8 @@ class Run:
         rate = (self.batches - self._first) / max(time.monotonic() - self._since, 1e-9)
         self._holder.tell(
             f"{text}, loss {self._loss:.4g}, {rate * self._settings.batch_size:.0f} examples/s, "
-            f"{(self._settings.num_batches - self.batches) / rate:.0f} s left"
+            f"{(self._settings.num_batches - self.batches) / rate:.0f} s left",
+            at_once=at_once,
         )
 
     def _train_on(self, data: MultisetBatch, labels: np.ndarray) -> list[tuple[float, float]]:
