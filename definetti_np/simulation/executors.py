@@ -171,7 +171,7 @@ class ExecutorStream(Stream):
             done, _ = wait(task.futures, TICK_SECONDS, FIRST_COMPLETED)
             for future in done:
                 if (error := _error_of(future)) is not None:
-                    self._act_on_loss(task, future, error)
+                    self._lost.append((task, future, error))  # perhaps before the executor has called `_note_end`
                     continue
                 seconds, versions, messages = future.result()
                 self._check_versions(versions)
@@ -223,23 +223,23 @@ class ExecutorStream(Stream):
 
     def _send_what_is_lost(self) -> None:
         """Send lost tasks again as soon as that is known, and not only when the training needs them."""
+        sent = []
         while self._lost:
-            self._act_on_loss(*self._lost.popleft())
-
-    def _act_on_loss(self, task: _Task, future: Future, error: BaseException) -> None:
-        """Send a task again whose future has failed, unless that was seen before, or the task has come back."""
-        if future not in task.futures:
-            return
-        task.futures.remove(future)
-        task.losses += 1
-        if task.losses == MOST_LOSSES or self._parcel.error is not None:
-            task.error = error
-            return
-        self._send(task, because=error)
-        if task.error is None:
+            task, future, error = self._lost.popleft()
+            if future in task.futures:  # or that was seen before, or the task has come back
+                task.futures.remove(future)
+                task.losses += 1
+                if task.losses == MOST_LOSSES or self._parcel.error is not None:
+                    task.error = error
+                else:
+                    self._send(task, because=error)
+                if task.error is None:
+                    sent.append((task, error))
+        if sent:
+            task, error = sent[0]
             logger.warning(
-                "examples %d to %d are sent to the executor again, because it raised %s", task.first, task.last,
-                _one_line(error),
+                "examples %d to %d%s are sent to the executor again, because it raised %s", task.first, task.last,
+                f" and those of {len(sent) - 1} other tasks" if len(sent) > 1 else "", _one_line(error),
             )  # fmt: skip
 
     def _assign(self) -> None:

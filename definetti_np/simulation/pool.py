@@ -35,13 +35,16 @@ class Pool:
     def submit(self, function: Callable, *arguments: Any) -> Future:
         """Hand over a call."""
         try:
-            return self.executor.submit(function, *arguments)
+            future = self.executor.submit(function, *arguments)
         except BrokenExecutor:
             if self._make is None:
                 raise
-        self.executor.shutdown(wait=False)
-        self.executor = _made_by(self._make)
-        return self.executor.submit(function, *arguments)
+            self.executor.shutdown(wait=False)
+            self.executor = _made_by(self._make)
+            future = self.executor.submit(function, *arguments)
+        if not isinstance(future, Future):
+            raise TypeError(f"its submit must return a Future of concurrent.futures, got {future!r}")
+        return future
 
     @property
     def what_helps(self) -> str:
