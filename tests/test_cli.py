@@ -191,6 +191,7 @@ def test_calibration_error__of_known_numbers():
         (["simulate", "settings_of_cli.py", "--output", "new", "--stop", "3"], "--stop goes with --simulations"),
         (["simulate", "settings_of_cli.py", "--simulations", "new"], "--stop is missing"),
         (["simulate", "settings_of_cli.py", "--simulations", "new", "--stop", "0"], "stop must be at least 1"),
+        (["simulate", "settings_of_cli.py", "--simulations", "new", "--stop", "9" * 20], "stop must be at most 922337"),
         (["simulate", "settings_of_cli.py", "--output", "new", "--number", "0"], "--number must be at least 1, got 0"),
     ],
 )

@@ -559,6 +559,17 @@ def test_summary__into_a_pipe_that_nobody_reads_waits_for_nothing(tmp_path, capl
     os.close(reader)
 
 
+def test_log__goes_on_in_a_line_of_its_own_where_a_killed_run_left_half_a_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    for content, before in ((b"", []), (b"{}\n", [b"{}"]), (b'{}\n{"lev', [b"{}", b'{"lev'])):
+        path.write_bytes(content)
+        with log_to(path):
+            logger.info("one")
+        *found, last = path.read_bytes().splitlines()
+        assert found == before
+        assert json.loads(last)["message"] == "one"
+
+
 def test_log__into_a_pipe_that_nobody_reads_waits_for_nothing(tmp_path, capfd):
     path = tmp_path / "pipe"
     os.mkfifo(path)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import as_bool
-from ..files.paths import check_parent
+from ..files.paths import check_parent, why_not_writable
 from ..files.whole import write_whole
 from .ranges import Ranges
 from .shards import Key, Shard, check_shard, read_header
@@ -347,14 +347,14 @@ def difference(found: Key, wanted: Key) -> str:
 def check_folder(folder: Path, argument: str) -> None:
     """Raise a ValueError if shards cannot be written to a folder, or if it cannot be made."""
     if not os.path.isdir(folder):
+        if os.path.exists(folder) and not os.path.isdir(folder):
+            raise ValueError(f"{argument} must be a folder, {str(folder)!r} is none")
         try:
             check_parent(folder, argument)
         except ValueError:
             if not os.path.isdir(folder):  # another run may have made it this very moment
                 raise
-        if os.path.exists(folder) and not os.path.isdir(folder):
-            raise ValueError(f"{argument} must be a folder, {str(folder)!r} is none")
-    elif not os.access(folder, os.W_OK | os.X_OK):
+    elif why_not_writable(folder):
         raise ValueError(
             f"{argument}: examples are missing in {str(folder)!r}, which cannot be written to; choose another folder, "
             "or copy it"
