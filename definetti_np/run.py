@@ -181,7 +181,7 @@ class Run:
         self._started = self._started or describe_start(settings.simulator)
         self._collector = collector
         self._validation = validation
-        self._reports = Reports(settings, validation, start)
+        self._reports = Reports(settings, validation, start, lambda: stream.simulators)
         self._holder, self._since, self._first = holder, time.monotonic(), self.batches
         self._loss = np.nan  # of the last batch
 

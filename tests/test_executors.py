@@ -610,3 +610,11 @@ def test_train__workers_with_other_versions_are_refused_unless_they_are_allowed(
         with pytest.raises(SimulatorError, match=r"has numpy 1\.0, and this process numpy \d.*check_versions=False"):
             train(simulator=simulator, executor=executor, **SMALL)
         train(simulator=simulator, executor=executor, check_versions=False, **SMALL)
+
+
+def test_executor_stream__says_how_many_workers_there_are_now():
+    executor = Never(answers=True)
+    with stream_of(executor) as stream:
+        assert stream.simulators is None
+        executor.num_workers = 7
+        assert stream.simulators == 7

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from disasters import SMALL, simulator
 
-from definetti_np import simulate, train
+from definetti_np import progress, simulate, train
 from definetti_np.files import lock
 from definetti_np.simulation import store_stream
 from definetti_np.simulation.store import Store
@@ -132,3 +132,12 @@ def test_status__of_a_run_that_waits(folder, at_looks, tmp_path, monkeypatch):
     follow(folder, save_path=tmp_path / "model")
     assert seen[0].startswith("alive: host")
     assert "batch 10 of 20, loss" in seen[0]
+
+
+def test_log__of_a_run_that_waits_for_others_advises_no_simulators_of_its_own(folder, at_looks, caplog, monkeypatch):
+    monkeypatch.setattr(progress, "WORTH_SAYING", 0.0)
+    caplog.set_level("INFO", "definetti_np")
+    at_looks.append(lambda: fill(folder, 100, COUNT))
+    train(simulator=simulator, **SMALL, sim_threads=2, simulations=folder, follow=True)
+    assert "waiting for example 100" in caplog.text
+    assert "more simulator core" not in caplog.text

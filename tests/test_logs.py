@@ -282,7 +282,7 @@ def test_logfile__of_json_has_the_numbers_of_the_run(tmp_path, twin):
 def test_progress__advises_in_numbers(tmp_path, monkeypatch, waited, simulators, text, more):
     now = [100.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
-    lines = progress(2, 500, 1, to_terminal=False, simulators=simulators)
+    lines = progress(2, 500, 1, to_terminal=False, simulators=lambda: simulators)
     now[0] = 110.0
     with log_to(tmp_path / "log.jsonl"):
         lines.update({"batch": 0, "loss": 0.5, "accuracy": 0.5}, waited)

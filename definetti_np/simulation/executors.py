@@ -95,6 +95,11 @@ class ExecutorStream(Stream):
             self.close()
             raise
 
+    @property
+    def simulators(self) -> int | None:
+        """How many workers the executor has now, None if it does not say."""
+        return number_of_workers(self._pool.executor)
+
     def _see_that_workers_have_the_package(self, while_waiting: Waiting) -> None:
         """Ask a worker for its versions before it gets tasks: some engines hang if a message needs what it lacks.
 

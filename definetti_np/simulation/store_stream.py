@@ -152,6 +152,11 @@ class StoreStream(Stream):
         if examples:
             logger.info("%d of %d examples are in %s", len(examples) - len(missing), len(examples), store.folder)
 
+    @property
+    def simulators(self) -> int | None:
+        """How many examples are simulated at a time for what the store lacks; None where others add it."""
+        return None if self._simulated is None else self._simulated.simulators
+
     def _check_that_missing_can_be_made(self, examples: range) -> None:
         folder, argument = self._store.folder, self._store.argument
         if self._source.simulator is None:

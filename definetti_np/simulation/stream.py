@@ -114,15 +114,6 @@ class StreamSettings:
             check_versions=as_bool(check_versions, "check_versions"),
         )
 
-    @property
-    def simulators(self) -> int | None:
-        """How many examples are simulated at a time beside the training, None if that is not known, or none are."""
-        if self.executor is not None:
-            from .executors import number_of_workers  # its module imports this one
-
-            return number_of_workers(self.executor)
-        return self.sim_threads or None
-
     def __str__(self) -> str:
         return "an executor" if self.executor is not None else f"{self.sim_threads} simulator processes"
 
@@ -168,6 +159,11 @@ class Stream(ABC):
     def capacity(self) -> int | None:
         """How many examples may be taken at once, None for any number."""
         return self._settings.queue_capacity
+
+    @property
+    def simulators(self) -> int | None:
+        """How many examples are simulated at a time beside the training, None if that is not known, or none are."""
+        return self._settings.sim_threads or None
 
     def next_batch(self, size: int, while_waiting: Waiting = PATIENT) -> tuple[MultisetBatch, np.ndarray]:
         """Return the next `size` examples: their rows, and their labels (size, N).
