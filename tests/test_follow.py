@@ -5,9 +5,9 @@ import os
 import shutil
 
 import pytest
-from disasters import SMALL, simulator
+from disasters import SMALL, index_of, simulator
 
-from definetti_np import progress, simulate, train
+from definetti_np import Simulations, progress, simulate, train
 from definetti_np.files import lock
 from definetti_np.simulation import store_stream
 from definetti_np.simulation.store import Store
@@ -141,3 +141,21 @@ def test_log__of_a_run_that_waits_for_others_advises_no_simulators_of_its_own(fo
     train(simulator=simulator, **SMALL, sim_threads=2, simulations=folder, follow=True)
     assert "waiting for example 100" in caplog.text
     assert "more simulator core" not in caplog.text
+
+
+@pytest.mark.parametrize("function", [simulator, simulate_otherwise])
+def test_simulate__of_a_range_that_another_run_has_filled_meanwhile(tmp_path, function):
+    def fill_meanwhile(rng):
+        if index_of(rng) == 15:  # the last one
+            fill(tmp_path / "folder", 0, 16, function)
+        return simulator(rng)
+
+    fill_meanwhile.__qualname__, fill_meanwhile.__module__ = simulator.__qualname__, simulator.__module__
+    if function is simulator:
+        fill(tmp_path / "folder", 0, 16, fill_meanwhile)
+        assert len(Simulations(tmp_path / "folder")) == 16
+    else:
+        with pytest.raises(
+            ValueError, match=r"another run has written .*shard meanwhile, with different examples 0 to 15"
+        ):
+            fill(tmp_path / "folder", 0, 16, fill_meanwhile)

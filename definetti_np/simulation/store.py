@@ -294,11 +294,29 @@ class Store:
         return found
 
     def write(self, start: int, stop: int, content: bytes) -> None:
-        """Write a shard; raise an OSError if that cannot be done."""
+        """Write a shard; raise an OSError if that cannot be done, and a ValueError if there is one that differs."""
         self.folder.mkdir(exist_ok=True)
         path = shard_path(self.folder, start, stop, self.key.digest)
-        write_whole(path, lambda file: file.write(content))
+        if not self._is_written(path, content):
+            write_whole(path, lambda file: file.write(content))
         self._damaged.discard(path)
+
+    def _is_written(self, path: Path, content: bytes) -> bool:
+        """Whether another run has written the same shard meanwhile."""
+        try:
+            other = Shard(path.read_bytes())
+        except (OSError, ValueError):  # there is none, or it is damaged
+            return False
+        shard = Shard(content)
+        if (other.key, other.start, other.stop) != (shard.key, shard.start, shard.stop):  # it was renamed
+            return False
+        if not are_equal(shard, other, shard.start, shard.stop):
+            raise ValueError(
+                f"{self.argument}: another run has written {path} meanwhile, with different examples {shard.start} to "
+                f"{shard.stop - 1}: its simulator, or what it stands on, was not the same. See that only one of them "
+                "fills this folder, and simulate those examples again"
+            )
+        return True
 
     def end_of_damaged(self, index: int) -> int | None:
         """Where a damaged shard with this example ends; a new one with the same name takes its place."""

@@ -279,17 +279,20 @@ class StoreStream(Stream):
 
     def close(self) -> None:
         """Write what is not written yet, and stop what simulates."""
-        if not self._closing:
-            super().close()
+        if self._closing:
+            return
+        super().close()
+        try:
             self.writer.close()
-            if unwritten := self.writer.unwritten:
-                logger.warning(
-                    "%s: examples %s of seed %d could not be written to %s: %s; definetti_np.simulate makes them again "
-                    "and writes them when it can be written to",
-                    self._store.argument, unwritten, self._store.key.seed, self._store.folder, self.writer.error,
-                )  # fmt: skip
+        finally:
             if self._simulated is not None:
                 self._simulated.close()
+        if unwritten := self.writer.unwritten:
+            logger.warning(
+                "%s: examples %s of seed %d could not be written to %s: %s; definetti_np.simulate makes them again "
+                "and writes them when it can be written to",
+                self._store.argument, unwritten, self._store.key.seed, self._store.folder, self.writer.error,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
