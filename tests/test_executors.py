@@ -398,7 +398,7 @@ def test_executor_stream__what_is_lost_at_once_is_said_in_a_line(caplog):
     ):
         stream.next_examples(20)
     assert [message for message in caplog.messages if "again" in message] == [
-        "examples 0 to 0 and those of 23 other tasks are sent to the executor again, because it raised "
+        "examples 0 to 0 and 23 more tasks are sent to the executor again, because it raised "
         "WorkerLostError: the machine is gone"
     ]
 

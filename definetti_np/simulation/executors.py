@@ -244,7 +244,7 @@ class ExecutorStream(Stream):
             task, error = sent[0]
             logger.warning(
                 "examples %d to %d%s are sent to the executor again, because it raised %s", task.first, task.last,
-                f" and those of {len(sent) - 1} other tasks" if len(sent) > 1 else "", _one_line(error),
+                f" and {len(sent) - 1} more task{'s' * (len(sent) > 2)}" if len(sent) > 1 else "", _one_line(error),
             )  # fmt: skip
 
     def _assign(self) -> None:
@@ -386,7 +386,7 @@ def versions_here() -> tuple[str, ...]:
 
 
 def _one_line(error: BaseException) -> str:
-    return leave_out_middle(f"{type(error).__name__}: {error}")
+    return leave_out_middle(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def simulate(parcel: Parcel, indices: Sequence[int], attempt: int = 0) -> tuple[float, tuple[str, ...], list[bytes]]:
