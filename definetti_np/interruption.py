@@ -40,6 +40,10 @@ class Waiting:
         pass
 
 
+def _tell_nobody() -> None:
+    pass
+
+
 class Interruption:
     """Handles signals inside a ``with`` block, if that is in the main thread, and gives back what it took.
 
@@ -80,13 +84,13 @@ class Interruption:
         if self._stop is not None and (error is None or isinstance(error, Interrupted)):
             raise (KeyboardInterrupt if self._stop == signal.SIGINT else SystemExit(128 + self._stop)) from None
 
-    def waiting(self, save: Callable[[], None]) -> Waiting:
-        """What streams do while they wait: act on signals, in a ``with`` block at once.
+    def waiting(self, save: Callable[[], None], tell: Callable[[], None] = _tell_nobody) -> Waiting:
+        """What streams do while they wait: act on signals, in a ``with`` block at once; and `tell` that they wait.
 
         The block must change nothing that `save` saves. After a signal that asks to stop it ends in `Interrupted`, also
         if a simulator caught the exception, because the example that it then made is not the one of an undisturbed run.
         """
-        return _ActingOnSignals(self, save)
+        return _ActingOnSignals(self, save, tell)
 
     def act(self, save: Callable[[], None]) -> None:
         """Do what signals have asked for."""
@@ -156,11 +160,12 @@ def _signals_that_c_code_handles() -> set[int]:
 
 
 class _ActingOnSignals(Waiting):
-    def __init__(self, interruption: Interruption, save: Callable[[], None]):
-        self._interruption, self._save = interruption, save
+    def __init__(self, interruption: Interruption, save: Callable[[], None], tell: Callable[[], None]):
+        self._interruption, self._save, self._tell = interruption, save, tell
 
     def __call__(self) -> None:
         self._interruption.act(self._save)
+        self._tell()
 
     def __enter__(self) -> Waiting:
         self._interruption._acts_at_once = self._save

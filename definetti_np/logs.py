@@ -225,7 +225,7 @@ class _LogFile:
         self._path, self._formatter = path, formatter
         self._descriptor: int | None = None
         self._lost = 0  # lines
-        self._is_torn = False  # whether it ends within a line
+        self._is_torn = _ends_within_a_line(path)
         with contextlib.suppress(OSError):
             self._open()
 
@@ -264,6 +264,16 @@ class _LogFile:
             descriptor, self._descriptor = self._descriptor, None
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    """Whether a file has a last line without an end, as a run may leave it that was killed, or whose disk was full."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(os.stat(path).st_mode):
+            with open(path, "rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read() != b"\n"
+    return False
 
 
 def flags_not_to_wait(path: str | os.PathLike, flags: int) -> int:

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -34,11 +34,11 @@ def progress(
     *,
     to_terminal: bool,
     first: int = 0,
-    simulators: int | None = None,
+    simulators: Callable[[], int | None] = lambda: None,
 ) -> "_Bar | _Lines":
     """A progress bar where tqdm works and stderr is a terminal, otherwise log lines; from batch `first` on.
 
-    `simulators` is how many simulate at a time, None if that is not known, or if it is the process that trains.
+    `simulators` says how many simulate at a time, None if that is not known, or if it is the process that trains.
     """
     if to_terminal and (Stderr().isatty() or in_notebook()):
         with contextlib.suppress(Exception):  # it is missing, or one of its environment variables is wrong
@@ -57,7 +57,7 @@ def in_notebook() -> bool:
 class _Clock:
     """Measures how fast a run is, and how much of the time since the last look it waited for simulations."""
 
-    def __init__(self, batch_size: int, simulators: int | None = None):
+    def __init__(self, batch_size: int, simulators: Callable[[], int | None] = lambda: None):
         self._batch_size, self._simulators = batch_size, simulators
         self._batches, self._since, self._waited = 0, time.monotonic(), 0.0
 
@@ -72,8 +72,8 @@ class _Clock:
         rate, waiting = self._batches * self._batch_size / elapsed, self._waited / elapsed
         self._batches, self._since, self._waited = 0, now, 0.0
         more = 0
-        if self._simulators and WORTH_SAYING < waiting < 1:
-            more = math.ceil(self._simulators * waiting / (1 - waiting))  # if each simulates as fast as those here
+        if WORTH_SAYING < waiting < 1 and (simulators := self._simulators()):
+            more = math.ceil(simulators * waiting / (1 - waiting))  # if each simulates as fast as those here
         return _Speed(rate, waiting, more)
 
 
@@ -110,7 +110,7 @@ def _describe(numbers: Mapping[str, float]) -> str:
 class _Lines:
     """A log line every `verbosity` batches."""
 
-    def __init__(self, num_batches: int, batch_size: int, verbosity: int, simulators: int | None = None):
+    def __init__(self, num_batches: int, batch_size: int, verbosity: int, simulators: Callable[[], int | None]):
         self._num_batches, self._verbosity = num_batches, verbosity
         self._clock = _Clock(batch_size, simulators)
 

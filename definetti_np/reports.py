@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,9 +32,17 @@ class Reports:
         What to evaluate on, or None.
     start
         The checkpoint that the run goes on from, or None.
+    simulators
+        Says how many examples are simulated at a time; see `progress`.
     """
 
-    def __init__(self, settings: TrainSettings, validation: Validation | None, start: Checkpoint | None):
+    def __init__(
+        self,
+        settings: TrainSettings,
+        validation: Validation | None,
+        start: Checkpoint | None,
+        simulators: Callable[[], int | None],
+    ):
         self._settings = settings
         self._validation = validation
         self._columns = columns_of(settings.describe_run())
@@ -51,7 +59,7 @@ class Reports:
             settings.verbosity,
             to_terminal=settings.logfile == ".",
             first=batches,
-            simulators=settings.streams.simulators,
+            simulators=simulators,
         )
 
     @property

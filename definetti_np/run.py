@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import process
-from .errors import SimulatorError
 from .files.checkpoint import Checkpoint, Checkpoints, check_same_run
 from .files.lock import Holder
 from .genomes.unusual import SIMULATIONS, Collector
@@ -182,8 +181,9 @@ class Run:
         self._started = self._started or describe_start(settings.simulator)
         self._collector = collector
         self._validation = validation
-        self._reports = Reports(settings, validation, start)
+        self._reports = Reports(settings, validation, start, lambda: stream.simulators)
         self._holder, self._since, self._first = holder, time.monotonic(), self.batches
+        self._loss = np.nan  # of the last batch
 
     def history(self) -> dict[str, np.ndarray]:
         """The columns of the summary by name."""
@@ -203,14 +203,9 @@ class Run:
                 self._checkpoint(last=True)
                 self._say_how_to_resume(stop)
                 raise
-            except SimulatorError:
-                self._checkpoint(last=True)
-                if kept := self._what_is_kept():
-                    logger.warning("the simulator failed%s; when it is repaired, resume=True goes on from there", kept)
-                raise
 
     def _train(self, interruption: Interruption) -> None:
-        waiting = interruption.waiting(self._checkpoint_for_a_signal)
+        waiting = interruption.waiting(self._checkpoint_for_a_signal, self._tell)
         while not self._is_over():
             self._take_batch(waiting)
             if self._checkpoints is not None and self._checkpoints.is_due(self.batches):
@@ -239,7 +234,13 @@ class Run:
     def _take_batch(self, waiting: Waiting) -> None:
         size = self._settings.batch_size
         start = time.monotonic()
-        data, labels = self._stream.next_batch(size, waiting)
+        try:
+            data, labels = self._stream.next_batch(size, waiting)
+        except Exception:
+            self._checkpoint(last=True)
+            if kept := self._what_is_kept():
+                logger.warning("no more simulations%s; when the reason is mended, resume=True goes on from there", kept)
+            raise
         waited = time.monotonic() - start
         if self._memory is not None:
             self._memory.add(data, labels)
@@ -250,17 +251,21 @@ class Run:
             with self._trainer.with_average():
                 self._best = self._trainer.optimizer.weights.copy()
         self.batches += 1
-        self._tell(results[0][0])
+        self._loss = results[0][0]
+        self._tell(at_once=self.batches == self._first + 1)
         self._redraws = dict(self._stream.redraws)
 
-    def _tell(self, loss: float) -> None:
-        """Let others know how far the run is; see `describe_status`."""
-        seconds = max(time.monotonic() - self._since, 1e-9)
-        rate = (self.batches - self._first) / seconds
+    def _tell(self, *, at_once: bool = False) -> None:
+        """Let others know how far the run is, also while it waits; see `describe_status`."""
+        text = f"batch {self.batches} of {self._settings.num_batches}"
+        if self.batches == self._first:
+            self._holder.tell(f"{text}, waiting for simulations")
+            return
+        rate = (self.batches - self._first) / max(time.monotonic() - self._since, 1e-9)
         self._holder.tell(
-            f"batch {self.batches} of {self._settings.num_batches}, loss {loss:.4g}, "
-            f"{rate * self._settings.batch_size:.0f} examples/s, "
-            f"{(self._settings.num_batches - self.batches) / rate:.0f} s left"
+            f"{text}, loss {self._loss:.4g}, {rate * self._settings.batch_size:.0f} examples/s, "
+            f"{(self._settings.num_batches - self.batches) / rate:.0f} s left",
+            at_once=at_once,
         )
 
     def _train_on(self, data: MultisetBatch, labels: np.ndarray) -> list[tuple[float, float]]:

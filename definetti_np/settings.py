@@ -18,6 +18,7 @@ from .provenance import check_metadata
 from .reuse import Memory, ReuseSettings
 from .schedules import StepSettings
 from .seeds import check_seed
+from .simulation.ranges import MOST_EXAMPLES
 from .simulation.source import ExampleSource, check_on_error, takes_generator
 from .simulation.store import Store, StoreSettings
 from .simulation.stream import StreamSettings
@@ -148,6 +149,11 @@ class TrainSettings:
         accuracy = check_accuracy(accuracy, loss)
         num_batches = as_integer(num_batches, "num_batches", minimum=1)
         batch_size = as_integer(batch_size, "batch_size", minimum=1)
+        if num_batches * batch_size > MOST_EXAMPLES:
+            raise ValueError(
+                f"num_batches times batch_size must be at most {MOST_EXAMPLES}, the largest index of an example, got "
+                f"num_batches={num_batches} and batch_size={batch_size}"
+            )
         streams = StreamSettings.checked(**stream_arguments)
         if streams.queue_capacity is not None and batch_size > streams.queue_capacity:
             raise ValueError(

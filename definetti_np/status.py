@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from .checks import shorten
 from .errors import ModelFileError
 from .files.archive import MODEL, open_file
 from .files.checkpoint import Checkpoints, read_checkpoint
+from .files.lock import read_lock
 from .files.paths import model_path
 
 SILENT_SECONDS = 60.0  # without a sign of life, after which a run may be stuck, or killed with its machine
+LONGEST_REASON = 300  # characters
 
 
 def describe_status(save_path: str | os.PathLike) -> str:
@@ -24,39 +28,51 @@ def describe_status(save_path: str | os.PathLike) -> str:
     """
     path = model_path(save_path, "SAVE_PATH")
     checkpoints = Checkpoints(path, every=None)
-    known = [line for line in (_of_lock(checkpoints.lock), _of_checkpoint(checkpoints), _of_model(path)) if line]
-    if not known:
+    run = _of_lock(checkpoints.lock)
+    files = [*_of_checkpoints(checkpoints), *_of_model(path)]
+    if run is None and not files:
         raise ValueError(f"there is no run, checkpoint or model at {path}")
-    lines = known if checkpoints.lock.exists() else ["not running", *known]
-    return "\n".join(lines)
+    return "\n".join([run or "not running", *files])
 
 
 def _of_lock(path: Path) -> str | None:
+    """How the run is that holds a lock, or None if there is no lock file."""
     try:
-        seconds = max(0.0, time.time() - os.stat(path).st_mtime)
-        who, _, progress = path.read_text("utf-8", errors="replace").partition("\n")
-    except OSError:
+        text, when = read_lock(path)
+    except FileNotFoundError:
         return None
-    silent = f"silent for {_duration(seconds)}" if seconds > SILENT_SECONDS else "alive"
-    return f"{silent}: {who}{': ' if progress else ''}{progress}"
+    except (OSError, ValueError) as error:
+        return f"perhaps running: {getattr(error, 'strerror', None) or error}: {path}"
+    who, _, progress = text.partition("\n")
+    seconds = time.time() - when
+    how = "alive"
+    if seconds > SILENT_SECONDS:
+        how = f"silent for {_duration(seconds)}"
+    elif seconds < -SILENT_SECONDS:
+        how = f"alive or not: its last sign of life is {_duration(-seconds)} ahead of the clock here"
+    return f"{how}: {who}{': ' if progress else ''}{progress}"
 
 
-def _of_checkpoint(checkpoints: Checkpoints) -> str | None:
+def _of_checkpoints(checkpoints: Checkpoints) -> Iterator[str]:
+    """The newest checkpoint that can be read, behind those that cannot."""
     for path in (checkpoints.path, checkpoints.previous):
+        if os.path.lexists(path):
+            try:
+                batches, age = read_checkpoint(path).batches, time.time() - os.stat(path).st_mtime
+            except (ModelFileError, OSError) as error:
+                yield f"checkpoint that cannot be read: {shorten(str(error), LONGEST_REASON)}"
+                continue
+            yield f"checkpoint: {batches} batches, written {_duration(age)} ago, {path}"
+            return
+
+
+def _of_model(path: Path) -> Iterator[str]:
+    if os.path.lexists(path):
         try:
-            batches, age = read_checkpoint(path).batches, time.time() - os.stat(path).st_mtime
-        except (ModelFileError, OSError):
-            continue
-        return f"checkpoint: {batches} batches, written {_duration(age)} ago, {path}"
-    return None
-
-
-def _of_model(path: Path) -> str | None:
-    try:
-        with open_file(path, MODEL) as stored:
-            return f"model: {stored.header['batches_trained']} batches, {path}"
-    except (ModelFileError, OSError, KeyError):
-        return None
+            with open_file(path, MODEL) as stored:
+                yield f"model: {stored.header['batches_trained']} batches, {path}"
+        except (ModelFileError, OSError, KeyError) as error:
+            yield f"model that cannot be read: {shorten(str(error), LONGEST_REASON)}"
 
 
 def _duration(seconds: float) -> str:

@@ -72,7 +72,7 @@ def train(
     max_redraw_fraction: float = 0.1,
     worker_max_examples: int | None = None,
     start_method: str | None = None,
-    executor: Executor | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
     check_randomness: bool = True,
     check_versions: bool = True,
     simulations: str | os.PathLike | None = None,
@@ -219,7 +219,8 @@ def train(
     executor
         An executor of `concurrent.futures`, or one with the same futures such as that of a Dask client's
         ``get_executor()``, to simulate with instead of processes of our own. It stays open, and what it raises ends
-        training.
+        training. Or a function without arguments that makes one: it is made anew when it breaks because a process was
+        lost, and closed in the end.
     check_randomness
         Whether to simulate the first two examples twice before training, in two processes if there are, and to warn if
         they differ: then the simulator has randomness that is not the seed's.
@@ -287,7 +288,9 @@ def train(
             settings = settings.with_seed(start.run["seed"])
         batches, redraws = (0, {}) if start is None else (start.batches, start.redraws)
         examples = range(batches * settings.batch_size, settings.num_batches * settings.batch_size)
-        waiting = interruption.waiting(lambda: None)  # there is nothing to save yet
+        waiting = interruption.waiting(  # there is nothing to save yet
+            lambda: None, lambda: holder.tell("simulating what it needs before its first batch")
+        )
         store = settings.open_store()
         held = hold_validation(settings, waiting)
         memory = remember(settings, start, waiting, store)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -190,6 +191,7 @@ def test_calibration_error__of_known_numbers():
         (["simulate", "settings_of_cli.py", "--output", "new", "--stop", "3"], "--stop goes with --simulations"),
         (["simulate", "settings_of_cli.py", "--simulations", "new"], "--stop is missing"),
         (["simulate", "settings_of_cli.py", "--simulations", "new", "--stop", "0"], "stop must be at least 1"),
+        (["simulate", "settings_of_cli.py", "--simulations", "new", "--stop", "9" * 20], "stop must be at most 922337"),
         (["simulate", "settings_of_cli.py", "--output", "new", "--number", "0"], "--number must be at least 1, got 0"),
     ],
 )
@@ -289,3 +291,53 @@ def test_status__of_nothing(capsys, tmp_path):
     code, _, err = run(capsys, "status", tmp_path / "nothing")
     assert code == 2
     assert "there is no run, checkpoint or model" in err
+
+
+@pytest.fixture
+def finished(folder, tmp_path):
+    """The files of a run that has ended, and a name for files that are to be damaged."""
+    for name in ("m.npz", "m.checkpoint.npz"):
+        shutil.copy(folder / name, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("m.checkpoint.npz", r"checkpoint that cannot be read: .*m\.checkpoint\.npz.*"),
+        ("m.npz", r"model that cannot be read: .*m\.npz.*"),
+    ],
+)
+def test_status__of_damaged_files_names_them(finished, capsys, name, message):
+    content = (finished / name).read_bytes()
+    (finished / name).write_bytes(content[: len(content) // 2])
+    code, out, _ = run(capsys, "status", finished / "m")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "not running"
+    assert len(lines) == 3
+    assert sum(re.fullmatch(message, line) is not None for line in lines) == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "circle", "text"])
+def test_status__of_a_lock_that_no_run_has_written(finished, capsys, kind):
+    path = finished / "m.lock"
+    {
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "circle": lambda: path.symlink_to(path),
+        "text": lambda: path.write_text("something\x1b[31m" * 100),
+    }[kind]()
+    code, out, _ = run(capsys, "status", finished / "m")
+    assert code == 0
+    assert re.match(r"perhaps running: .*m\.lock\ncheckpoint: 2 batches", out), out
+    assert "something" not in out
+
+
+def test_status__of_a_run_whose_clock_is_ahead(finished, capsys):
+    (finished / "m.lock").write_text("host far, process 7\nbatch 1 of 2")
+    ahead = time.time() + 3 * 3600 + 60
+    os.utime(finished / "m.lock", (ahead, ahead))
+    _, out, _ = run(capsys, "status", finished / "m")
+    expected = "alive or not: its last sign of life is 3 h ahead of the clock here: host far, process 7: batch 1 of 2\n"
+    assert out.startswith(expected)

@@ -282,7 +282,7 @@ def test_logfile__of_json_has_the_numbers_of_the_run(tmp_path, twin):
 def test_progress__advises_in_numbers(tmp_path, monkeypatch, waited, simulators, text, more):
     now = [100.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
-    lines = progress(2, 500, 1, to_terminal=False, simulators=simulators)
+    lines = progress(2, 500, 1, to_terminal=False, simulators=lambda: simulators)
     now[0] = 110.0
     with log_to(tmp_path / "log.jsonl"):
         lines.update({"batch": 0, "loss": 0.5, "accuracy": 0.5}, waited)
@@ -557,6 +557,17 @@ def test_summary__into_a_pipe_that_nobody_reads_waits_for_nothing(tmp_path, capl
     summary.close()
     assert "lines of the training summary could not be written" in caplog.records[-1].getMessage()
     os.close(reader)
+
+
+def test_log__goes_on_in_a_line_of_its_own_where_a_killed_run_left_half_a_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    for content, before in ((b"", []), (b"{}\n", [b"{}"]), (b'{}\n{"lev', [b"{}", b'{"lev'])):
+        path.write_bytes(content)
+        with log_to(path):
+            logger.info("one")
+        *found, last = path.read_bytes().splitlines()
+        assert found == before
+        assert json.loads(last)["message"] == "one"
 
 
 def test_log__into_a_pipe_that_nobody_reads_waits_for_nothing(tmp_path, capfd):

@@ -77,6 +77,7 @@ BAD = {
     "l2 with softmax": ({"loss": "l2"}, r"loss 'l2' needs an h_net that ends in \('matmul',\)"),
     "unknown loss": ({"loss": "huber"}, "loss: unknown loss 'huber'; choose from"),
     "unknown accuracy": ({"accuracy": "auc"}, "accuracy: unknown accuracy 'auc'; choose from"),
+    "more examples than indices": ({"num_batches": 2**62, "batch_size": 2}, "num_batches times batch_size must be at most 9223372036854775807, the largest index"),
     "batch larger than queue": ({"batch_size": 50, "queue_capacity": 49}, "batch_size must be at most queue_capacity, got batch_size=50 and queue_capacity=49; raise"),
     "no batches": ({"num_batches": 0}, "num_batches must be at least 1, got 0"),
     "empty batch": ({"batch_size": 0}, "batch_size must be at least 1, got 0"),

@@ -2,14 +2,17 @@
 
 import errno
 import os
+import tempfile
 import threading
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from disasters import SMALL
 from sessions import full_disk
 from test_modelfile import model_of
 
+from definetti_np import train
 from definetti_np.files import whole
 from definetti_np.files.checkpoint import read_checkpoint, write_checkpoint
 from definetti_np.files.paths import check_distinct_paths, check_parent, check_text_file
@@ -280,6 +283,38 @@ def test_check_parent__sees_that_another_user_keeps_a_file(tmp_path, monkeypatch
             check_parent(tmp_path / "w.npz", "save_path")
     tmp_path.chmod(0o777)
     check_parent(tmp_path / "w.npz", "save_path")
+
+
+def test_check_parent__refuses_what_a_file_cannot_replace(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "link.npz").symlink_to("/dev/full")
+    for name in ("pipe.npz", "link.npz"):
+        with pytest.raises(ValueError, match=f"save_path: '.*{name}' is a device or a pipe, which no file can replace"):
+            check_parent(tmp_path / name, "save_path")
+
+
+@pytest.mark.parametrize(("number", "is_refused"), [(errno.EROFS, True), (errno.EIO, True), (errno.ENOSPC, False)])
+def test_check_parent__tries_to_make_a_file(tmp_path, monkeypatch, number, is_refused):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    if is_refused:
+        with pytest.raises(ValueError, match=f"the folder .* cannot be written to: {os.strerror(number)}"):
+            check_parent(tmp_path / "w.npz", "save_path")
+    else:
+        check_parent(tmp_path / "w.npz", "save_path")
+
+
+@pytest.mark.parametrize("argument", ["save_path", "training_summary", "logfile", "simulations"])
+def test_train__a_file_that_cannot_be_written_is_refused_before_anything_is_simulated(tmp_path, argument):
+    def simulate(rng):
+        raise AssertionError
+
+    (tmp_path / "file").touch()
+    options = {**SMALL, "sim_threads": 0, argument: tmp_path / "file" / "name"}
+    with pytest.raises(ValueError, match=f"{argument}: the folder '.*file' does not exist; create it first"):
+        train(simulator=simulate, **options)
 
 
 def test_check_text_file__takes_devices_and_refuses_what_cannot_be_written(tmp_path, monkeypatch):

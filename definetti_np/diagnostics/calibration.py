@@ -30,7 +30,7 @@ def calibrate(
     *,
     seed: int | None = None,
     sim_threads: int | None = None,
-    executor: Executor | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
     simulations: str | os.PathLike | None = None,
     simulations_version: str | int | None = None,
     threads: int | None = None,

@@ -36,7 +36,7 @@ def check(
     *,
     seed: int | None = None,
     sim_threads: int | None = None,
-    executor: Executor | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
     simulations: str | os.PathLike | None = None,
     simulations_version: str | int | None = None,
     threads: int | None = None,
@@ -119,7 +119,7 @@ def fresh_examples(
     examples: int,
     seed: int | None,
     sim_threads: int | None,
-    executor: Executor | None,
+    executor: Executor | Callable[[], Executor] | None,
     simulations: str | os.PathLike | None,
     simulations_version: str | int | None,
 ) -> tuple:

@@ -39,13 +39,14 @@ class Holder:
         self._told = -math.inf
         self.tell("")
 
-    def tell(self, text: str) -> None:
-        """Write a line about the run, unless the last one was written a moment ago.
+    def tell(self, text: str, *, at_once: bool = False) -> None:
+        """Write a line about the run, unless the last one was written a moment ago, and it need not be `at_once`.
 
         If the disk is full, others cannot read it, and training goes on.
         """
         now = time.monotonic()
-        if self._descriptor is None or now - self._told < TELL_SECONDS or not is_ours(self._owner):
+        is_due = at_once or now - self._told >= TELL_SECONDS
+        if self._descriptor is None or not is_due or not is_ours(self._owner):
             return
         self._told = now if text else self._told
         content = f"{_myself()}\n{text}".rstrip("\n").encode(errors="replace")
@@ -142,6 +143,26 @@ def _lock(descriptor: int, path: Path, who: bytes) -> None:
             f"save_path: {run if _OURS.fullmatch(who) else 'another run or program'} holds {path}; wait until it has "
             "ended, or choose another save_path"
         ) from None
+
+
+def read_lock(path: Path) -> tuple[str, float]:
+    """Return what a run has written into a lock file, who it is and how far, and when, in seconds since the epoch.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is not of a run.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        content, when = _content(descriptor), os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+    if _OURS.fullmatch(content) is None:
+        raise ValueError("a lock file that no run has written")
+    return content.decode(errors="replace"), when
 
 
 def _content(descriptor: int) -> bytes:

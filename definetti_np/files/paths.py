@@ -1,8 +1,10 @@
 """Where the files of a run are: their names, and whether they can be written there."""
 
 import contextlib
+import errno
 import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,10 +41,28 @@ def check_parent(path: Path, name: str) -> None:
         raise ValueError(f"{name}: the folder {str(target.parent)!r} does not exist; create it first")
     if os.path.isdir(target):
         raise ValueError(f"{name}: {str(path)!r} is a folder")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise ValueError(f"{name}: the folder {str(target.parent)!r} cannot be written to")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise ValueError(f"{name}: {str(path)!r} is a device or a pipe, which no file can replace")
+    if reason := why_not_writable(target.parent):
+        raise ValueError(f"{name}: the folder {str(target.parent)!r} cannot be written to: {reason}")
     if _is_kept_for_owner(target):
         raise ValueError(f"{name}: {str(target)!r} belongs to another user, and its folder lets nobody else replace it")
+
+
+def why_not_writable(folder: Path) -> str:
+    """Why no file can be made in a folder, or nothing. It is tried, because some file systems give rights in vain.
+
+    A full disk is no reason, because there may be room when the file is written.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "permission denied"
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return error.strerror or str(error)
+    return ""
 
 
 def _is_kept_for_owner(path: Path) -> bool:

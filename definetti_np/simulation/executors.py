@@ -15,7 +15,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from importlib import metadata
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..errors import SimulatorError
 from ..interruption import Waiting
 from .messages import decode, encode, failure
 from .parcel import Parcel
+from .pool import Pool
 from .source import NO_REDRAWS, Example, ExampleSource
 from .stream import DEFAULT_CAPACITY, PATIENT, Stream, StreamSettings, without_error
 
@@ -47,7 +48,8 @@ QUIET_SECONDS = 60.0  # of waiting, until a warning
 class ExecutorStream(Stream):
     """Examples are simulated ahead by ``settings.executor``, at most ``settings.queue_capacity`` of them.
 
-    Without a `queue_capacity` they are as many as keep all workers of the executor busy. The executor stays open.
+    Without a `queue_capacity` they are as many as keep all workers of the executor busy. The executor stays open,
+    unless a function of the user's makes it; see `Pool`.
 
     Parameters
     ----------
@@ -71,9 +73,11 @@ class ExecutorStream(Stream):
         while_waiting: Waiting = PATIENT,
     ):
         super().__init__(source, settings, examples, redraws)
-        self._parcel = Parcel(source, settings.executor)
+        self._pool = Pool(settings.executor)
+        self._parcel = Parcel(source, self._pool.executor)
         self._next_task = 0  # the place in `_examples` of the one that the next task begins with
         self._tasks: deque[_Task] = deque()  # in the order of their examples
+        self._lost: deque[tuple[_Task, Future, BaseException]] = deque()  # what has failed, and why
         self._messages: deque[bytes] = deque()  # those that have arrived, of examples from `_next` on
         self._seconds: float | None = None  # that an example takes, about
         self._bytes = 1.0  # that it takes as a message, about
@@ -83,9 +87,18 @@ class ExecutorStream(Stream):
         self._reported = 0
         self._news = 0.0  # when the waiting began, or was warned of
         self._again: _Task | None = None
-        if examples:
-            self._see_that_workers_have_the_package(while_waiting)
-        self._assign()
+        try:
+            if examples:
+                self._see_that_workers_have_the_package(while_waiting)
+            self._assign()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def simulators(self) -> int | None:
+        """How many workers the executor has now, None if it does not say."""
+        return number_of_workers(self._pool.executor)
 
     def _see_that_workers_have_the_package(self, while_waiting: Waiting) -> None:
         """Ask a worker for its versions before it gets tasks: some engines hang if a message needs what it lacks.
@@ -111,7 +124,7 @@ class ExecutorStream(Stream):
         # The comment differs each time, because Dask does equal calls once, and remembers their errors.
         question = f"__import__({__name__!r}, fromlist=['*']).versions_here()  # {time.time_ns()}"
         try:
-            future = self._settings.executor.submit(eval, question)
+            future = self._pool.submit(eval, question)
         except Exception as error:
             return error
         self._news = time.monotonic()
@@ -122,13 +135,13 @@ class ExecutorStream(Stream):
         except BaseException:
             future.cancel()
             raise
-        return CancelledError() if future.cancelled() else future.exception() or future.result()
+        return _error_of(future) or future.result()
 
     def _warn_if_quiet(self) -> None:
         """Warn of an executor from which nothing comes, because it may have no worker."""
         if time.monotonic() - self._news > QUIET_SECONDS:
             self._news = time.monotonic()
-            number = number_of_workers(self._settings.executor)
+            number = number_of_workers(self._pool.executor)
             logger.warning(
                 "nothing has come back from the executor for %g seconds; it has %s workers",
                 QUIET_SECONDS, "an unknown number of" if number is None else number,
@@ -154,24 +167,25 @@ class ExecutorStream(Stream):
         return examples[::-1][: len(indices)]
 
     def _result(self, task: _Task, while_waiting: Waiting) -> list[bytes]:
-        """Wait for the messages of a task; send it again if it is lost or late."""
+        """Wait for the messages of a task; send again what is lost, and this task if it is late."""
         self._news = time.monotonic()
         while True:
+            self._send_what_is_lost()
+            if task.error is not None and not task.futures:
+                raise self._failure(task, task.error) from task.error
             done, _ = wait(task.futures, TICK_SECONDS, FIRST_COMPLETED)
             for future in done:
-                try:
-                    seconds, versions, messages = future.result()
-                except (Exception, CancelledError) as error:
-                    task.futures.remove(future)
-                    self._send_again(task, error)
-                else:
-                    self._check_versions(versions)
-                    self._learn(task, seconds, messages)
-                    return messages
+                if (error := _error_of(future)) is not None:
+                    self._lost.append((task, future, error))  # perhaps before the executor has called `_note_end`
+                    continue
+                seconds, versions, messages = future.result()
+                self._check_versions(versions)
+                self._learn(task, seconds, messages)
+                return messages
             if not done:
                 self._warn_if_quiet()
                 while_waiting()
-                if self._is_late(task):
+                if task.error is None and self._is_late(task):
                     logger.warning(
                         "examples %d to %d have not come back from the executor after %.0f s, where tasks take %.1f s; "
                         "they are sent again",
@@ -194,8 +208,7 @@ class ExecutorStream(Stream):
         is_first = self._seconds is None
         self._seconds = one if self._seconds is None else 0.8 * self._seconds + 0.2 * one
         self._bytes = size if is_first else 0.8 * self._bytes + 0.2 * size
-        for future in task.futures:
-            future.cancel()
+        task.cancel()
 
     def _is_late(self, task: _Task) -> bool:
         """Whether a task takes much longer than those that have come back; and each time twice as long.
@@ -213,23 +226,32 @@ class ExecutorStream(Stream):
         patience = max(LATE * _median_latency(arrivals), LEAST_LATE_SECONDS)
         return time.monotonic() - since > patience * 2 ** (task.attempts - 1)
 
-    def _send_again(self, task: _Task, error: BaseException) -> None:
-        task.losses += 1
-        if task.losses == MOST_LOSSES or self._parcel.error is not None:
-            raise self._failure(task, error) from error
-        try:
-            self._send(task)
-        except SimulatorError:  # a pool that is broken or shut down says so; what broke it says more
-            raise self._failure(task, error) from error
-        logger.warning(
-            "examples %d to %d are sent to the executor again, because it raised %s", task.first, task.last,
-            _one_line(error),
-        )  # fmt: skip
+    def _send_what_is_lost(self) -> None:
+        """Send lost tasks again as soon as that is known, and not only when the training needs them."""
+        sent = []
+        while self._lost:
+            task, future, error = self._lost.popleft()
+            if future in task.futures:  # or that was seen before, or the task has come back
+                task.futures.remove(future)
+                task.losses += 1
+                if task.losses == MOST_LOSSES or self._parcel.error is not None:
+                    task.error = error
+                else:
+                    self._send(task, because=error)
+                if task.error is None:
+                    sent.append((task, error))
+        if sent:
+            task, error = sent[0]
+            logger.warning(
+                "examples %d to %d%s are sent to the executor again, because it raised %s", task.first, task.last,
+                f" and {len(sent) - 1} more task{'s' * (len(sent) > 2)}" if len(sent) > 1 else "", _one_line(error),
+            )  # fmt: skip
 
     def _assign(self) -> None:
         """Send tasks while there is room, and after the first one what is simulated twice."""
+        self._send_what_is_lost()
         if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._workers = number_of_workers(self._settings.executor) or UNKNOWN_WORKERS
+            self._workers = number_of_workers(self._pool.executor) or UNKNOWN_WORKERS
             self._looked = time.monotonic()
         workers = self._workers
         in_task = 1 if self._seconds is None else max(1, round(TASK_SECONDS / max(self._seconds, 1e-9)))
@@ -246,7 +268,7 @@ class ExecutorStream(Stream):
                 "the executor has %d workers; tasks of %d examples, %d examples at most ahead", workers, in_task, most
             )
         limit = min(self._next + max(most, self._wanted), len(self._examples))
-        while self._next_task < limit:
+        while self._next_task < limit and not (self._tasks and self._tasks[-1].error):
             indices = self._examples[self._next_task : min(self._next_task + in_task, limit)]
             self._tasks.append(self._new_task(indices))
             self._next_task += len(indices)
@@ -259,21 +281,29 @@ class ExecutorStream(Stream):
         self._send(task)
         return task
 
-    def _send(self, task: _Task) -> None:
+    def _send(self, task: _Task, because: BaseException | None = None) -> None:
+        """Hand a task to the executor; if that takes none, the task has failed.
+
+        `because` is why it is sent again, which says more than what an executor that broke says.
+        """
         try:
             # Its arguments differ from those of the attempt before, because Dask does equal calls once.
-            future = self._settings.executor.submit(simulate, self._parcel, task.indices, task.attempts)
+            future = self._pool.submit(simulate, self._parcel, task.indices, task.attempts)
         except Exception as error:
-            raise self._failure(task, error) from error
+            task.error = error if because is None or isinstance(error, SimulatorError) else because
+            return
         task.futures.append(future)
         task.attempts += 1
         task.sent = time.monotonic()
-        future.add_done_callback(functools.partial(self._note_arrival, task.sent))
+        future.add_done_callback(functools.partial(self._note_end, task, task.sent))
 
-    def _note_arrival(self, sent: float, future: Future) -> None:
-        """Note how long a task took to come back; the executor calls this, in a thread of its own."""
-        if not future.cancelled() and future.exception() is None:
+    def _note_end(self, task: _Task, sent: float, future: Future) -> None:
+        """Note how long a task took to come back, or that it failed; the executor calls this in a thread of its own."""
+        error = _error_of(future)
+        if error is None:
             self._arrivals.append((sent, time.monotonic()))
+        else:
+            self._lost.append((task, future, error))
 
     def _failure(self, task: _Task, error: BaseException) -> SimulatorError:
         if self._parcel.error is not None:
@@ -281,6 +311,8 @@ class ExecutorStream(Stream):
         what = _one_line(error)
         if isinstance(error, (ImportError, AttributeError)):  # not of the simulator itself, whose errors come back
             what += ". The simulator must be in a module that the executor's workers can import"
+        if isinstance(error, BrokenExecutor):
+            what += f". {self._pool.what_helps}"
         return SimulatorError(
             f"examples {task.first} to {task.last} of seed {self._source.seed}, or others that the executor was at: "
             f"the executor failed: {what}\nTo try them in this process:\n"
@@ -288,12 +320,14 @@ class ExecutorStream(Stream):
         )
 
     def close(self) -> None:
-        """Cancel what the executor has not begun."""
-        super().close()
-        for task in (*self._tasks, self._again):
-            for future in task.futures if task else ():
-                future.cancel()
-        self._tasks.clear()
+        """Cancel what the executor has not begun, and close it if it was made here."""
+        if not self._closing:
+            super().close()
+            for task in (*self._tasks, self._again):
+                if task is not None:
+                    task.cancel()
+            self._tasks.clear()
+            self._pool.close()
 
 
 class _Task:
@@ -305,6 +339,18 @@ class _Task:
         self.futures: list[Future] = []
         self.attempts = self.losses = 0
         self.sent = 0.0  # when the last attempt was made
+        self.error: BaseException | None = None  # why it is not sent again
+
+    def cancel(self) -> None:
+        """Forget its futures, and cancel those that have not begun."""
+        futures, self.futures = self.futures, []
+        for future in futures:
+            future.cancel()
+
+
+def _error_of(future: Future) -> BaseException | None:
+    """Why a future that is done has no result; None if it has one."""
+    return CancelledError() if future.cancelled() else future.exception()
 
 
 def _median_latency(arrivals: Sequence[tuple[float, float]]) -> float:
@@ -340,7 +386,7 @@ def versions_here() -> tuple[str, ...]:
 
 
 def _one_line(error: BaseException) -> str:
-    return leave_out_middle(f"{type(error).__name__}: {error}")
+    return leave_out_middle(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def simulate(parcel: Parcel, indices: Sequence[int], attempt: int = 0) -> tuple[float, tuple[str, ...], list[bytes]]:

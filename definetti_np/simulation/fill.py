@@ -19,7 +19,7 @@ from ..logs import log_to
 from ..progress import ExampleProgress, progress_of_examples
 from ..specs import data_spec
 from .folder import Simulations
-from .ranges import Ranges
+from .ranges import MOST_EXAMPLES, Ranges
 from .source import NO_REDRAWS, ExampleSource, Redraws, check_on_error, describe_redraws, takes_generator
 from .store import Store, StoreSettings, check_folder
 from .store_stream import STALE_SECONDS, Writer
@@ -46,7 +46,7 @@ def simulate(
     max_redraw_fraction: float = 0.1,
     worker_max_examples: int | None = None,
     start_method: str | None = None,
-    executor: Executor | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
     check_randomness: bool = True,
     check_versions: bool = True,
     simulations_version: str | int | None = None,
@@ -94,6 +94,8 @@ def simulate(
     seed = as_integer(seed, "seed", minimum=0)
     start = as_integer(start, "start", minimum=0)
     stop = as_integer(stop, "stop", minimum=start + 1)
+    if stop > MOST_EXAMPLES:
+        raise ValueError(f"stop must be at most {MOST_EXAMPLES}, got {stop}")
     settings = StreamSettings.checked(
         sim_threads=sim_threads,
         queue_capacity=queue_capacity,

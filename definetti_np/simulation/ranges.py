@@ -8,6 +8,7 @@ from typing import overload
 
 import numpy as np
 
+MOST_EXAMPLES = 2**63 - 1  # because an index has 64 bits, and the length of a Python sequence too
 MOST_SHOWN = 10  # ranges in a text
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import as_bool
-from ..files.paths import check_parent
+from ..files.paths import check_parent, why_not_writable
 from ..files.whole import write_whole
 from .ranges import Ranges
 from .shards import Key, Shard, check_shard, read_header
@@ -169,12 +169,15 @@ class Store:
         self.folder, self.key, self.argument, self.follow = folder, key, argument, follow
         self._files: list[ShardFile] = []
         self._damaged: set[Path] = set()
+        self._named: set[Path] = set()  # damaged ones that a warning was about
         self._compared: set[tuple[Path, Path]] = set()  # which hold the same examples
         self._shards: deque[tuple[Path, Shard]] = deque(maxlen=2)  # the ones that were read last
         self.look()
 
     def look(self) -> None:
-        """Find the shards that are there now."""
+        """Find the shards that are there now. Where others add them, one that was damaged may have been half copied."""
+        if self.follow:
+            self._damaged.clear()
         files = shard_files(self.folder) if os.path.isdir(self.folder) else []
         if any(file.digest != self.key.digest for file in files):
             found = find_key(self.folder, self.argument)
@@ -216,12 +219,12 @@ class Store:
         """
         found = [pair for pair in overlaps(self._files) if (pair[0].path, pair[1].path) not in self._compared]
         for first, second in found:
-            self._compared.add((first.path, second.path))
             start, stop = second.start, min(first.stop, second.stop)
             try:
                 shards = self._read(first), self._read(second)
             except (OSError, ValueError):
                 continue  # which is said when an example of it is read
+            self._compared.add((first.path, second.path))
             if not are_equal(*shards, start, stop):
                 raise ValueError(
                     f"{self.argument}: {first.path} and {second.path} hold different examples {start} to {stop - 1}: "
@@ -239,7 +242,9 @@ class Store:
 
     def _forget(self, file: ShardFile, error: Exception) -> None:
         why = getattr(error, "strerror", None) or error
-        logger.warning("%s: %s cannot be read and is left out: %s", self.argument, file.path, why)
+        if file.path not in self._named:
+            logger.warning("%s: %s cannot be read and is left out: %s", self.argument, file.path, why)
+        self._named.add(file.path)
         self._damaged.add(file.path)
         self._plan([other for other in self._files if other.path != file.path])
 
@@ -289,11 +294,29 @@ class Store:
         return found
 
     def write(self, start: int, stop: int, content: bytes) -> None:
-        """Write a shard; raise an OSError if that cannot be done."""
+        """Write a shard; raise an OSError if that cannot be done, and a ValueError if there is one that differs."""
         self.folder.mkdir(exist_ok=True)
         path = shard_path(self.folder, start, stop, self.key.digest)
-        write_whole(path, lambda file: file.write(content))
+        if not self._is_written(path, content):
+            write_whole(path, lambda file: file.write(content))
         self._damaged.discard(path)
+
+    def _is_written(self, path: Path, content: bytes) -> bool:
+        """Whether another run has written the same shard meanwhile."""
+        try:
+            other = Shard(path.read_bytes())
+        except (OSError, ValueError):  # there is none, or it is damaged
+            return False
+        shard = Shard(content)
+        if (other.key, other.start, other.stop) != (shard.key, shard.start, shard.stop):  # it was renamed
+            return False
+        if not are_equal(shard, other, shard.start, shard.stop):
+            raise ValueError(
+                f"{self.argument}: another run has written {path} meanwhile, with different examples {shard.start} to "
+                f"{shard.stop - 1}: its simulator, or what it stands on, was not the same. See that only one of them "
+                "fills this folder, and simulate those examples again"
+            )
+        return True
 
     def end_of_damaged(self, index: int) -> int | None:
         """Where a damaged shard with this example ends; a new one with the same name takes its place."""
@@ -342,14 +365,14 @@ def difference(found: Key, wanted: Key) -> str:
 def check_folder(folder: Path, argument: str) -> None:
     """Raise a ValueError if shards cannot be written to a folder, or if it cannot be made."""
     if not os.path.isdir(folder):
+        if os.path.exists(folder) and not os.path.isdir(folder):
+            raise ValueError(f"{argument} must be a folder, {str(folder)!r} is none")
         try:
             check_parent(folder, argument)
         except ValueError:
             if not os.path.isdir(folder):  # another run may have made it this very moment
                 raise
-        if os.path.exists(folder) and not os.path.isdir(folder):
-            raise ValueError(f"{argument} must be a folder, {str(folder)!r} is none")
-    elif not os.access(folder, os.W_OK | os.X_OK):
+    elif why_not_writable(folder):
         raise ValueError(
             f"{argument}: examples are missing in {str(folder)!r}, which cannot be written to; choose another folder, "
             "or copy it"

@@ -29,6 +29,7 @@ BYTES_PER_SHARD = 2**26  # of rows, before they are compressed
 SECONDS_PER_SHARD = 60.0  # after which a shard is written that is not full
 MOST_UNWRITTEN_BYTES = 2**28  # of shards that wait in memory for a disk that fails
 LOOK_SECONDS = 1.0  # between two looks into a folder for what others have added
+QUIET_SECONDS = 60.0  # without what is waited for, until a warning; the next one comes after twice as long
 TICK_SECONDS = 0.1  # between two looks at whether to go on waiting
 STALE_SECONDS = 24 * 3600.0  # after which an unfinished file is that of a run that was killed
 
@@ -151,6 +152,11 @@ class StoreStream(Stream):
         if examples:
             logger.info("%d of %d examples are in %s", len(examples) - len(missing), len(examples), store.folder)
 
+    @property
+    def simulators(self) -> int | None:
+        """How many examples are simulated at a time for what the store lacks; None where others add it."""
+        return None if self._simulated is None else self._simulated.simulators
+
     def _check_that_missing_can_be_made(self, examples: range) -> None:
         folder, argument = self._store.folder, self._store.argument
         if self._source.simulator is None:
@@ -212,14 +218,24 @@ class StoreStream(Stream):
         return _Piece.of_examples(examples)
 
     def _wait_for(self, index: int, while_waiting: Waiting) -> None:
-        """Wait until somebody has added an example."""
+        """Wait until somebody has added an example. A folder that cannot be read may be so for a moment only."""
         logger.info("waiting for example %d, which %s does not hold yet", index, self._store.folder)
+        start, quiet, problem = time.monotonic(), QUIET_SECONDS, ""
         while self._store.shard_of(index) is None:
             looked = time.monotonic()
-            while time.monotonic() - looked < LOOK_SECONDS:
+            if looked - start > quiet:
+                quiet *= 2
+                logger.warning(
+                    "nobody has added example %d to %s in %.0f s; it holds the examples %s%s",
+                    index, self._store.folder, looked - start, self._store.examples, problem,
+                )  # fmt: skip
+            for _ in range(max(1, round(LOOK_SECONDS / TICK_SECONDS))):
                 while_waiting()
                 time.sleep(TICK_SECONDS)
-            self._store.look()
+            try:
+                self._store.look()
+            except OSError as error:
+                problem = f"; the last problem was {error}"
             self._store.compare()
 
     def _simulate_here(self, index: int, while_waiting: Waiting) -> _Piece:
@@ -263,17 +279,20 @@ class StoreStream(Stream):
 
     def close(self) -> None:
         """Write what is not written yet, and stop what simulates."""
-        if not self._closing:
-            super().close()
+        if self._closing:
+            return
+        super().close()
+        try:
             self.writer.close()
-            if unwritten := self.writer.unwritten:
-                logger.warning(
-                    "%s: examples %s of seed %d could not be written to %s: %s; definetti_np.simulate makes them again "
-                    "and writes them when it can be written to",
-                    self._store.argument, unwritten, self._store.key.seed, self._store.folder, self.writer.error,
-                )  # fmt: skip
+        finally:
             if self._simulated is not None:
                 self._simulated.close()
+        if unwritten := self.writer.unwritten:
+            logger.warning(
+                "%s: examples %s of seed %d could not be written to %s: %s; definetti_np.simulate makes them again "
+                "and writes them when it can be written to",
+                self._store.argument, unwritten, self._store.key.seed, self._store.folder, self.writer.error,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)

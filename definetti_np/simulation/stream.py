@@ -69,9 +69,10 @@ class StreamSettings:
         if executor is not None:
             if callable(getattr(executor, "get_executor", None)):
                 raise TypeError(f"executor: {executor!r} is a client; give its executor, client.get_executor()")
-            if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
+            if isinstance(executor, type) or not (callable(executor) or callable(getattr(executor, "submit", None))):
                 raise TypeError(
-                    f"executor must be an object with a method submit, as those of concurrent.futures, got {executor!r}"
+                    "executor must be an object with a method submit, as those of concurrent.futures, or a function "
+                    f"without arguments that makes one, got {executor!r}"
                 )
             for name, value in (
                 ("sim_threads", sim_threads),
@@ -112,15 +113,6 @@ class StreamSettings:
             check_randomness=check_randomness,
             check_versions=as_bool(check_versions, "check_versions"),
         )
-
-    @property
-    def simulators(self) -> int | None:
-        """How many examples are simulated at a time beside the training, None if that is not known, or none are."""
-        if self.executor is not None:
-            from .executors import number_of_workers  # its module imports this one
-
-            return number_of_workers(self.executor)
-        return self.sim_threads or None
 
     def __str__(self) -> str:
         return "an executor" if self.executor is not None else f"{self.sim_threads} simulator processes"
@@ -167,6 +159,11 @@ class Stream(ABC):
     def capacity(self) -> int | None:
         """How many examples may be taken at once, None for any number."""
         return self._settings.queue_capacity
+
+    @property
+    def simulators(self) -> int | None:
+        """How many examples are simulated at a time beside the training, None if that is not known, or none are."""
+        return self._settings.sim_threads or None
 
     def next_batch(self, size: int, while_waiting: Waiting = PATIENT) -> tuple[MultisetBatch, np.ndarray]:
         """Return the next `size` examples: their rows, and their labels (size, N).
