@@ -356,12 +356,12 @@ class Predictor(ABC):
         workspace = Workspace()
         with kernel_threads(threads), np.errstate(all="ignore"):  # a probability of 0 is an underflow
             for first, part in self._parts_of(data):
-                for network, of_network in zip(networks, parts, strict=True):
+                for i, (network, of_network) in enumerate(zip(networks, parts, strict=True)):
                     with workspace.use():
                         batch = network.as_batch(part, first=first)
                         outputs, hidden = network.compute_with_hidden(batch)
                         of_network.append(finish(network, outputs).copy())
-                        if comparison is not None and network is networks[0]:
+                        if comparison is not None and i == 0:
                             unusual.append(comparison.of_datasets(batch, hidden))
         return [np.concatenate(of_network) for of_network in parts], np.concatenate(unusual)
 

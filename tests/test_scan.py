@@ -373,18 +373,24 @@ def test_ensemble__scans_with_the_mean_of_its_members(haplotypes):
         ensemble([members[0], model_of(encoder=dataclasses.replace(ENCODER, distance_scale=1.0))])
 
 
-def test_ensemble__takes_a_generator_part_by_part():
+def test_ensemble__takes_a_generator_part_by_part(monkeypatch):
     members = [model_of(seed=seed) for seed in (1, 2)]
     windows = np.random.default_rng(1).integers(2, size=(150, *ENCODER.shape)).astype(np.float32)
-    taken = []
+    expected = ensemble(members).predict(windows)
+    taken, taken_when_computed, compute = [], [], Network.compute_with_hidden
 
     def generate():
         for i, window in enumerate(windows):
             taken.append(i)
             yield window
 
-    np.testing.assert_array_equal(ensemble(members).predict(generate()), ensemble(members).predict(windows))
-    assert taken == list(range(150))
+    def note_and_compute(network, batch):
+        taken_when_computed.append(len(taken))
+        return compute(network, batch)
+
+    monkeypatch.setattr(Network, "compute_with_hidden", note_and_compute)
+    np.testing.assert_array_equal(ensemble(members).predict(generate()), expected)
+    assert taken_when_computed == [64, 64, 128, 128, 150, 150]  # each part by both members, before the next is made
 
 
 def test_posterior__takes_no_haplotypes(haplotypes):

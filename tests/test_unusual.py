@@ -267,6 +267,46 @@ def test_command__predict_computes_each_dataset_once(model, tmp_path, monkeypatc
     assert sum(computed) == len(windows)
 
 
+def test_ensemble__is_as_unusual_as_its_first_member_says_and_warns_once(model, caplog):
+    other_network = Network(ENCODER.shape, (2,), **LISTS, seed=9)
+    without_sample = Model(
+        other_network, loss="cross-ent", seed=9, batches_trained=0, encoder=ENCODER, classes=model.classes
+    )
+    members = [model, without_sample, model]
+    both, haplotypes, centers = ensemble(members), haplotypes_of(31, size=1e5), np.arange(0, 300_000, 1000.0)
+    windows, _ = ENCODER.encode_many(haplotypes, centers)
+    np.testing.assert_array_equal(both.unusual(windows), model.unusual(windows))
+    np.testing.assert_array_equal(both.unusual(haplotypes, centers=centers), model.unusual(haplotypes, centers=centers))
+    asked = (
+        lambda: both.predict(windows),
+        lambda: both.posterior(windows),
+        lambda: both.predict(haplotypes, centers=centers),
+        lambda: both.scan(haplotypes, step=1000),
+    )
+    for ask in asked:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "definetti_np"):
+            ask()
+        (message,) = caplog.messages
+        assert "of the windows lie outside 99 %" in message
+    np.testing.assert_array_equal(both.scan(haplotypes, step=1000).unusual, model.scan(haplotypes, step=1000).unusual)
+    with pytest.raises(ValueError, match="the model has no sample of its simulations"):
+        ensemble([without_sample, model]).unusual(windows)
+
+
+def test_with_rows__keeps_the_temperature_and_drops_what_was_of_other_rows(model):
+    """The docstring says that a sample and a check are of the number of rows of the training."""
+    network = Network(ENCODER.shape, (2,), **LISTS, seed=9)
+    options = {"batches_trained": 0, "encoder": ENCODER, "classes": CLASSES, "sample": model.sample}
+    before = Model(network, loss="cross-ent", seed=9, **options)
+    before.temperature = 2.5
+    before.last_check = {"passed": True, "date": "2026-01-01", "examples": 1000}
+    after = before.with_rows(ENCODER.shape[0])
+    assert (after.temperature, after.encoder, after.classes) == (2.5, ENCODER, CLASSES)
+    assert (after.sample, after.last_check) == (None, None)
+    assert before.sample is model.sample
+
+
 def test_unusual__of_a_model_that_cannot_tell(model):
     other = Model(model.network, loss="cross-ent", seed=1, batches_trained=0, encoder=ENCODER)
     with pytest.raises(ValueError, match="the model has no sample of its simulations"):
