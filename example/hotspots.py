@@ -14,19 +14,20 @@ RATES = simulator_example.read_rates(Path(__file__).with_name("genetic_map.txt")
 
 
 MAX_OFFSET = simulator_example.HOTSPOT / 2  # bp, because a scan asks about places anywhere in a hotspot
+SNPS = 64  # more than the 24 of the original: the flat parts of a window tell how much recombination is usual there
 
 
 def simulator(rng):
-    return simulator_example.simulate_data(*RATES, rng, MAX_OFFSET)
+    return simulator_example.simulate_data(*RATES, rng, MAX_OFFSET, SNPS)
 
 
-encoder = simulator_example.ENCODER  # input_shape follows from it
+encoder = simulator_example.encoder_of(SNPS)  # input_shape follows from it
 classes = simulator_example.CLASSES  # and output_shape from these
 context = [  # numbers of all haplotypes together around each SNP: see docs/context.md
-    ("distinct", 6, 12, 18, 24),
-    ("effective", 6, 12, 18, 24),
-    ("ld", 2, 4, 12),
-    ("four_gametes", 2, 4, 12),
+    ("distinct", 6, 12, 24, 48),
+    ("effective", 6, 12, 24, 48),
+    ("ld", 2, 4, 12, 24),
+    ("four_gametes", 2, 4, 12, 24),
 ]
 phi_net = [("conv", 1, 64)]
 g = ("max",)

@@ -1,6 +1,7 @@
 """Recombination hotspot or not: simulated haplotypes around the middle of a short region (Chan et al. 2018, section 5).
 
-The numbers are those of the original defiNETti's example.
+The numbers are those of the original defiNETti's example; `max_offset` and `snps` are for another place of the hotspot,
+and for wider windows.
 """
 
 import msprime
@@ -12,18 +13,21 @@ from definetti_np.simulators import small_blocks
 small_blocks()  # msprime is faster for short regions, and simulates the same
 
 HAPLOTYPES = 198  # the size of the 1000 Genomes CEU sample
-SNPS = 24
+SNPS = 24  # of the original's windows
 INPUT_SHAPE = (HAPLOTYPES, SNPS, 2)
 OUTPUT_SHAPE = (2,)
 NE = 1e4
 MUTATION_RATE = 1.1e-8  # per bp and generation, as the other rates
 MEAN_RECOMBINATION_RATE = 1.25e-8
-REGION = 52_000  # bp, long enough to hold 24 SNPs almost always
+REGION = 52_000  # bp, long enough to hold 64 SNPs almost always
 HOTSPOT = 2_000  # bp, in the middle of the region
 HEAT = (10, 100)  # range of the hotspot's rate over the background
-# What `haplotypes_around_the_middle` computes, for real data.
-ENCODER = HaplotypeEncoder(snps=SNPS, haplotypes=HAPLOTYPES, alleles="minor", distance_scale=4 * NE * MUTATION_RATE)
 CLASSES = ("flat", "hotspot")
+
+
+def encoder_of(snps):
+    """What `haplotypes_around_the_middle` computes, for real data."""
+    return HaplotypeEncoder(snps=snps, haplotypes=HAPLOTYPES, alleles="minor", distance_scale=4 * NE * MUTATION_RATE)
 
 
 def read_rates(path):
@@ -34,12 +38,12 @@ def read_rates(path):
     return genetic_map.rate[used], lengths / lengths.sum()
 
 
-def simulate_data(rates, probabilities, rng, max_offset=0):
+def simulate_data(rates, probabilities, rng, max_offset=0, snps=SNPS):
     """Draw a dataset and its label; a hotspot's middle is at most `max_offset` bp from that of the region.
 
     Returns
     -------
-    data : (198, 24, 2)
+    data : (198, snps, 2)
         Channel 0 is 1 where a haplotype has the minor allele of a SNP, else 0. Channel 1 is the distance to the next
         SNP times 4 Ne mu, 0 for the last one, the same for all haplotypes.
     label : (2,)
@@ -54,7 +58,7 @@ def simulate_data(rates, probabilities, rng, max_offset=0):
     )
     data = None
     while data is None:
-        data = haplotypes_around_the_middle(simulate_haplotypes(recombination_map, rng))
+        data = haplotypes_around_the_middle(simulate_haplotypes(recombination_map, rng), snps)
     return data, np.eye(2)[hotspot]
 
 
@@ -85,18 +89,18 @@ def simulate_haplotypes(recombination_map, rng):
     )
 
 
-def haplotypes_around_the_middle(tree_sequence):
-    """Return the data (198, 24, 2) of the 12 SNPs on each side of the region's middle, or None if it is to be redrawn.
+def haplotypes_around_the_middle(tree_sequence, snps=SNPS):
+    """Return the data (198, snps, 2), half of the SNPs on each side of the region's middle, or None to draw it again.
 
-    It is where a side has fewer than 12 SNPs, or the hotspot holds all 24.
+    It is drawn again where a side has too few SNPs, or the hotspot holds all.
     """
     positions = tree_sequence.tables.sites.position
     middle = np.searchsorted(positions, REGION / 2)
-    first, last = middle - SNPS // 2, middle + SNPS // 2
+    first, last = middle - snps // 2, middle + snps // 2
     in_hotspot = np.count_nonzero(abs(positions - REGION / 2) < HOTSPOT / 2)
-    if first < 0 or last > len(positions) or in_hotspot >= SNPS:
+    if first < 0 or last > len(positions) or in_hotspot >= snps:
         return None
-    data = np.zeros(INPUT_SHAPE)
+    data = np.zeros((HAPLOTYPES, snps, 2))
     variants = tree_sequence.variants(left=positions[first], right=np.nextafter(positions[last - 1], REGION))
     for snp, variant in enumerate(variants):
         derived = variant.genotypes

@@ -123,13 +123,12 @@ def test_simulator__redraws_where_the_hotspot_holds_all_snps(in_hotspot, kept):
     assert (simulator_example.haplotypes_around_the_middle(tree_sequence_with_sites(positions)) is not None) == kept
 
 
-def test_networks__fit_the_simulator(examples):
-    for network, parameters in ((run_example.NETWORK, None), (run_example.PUBLISHED, 158_626)):
-        network = Network(simulator_example.INPUT_SHAPE, simulator_example.OUTPUT_SHAPE, **network)
-        probabilities = network([data for data, _ in examples])
-        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-        if parameters is not None:
-            assert network.flat.weights.size == parameters, "as in the original"
+def test_networks__fit_the_simulators(examples):
+    published = Network(simulator_example.INPUT_SHAPE, simulator_example.OUTPUT_SHAPE, **run_example.PUBLISHED)
+    assert published.flat.weights.size == 158_626, "as in the original"
+    ours = Network(hotspots.encoder.shape, simulator_example.OUTPUT_SHAPE, **run_example.NETWORK)
+    for network, data in ((published, examples[0][0]), (ours, hotspots.simulator(np.random.default_rng(1))[0])):
+        np.testing.assert_allclose(network(data[np.newaxis]).sum(axis=1), 1, rtol=1e-5)
 
 
 def test_simulator__parameters_are_those_of_the_example(prior):
@@ -225,9 +224,9 @@ def test_scan_example__area_and_power_of_a_scan_that_is_known():
 
 
 def test_scan_example__from_a_model_to_calls(tmp_path):
-    network = Network(simulator_example.INPUT_SHAPE, simulator_example.OUTPUT_SHAPE, **run_example.NETWORK, seed=1)
-    encoder, classes = simulator_example.ENCODER, simulator_example.CLASSES
-    Model(network, loss="cross-ent", seed=1, batches_trained=0, encoder=encoder, classes=classes).save(tmp_path / "m")
+    network = Network(hotspots.encoder.shape, simulator_example.OUTPUT_SHAPE, **run_example.NETWORK, seed=1)
+    told = {"encoder": hotspots.encoder, "classes": hotspots.classes}
+    Model(network, loss="cross-ent", seed=1, batches_trained=0, **told).save(tmp_path / "m")
     done = subprocess.run(
         [
             *(sys.executable, EXAMPLE / "scan_example.py", "--model", tmp_path / "m", "--output", tmp_path / "out"),
