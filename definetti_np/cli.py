@@ -35,6 +35,7 @@ from .status import describe_status
 from .training import train
 
 if TYPE_CHECKING:
+    from .ensembles import Ensemble
     from .model import Model
 
 LONGEST_MESSAGE = 600  # characters
@@ -324,10 +325,10 @@ def _info(options: argparse.Namespace) -> None:
     _say(f"simulations by which it tells what is unusual: {number or 'none'}")
 
 
-def _load(path: str) -> Model:
-    from .loading import load  # not at the top, because simulator processes are forked before Numba is loaded
+def _load(path: str) -> Model | Ensemble:
+    from .ensembles import load_any  # not at the top, because simulator processes are forked before Numba is loaded
 
-    return load(path)
+    return load_any(path)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -402,11 +403,11 @@ def _predict(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{options.data}: no array of datasets; an .npy is needed, or an .npz with an array named data"
         ) from None
-    predictions = model.predict(data, options.threads)
+    predictions, unusual = model.predict_with_unusual(data, options.threads)
     names = value_names(model.classes, predictions.shape[1], is_posterior=model.network.spec.ends_in_softmax)
-    if model.sample is not None:
+    if unusual is not None:
         names = (*names, UNUSUAL)
-        predictions = np.column_stack([predictions, model.unusual(data, options.threads)])
+        predictions = np.column_stack([predictions, unusual])
     lines = ["\t".join(["#dataset", *names])]
     lines += ["\t".join([str(i), *map(str, row)]) for i, row in enumerate(predictions)]
     target = Path(options.output).expanduser().absolute()
@@ -491,7 +492,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     _report(model, batch, labels, seed)
 
 
-def _report(model: Model, batch: MultisetBatch, labels: np.ndarray, seed: int) -> None:
+def _report(model: Model | Ensemble, batch: MultisetBatch, labels: np.ndarray, seed: int) -> None:
     """Say how well posteriors are calibrated, where there are examples enough to know."""
     from .diagnostics import evaluate  # not at the top, because simulator processes are forked before Numba is loaded
     from .diagnostics.bands import FEWEST_EXAMPLES

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from .errors import ModelFileError
 from .files.archive import MODEL, open_file, refuse_on_error, write_model
 from .files.paths import check_parent, model_path
-from .loading import model_of
+from .loading import load, model_of
 from .model import Model
-from .multiset import MultisetBatch
 from .network import Network
-from .posteriors.average import AveragePosterior
-from .posteriors.classes import ClassPosterior
-from .posteriors.posterior import Posterior
+from .predictor import Predictor
 
 MOST_MEMBERS = 1000
 
 
-class Ensemble:
-    """Several models of the same data and labels; make one with `ensemble`.
+class Ensemble(Predictor):
+    """Several models of the same data and labels, whose predictions and posteriors are averaged; see `ensemble`.
 
     Attributes
     ----------
     models
         The members.
+    encoder, classes
+        Those of the members, or None.
+    sample
+        What the simulations of the first member's training looked like, or None.
     last_check
         What `diagnostics.check` found when it last looked, in short, or None.
     """
 
     def __init__(self, models: Sequence[Model]):
         self.models = tuple(models)
+        self.encoder, self.classes, self.sample = models[0].encoder, models[0].classes, models[0].sample
         self.last_check: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -56,26 +56,16 @@ class Ensemble:
         return self.models[0].loss
 
     @property
-    def encoder(self) -> Any:
-        """The encoder of the first member."""
-        return self.models[0].encoder
+    def _networks(self) -> tuple[Network, ...]:
+        return tuple(model.network for model in self.models)
 
-    def predict(self, data: Iterable[np.ndarray] | MultisetBatch, threads: int | None = None) -> np.ndarray:
-        """The mean of what the members predict, (B, N); see `Model.predict`."""
-        data = data if isinstance(data, MultisetBatch) else list(data)
-        return np.mean([model.predict(data, threads) for model in self.models], axis=0)
+    @property
+    def _seeds_in_words(self) -> str:
+        return f"ensemble of seeds {', '.join(str(model.seed) for model in self.models)}"
 
-    def posterior(
-        self, data: Iterable[np.ndarray] | MultisetBatch, threads: int | None = None
-    ) -> Posterior | ClassPosterior:
-        """The average of the members' posteriors; see `Model.posterior`."""
-        data = data if isinstance(data, MultisetBatch) else list(data)
-        members = [model.posterior(data, threads) for model in self.models]
-        if isinstance(members[0], ClassPosterior):
-            prob = np.mean([member.prob for member in members if isinstance(member, ClassPosterior)], axis=0)
-            return ClassPosterior(prob, members[0].names)
-        numbers = [member for member in members if isinstance(member, Posterior)]
-        return AveragePosterior(numbers, numbers[0]._box)
+    def summary(self) -> str:
+        """The table of the first member's layers; see `Model.summary`."""
+        return self.models[0].summary()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all of it to one file, with ``.npz`` added where it is missing, whole or not at all."""
@@ -103,7 +93,8 @@ def ensemble(models: Sequence[Model]) -> Ensemble:
     Raises
     ------
     ValueError, TypeError
-        If they do not go together, or have no posterior that can be averaged, as those of quantiles.
+        If they do not go together, as those of different encoders, or have no posterior that can be averaged, as those
+        of quantiles.
     """
     models = list(models)
     if len(models) < 2 or not all(isinstance(model, Model) for model in models):
@@ -118,11 +109,26 @@ def ensemble(models: Sequence[Model]) -> Ensemble:
                 f"models[{i}] has other data or labels than models[0]: shapes, label_range, names and kind {mine}, "
                 f"against {wanted}"
             )
+        if model.encoder != models[0].encoder:
+            raise ValueError(
+                f"models[{i}] has another encoder than models[0]: {model.encoder!r}, against {models[0].encoder!r}"
+            )
         if spec.head is not None and spec.head.kind == "quantiles":
             raise ValueError(f"models[{i}] gives quantiles, whose average is not known; use another head")
         if spec.head is None and not spec.ends_in_softmax:
             raise ValueError(f"models[{i}] gives estimates, and no posterior to average")
     return Ensemble(models)
+
+
+def load_any(path: str | os.PathLike) -> Model | Ensemble:
+    """Read what a file holds, a model as `load` does or an ensemble as `load_ensemble` does."""
+    path = model_path(path, "path")
+    try:
+        with open_file(path, MODEL) as stored:
+            is_ensemble = "ensemble" in stored.header
+    except ModelFileError:
+        is_ensemble = False  # perhaps a checkpoint; else `load` says what is wrong
+    return load_ensemble(path) if is_ensemble else load(path)
 
 
 def load_ensemble(path: str | os.PathLike) -> Ensemble:

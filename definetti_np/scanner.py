@@ -21,7 +21,6 @@ from .genomes.encoder import DISTANCES, HaplotypeEncoder, Sites
 from .genomes.haplotypes import Haplotypes
 from .genomes.unusual import Features
 from .network import LayerLists, Network
-from .progress import ShareProgress
 
 FEATURES_AT_ONCE = 2**26  # 256 MiB of float32 if none was equal to another; a seventh of it in haplotypes
 DATASETS_AT_ONCE = 256  # threads wait for each other after each of some ten steps for so many
@@ -37,13 +36,13 @@ def predict_centers(
     centers: Sequence[float] | np.ndarray,
     *,
     features: Features | None = None,
-    progress: ShareProgress | None = None,
+    reach: Callable[[float], None] = lambda share: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict the windows around centres, (B, N); NaN for those with too few SNPs.
 
     Where the haplotypes are more than the encoder takes, this is the mean over its choices of rows. The second array,
     (B,), has the distances of the features of the last hidden layer from those of the training, for the first of these
-    choices; NaN where they are not asked for.
+    choices; NaN where they are not asked for. `reach` is told which share of the windows is done.
 
     Raises
     ------
@@ -60,12 +59,11 @@ def predict_centers(
         sites = Sites.of(encoder, haplotypes, choice=choice)
         first, has_window = sites.windows(centers)
 
-        def reach(share: float, done: int = choice) -> None:
-            if progress is not None:
-                progress.reach((done + share) / choices)
+        def reach_of_all(share: float, done: int = choice) -> None:
+            reach((done + share) / choices)
 
         wanted = features if choice == 0 else None
-        predictions, away = predict_windows(network, sites, first[has_window], features=wanted, reach=reach)
+        predictions, away = predict_windows(network, sites, first[has_window], features=wanted, reach=reach_of_all)
         total[has_window] += predictions
         total[~has_window] = np.nan
         if choice == 0:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from definetti_np import Model, ModelFileError, Network, calibrate, diagnostics, ensemble, load, load_ensemble
+from definetti_np.cli import main
 from definetti_np.diagnostics.calibration import best_of_scores, best_temperature
 from definetti_np.heads import LabelBox, MixtureSpec
 from definetti_np.posteriors.mixture import MixtureHead
@@ -38,6 +39,22 @@ def test_ensemble__predicts_the_mean_and_keeps_it_in_a_file(kind, tmp_path):
     models[0].save(tmp_path / "one")
     with pytest.raises(ModelFileError, match="one model, and no ensemble"):
         load_ensemble(tmp_path / "one")
+
+
+def test_command__takes_an_ensemble_as_it_takes_a_model(tmp_path, capsys):
+    head, options = KINDS["softmax"]
+    both = ensemble([model_of(head, seed, **options) for seed in (1, 2)])
+    both.save(tmp_path / "all")
+    np.save(tmp_path / "data.npy", DATA)
+    assert main(["info", str(tmp_path / "all")]) == 0
+    assert "Ensemble of 2 models" in capsys.readouterr().out
+    assert (
+        main(["predict", str(tmp_path / "all"), str(tmp_path / "data.npy"), "--output", str(tmp_path / "p.tsv")]) == 0
+    )
+    table = np.loadtxt(tmp_path / "p.tsv", skiprows=1)
+    np.testing.assert_allclose(table[:, 1:], both.predict(DATA), rtol=1e-6)
+    assert main(["scan", str(tmp_path / "all"), "no.vcf", "--output", str(tmp_path / "s.tsv")]) == 2
+    assert "the model has no encoder, so it cannot scan" in capsys.readouterr().err
 
 
 def test_ensemble__posterior_of_numbers():

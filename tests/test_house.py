@@ -25,7 +25,7 @@ FLOORS = [
     "run",
     "reports",
     "diagnostics",
-    "settings reuse schedules validation warm_start model loading ensembles trainer",
+    "settings reuse schedules validation warm_start predictor model loading ensembles trainer",
     "scanner",
     "invariance network layers",
     "posteriors",

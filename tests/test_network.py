@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from definetti_np import Model, MultisetBatch, Network, Trainer
-from definetti_np.model import _parts
+from definetti_np.predictor import _parts
 
 G = st.sampled_from([("max",), ("top_k", 1), ("top_k", 2), ("sort",), ("moments", 1, 2), ("moments", 0.5, 1, 3.5)])
 LAYERS = st.lists(

@@ -25,11 +25,13 @@ from definetti_np import (
     Network,
     Scan,
     SimulatorError,
+    ensemble,
     load,
     read_haplotypes,
     train,
 )
 from definetti_np.genomes.encoder import Sites
+from definetti_np.genomes.scan import with_prior
 from definetti_np.scanner import layers_to_share, predict_windows
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,13 +61,13 @@ def haplotypes():
     return Haplotypes.from_tree_sequence(simulate(np.random.default_rng(1), 300_000), contig="chr2")
 
 
-def model_of(encoder=ENCODER, classes=CLASSES, **changes):
-    network = Network(encoder.shape, (2,), **(CONV | changes), seed=3)
+def model_of(encoder=ENCODER, classes=CLASSES, seed=3, **changes):
+    network = Network(encoder.shape, (2,), **(CONV | changes), seed=seed)
     for name, weight in network.parameters.items():
         if name.endswith("weight"):
             weight *= 8  # so that predictions differ
     loss = "cross-ent" if network.spec.ends_in_softmax else "l2"
-    return Model(network, loss=loss, seed=3, batches_trained=0, encoder=encoder, classes=classes)
+    return Model(network, loss=loss, seed=seed, batches_trained=0, encoder=encoder, classes=classes)
 
 
 # Training with an encoder
@@ -353,6 +355,41 @@ def test_scan__prior_by_the_rule_of_bayes(haplotypes):
     assert before.notes["prior"] == "that of the training"
     half = model.scan(haplotypes, prior=(0.5, 0.5))
     np.testing.assert_allclose(half.values[ok], before.values[ok], rtol=1e-6)
+
+
+def test_ensemble__scans_with_the_mean_of_its_members(haplotypes):
+    members = [model_of(seed=seed) for seed in (1, 2, 3)]
+    both, centers = ensemble(members), np.arange(20_000, 60_000, 700.0)
+    expected = np.mean([member.predict(haplotypes, centers=centers) for member in members], axis=0)
+    np.testing.assert_array_equal(both.predict(haplotypes, centers=centers), expected)
+    scans = [member.scan(haplotypes, step=700) for member in members]
+    scan = both.scan(haplotypes, step=700)
+    np.testing.assert_array_equal(scan.values, np.mean([member.values for member in scans], axis=0))
+    np.testing.assert_array_equal(scan.status, scans[0].status)
+    assert scan.notes["model"] == "ensemble of seeds 1, 2, 3"
+    weighed = both.scan(haplotypes, step=700, prior=(0.9, 0.1)).values
+    np.testing.assert_allclose(weighed, with_prior(scan.values, np.array([0.9, 0.1]), np.array([0.5, 0.5])), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"models\[1\] has another encoder than models\[0\]"):
+        ensemble([members[0], model_of(encoder=dataclasses.replace(ENCODER, distance_scale=1.0))])
+
+
+def test_ensemble__takes_a_generator_part_by_part():
+    members = [model_of(seed=seed) for seed in (1, 2)]
+    windows = np.random.default_rng(1).integers(2, size=(150, *ENCODER.shape)).astype(np.float32)
+    taken = []
+
+    def generate():
+        for i, window in enumerate(windows):
+            taken.append(i)
+            yield window
+
+    np.testing.assert_array_equal(ensemble(members).predict(generate()), ensemble(members).predict(windows))
+    assert taken == list(range(150))
+
+
+def test_posterior__takes_no_haplotypes(haplotypes):
+    with pytest.raises(TypeError, match="posterior takes datasets, got Haplotypes; make datasets of them with encoder"):
+        model_of().posterior(haplotypes)
 
 
 @pytest.mark.parametrize(

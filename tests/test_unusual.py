@@ -257,6 +257,16 @@ def test_command__predict_writes_how_unusual_datasets_are(model, tmp_path, capsy
     np.testing.assert_allclose(table[:, 3], model.unusual(windows), rtol=1e-6)
 
 
+def test_command__predict_computes_each_dataset_once(model, tmp_path, monkeypatch):
+    windows, _ = ENCODER.encode_many(haplotypes_of(31), np.arange(100_000, 200_000, 1000.0))
+    model.save(tmp_path / "m")
+    np.save(tmp_path / "data.npy", windows)
+    computed, compute = [], Network.compute_with_hidden
+    monkeypatch.setattr(Network, "compute_with_hidden", lambda self, x: computed.append(len(x)) or compute(self, x))
+    assert main(["predict", *map(str, (tmp_path / "m", tmp_path / "data.npy", "--output", tmp_path / "p.tsv"))]) == 0
+    assert sum(computed) == len(windows)
+
+
 def test_unusual__of_a_model_that_cannot_tell(model):
     other = Model(model.network, loss="cross-ent", seed=1, batches_trained=0, encoder=ENCODER)
     with pytest.raises(ValueError, match="the model has no sample of its simulations"):

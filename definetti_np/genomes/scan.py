@@ -334,6 +334,33 @@ def check_prior(prior: Any, number: int, name: str) -> np.ndarray:
     return values
 
 
+def check_priors(
+    prior: Any, training_prior: Any, number: int, *, is_posterior: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The prior of N classes in the genome and that of the training, each (N,) float64, or None if neither is given.
+
+    Raises
+    ------
+    ValueError
+        If one is wrong, the first is missing, or the network gives no posterior.
+    """
+    if prior is None:
+        if training_prior is not None:
+            raise ValueError("training_prior is for a prior that takes its place; give prior too")
+        return None
+    if not is_posterior:
+        raise ValueError("prior is for a network that ends in softmax, which gives probabilities of classes")
+    before = check_prior([1 / number] * number if training_prior is None else training_prior, number, "training_prior")
+    return check_prior(prior, number, "prior"), before
+
+
+def describe_priors(names: Sequence[str], priors: tuple[np.ndarray, np.ndarray] | None) -> dict[str, str]:
+    """What a file says of them."""
+    if priors is None:
+        return {"prior": "that of the training"}
+    return {"prior": describe_prior(names, priors[0]), "training_prior": describe_prior(names, priors[1])}
+
+
 def with_prior(probabilities: np.ndarray, prior: np.ndarray, training_prior: np.ndarray) -> np.ndarray:
     """The posterior under another prior than that of the training, by Bayes' rule on the classes, (B, N)."""
     with np.errstate(all="ignore"):
