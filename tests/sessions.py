@@ -18,18 +18,19 @@ import definetti_np
 PACKAGES = Path(definetti_np.__file__).parents[1]
 LIVES = Path(__file__).parent / "lives.py"
 LIMIT = 120  # seconds
-STAY_IGNORED = {
-    signal.SIGHUP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ
-}  # fmt: skip
+STAY_IGNORED = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ}
 
 
 def restore_signals() -> None:
     """Let signals act as in a program started at a prompt, in this process and so in those that it starts.
 
     A script starts what runs in its background with SIGINT ignored, and other programs ignore or block other signals;
-    a run goes on ignoring them, as it must. What nohup, a terminal or Python itself ignores stays ignored.
+    a run goes on ignoring them, as it must. What a terminal or Python itself ignores stays ignored. Under nohup a
+    lost terminal does nothing to this process, but ends what it starts, as a handler is not passed on.
     """
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     for number in signal.valid_signals():
         if signal.getsignal(number) == signal.SIG_IGN and number not in STAY_IGNORED:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

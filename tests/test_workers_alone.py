@@ -1,5 +1,6 @@
 """What workers share with the trainer and each other (a socket, and nothing else), and that they die with it."""
 
+import contextlib
 import functools
 import os
 import re
@@ -163,25 +164,33 @@ def test_workers__have_a_process_group_and_signals_of_their_own(tmp_path):
 def test_workers__share_no_lock_and_no_memory(method):
     before = Path("/proc/self/maps").read_text().splitlines()  # what others have put into this process
     inherited = {line.split()[4] for line in before if line.split()[4] != "0"}
+    inherited_sockets = sockets_of("self")
     with open_stream(workers=3, start_method=method) as stream:
         stream.next_batch(10)
         sockets = []
         for worker in stream._workers:
-            links = [os.readlink(path) for path in Path(f"/proc/{worker.pid}/fd").iterdir()]
-            sockets.append({link for link in links if link.startswith("socket:")})
+            links = links_of(worker.pid)
+            sockets.append(sockets_of(worker.pid))
             mapped = Path(f"/proc/{worker.pid}/maps").read_text().splitlines()
             mapped = [line for line in mapped if line.split()[4] not in inherited]
             assert not [line for line in [*links, *mapped] if "/dev/shm" in line or "/sem." in line]
             assert not [line for line in mapped if re.search(r"^\S+ rw.s ", line)], "pages that several processes write"
     for i, mine in enumerate(sockets):
         for others in sockets[:i]:
-            assert not (mine & others) - inherited_sockets()
+            assert not (mine & others) - inherited_sockets
 
 
-def inherited_sockets():
-    """Sockets of this process that are no worker's business, such as those of the program that runs the tests."""
-    links = [os.readlink(f"/proc/self/fd/{number}") for number in (0, 1, 2)]
-    return {link for link in links if link.startswith("socket:")}
+def links_of(pid):
+    """What the open files of a process are."""
+    links = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that with which this process looks
+            links.append(os.readlink(path))
+    return links
+
+
+def sockets_of(pid):
+    return {link for link in links_of(pid) if link.startswith("socket:")}
 
 
 @pytest.mark.parametrize("method", METHODS)

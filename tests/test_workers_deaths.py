@@ -199,5 +199,5 @@ def test_train__a_storm_of_kills(tmp_path, seconds):
     os.set_blocking(trainer.stderr.fileno(), True)
     result, errors = trainer.communicate(timeout=120)
     assert (trainer.returncode, result) == (0, expected), errors
-    assert kills >= 20
+    assert kills >= seconds, "fewer on a busy machine"
     assert "was killed by SIGKILL" in errors
