@@ -30,11 +30,11 @@ def main():
     options.output.mkdir(parents=True, exist_ok=True)
     rates, probabilities = simulator_example.read_rates(options.map)
 
-    snps, max_offset = (simulator_example.SNPS, 0) if options.published else (hotspots.SNPS, hotspots.MAX_OFFSET)
-    encoder = simulator_example.encoder_of(snps)
+    regions = {} if options.published else hotspots.REGIONS
+    encoder = simulator_example.encoder_of(regions.get("snps", simulator_example.SNPS))
 
     def simulator(rng):
-        return simulator_example.simulate_data(rates, probabilities, rng, max_offset, snps)
+        return simulator_example.simulate_data(rates, probabilities, rng, **regions)
 
     model = train(
         encoder.shape,

@@ -106,7 +106,7 @@ def test_encode_many__far_and_unordered_centers():
         np.testing.assert_array_equal(windows[i], naive(encoder, haplotypes, kept[i]).astype(np.float32))
 
 
-@pytest.mark.parametrize("snps", [simulator_example.SNPS, hotspots.SNPS])
+@pytest.mark.parametrize("snps", [simulator_example.SNPS, hotspots.REGIONS["snps"]])
 def test_encoder__gives_the_arrays_of_the_example(snps):
     encoder = simulator_example.encoder_of(snps)
     rng, encoded = np.random.default_rng(5), 0

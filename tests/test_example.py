@@ -145,10 +145,23 @@ def test_simulator__hotspots_lie_anywhere_around_the_middle(prior, monkeypatch):
     simulate = simulator_example.simulate_haplotypes
     monkeypatch.setattr(simulator_example, "simulate_haplotypes", lambda m, rng: maps.append(m) or simulate(m, rng))
     for seed in range(10):
-        simulator_example.simulate_data(*prior, np.random.default_rng(seed), hotspots.MAX_OFFSET)
+        simulator_example.simulate_data(*prior, np.random.default_rng(seed), max_offset=1000)
     middles = np.array([(m.left[1] + m.right[1]) / 2 for m in maps])
     assert (abs(middles - simulator_example.REGION / 2) < 1000).all()
     assert middles.std() > 300
+
+
+def test_simulator__flat_regions_may_have_a_hotspot_elsewhere():
+    rng, draw = np.random.default_rng(1), simulator_example.draw_offset
+    assert [draw(False, rng, 1000, 0) for _ in range(5)] == [None] * 5
+    assert all(abs(draw(True, rng, 1000, 1)) <= 1000 for _ in range(100))
+    offsets = [draw(False, rng, 1000, 0.5) for _ in range(400)]
+    there = np.array([offset for offset in offsets if offset is not None])
+    assert 150 < len(there) < 250
+    assert 70 < np.count_nonzero(there > 0) < 130
+    assert ((abs(there) >= simulator_example.NEAREST) & (abs(there) <= 25_000)).all()
+    assert abs(there).min() < 5_000
+    assert abs(there).max() > 24_000
 
 
 def test_run_example__from_training_to_predictions(tmp_path):
