@@ -1,6 +1,7 @@
 """What tells hotspots best? The example's network, the published one, the same in PyTorch, and gradient boosting.
 
     python benchmarks/accuracy.py --folder simulations --seeds 1 2 3 --examples 25000
+    python benchmarks/accuracy.py --folder simulations --snps 64 --contenders published example-reuse boosting
 
 All train on the same simulations and are tried on the same 5,000 others. The folder keeps them: what it has is not
 simulated again. Boosting (scikit-learn) gets the numbers that the example's network has as its context, and the
@@ -14,6 +15,7 @@ import importlib.util
 import itertools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import common
@@ -23,7 +25,7 @@ from simulations import Simulations, find_files, predict, train_network
 
 sys.path.insert(0, str(common.EXAMPLE))
 import simulator_example
-from run_example import NETWORK, PUBLISHED
+from run_example import PUBLISHED
 
 from definetti_np import augment
 from definetti_np.context import check_context
@@ -32,7 +34,6 @@ from definetti_np.engine.context import compute_context
 from definetti_np.kernels._jit import threads as kernel_threads
 from definetti_np.seeds import example_seed
 
-SHAPES = {"input_shape": simulator_example.INPUT_SHAPE, "output_shape": simulator_example.OUTPUT_SHAPE}
 HELD_OUT, HELD_OUT_SEED = 5_000, 999
 FALSE_CALLS = 0.01  # the share of flat regions that is called, where power is reported
 HEATS = (10, 20, 40, 100)
@@ -42,18 +43,19 @@ BACKGROUNDS = (0, 1, 3, np.inf)  # cM/Mb
 # Contenders: functions (train, test, seed, options) to the probability of a hotspot and the seconds of training
 
 
-def train_ours(network: dict, more: str, train: Simulations, test: Simulations, seed: int, options):
+def train_ours(published: bool, more: str, train: Simulations, test: Simulations, seed: int, options):
     """Ours; with a cosine schedule the examples are mirrored at random, and with reuse so are the earlier ones."""
     cosine = {"schedule": "cosine", "augment": augment.mirror(1)}
     extras = {"": {}, "cosine": cosine, "reuse": {**cosine, "reuse": options.reuse}}[more]
-    trained, seconds = train_network({**SHAPES, **network}, train, seed, options.threads, **extras)
+    network = PUBLISHED if published else common.example_network(options.snps)
+    trained, seconds = train_network({**train.shapes, **network}, train, seed, options.threads, **extras)
     return predict(trained, test)[:, 1], seconds
 
 
 def train_torch(train: Simulations, test: Simulations, seed: int, options):
     """PyTorch with the published network, from the weights that ours begins with, eager and channels last."""
     first = next(train.parts())
-    job = peers.Job.of({**SHAPES, **PUBLISHED}, [train.dense(first)], [train.labels[first]], seed)
+    job = peers.Job.of({**train.shapes, **PUBLISHED}, [train.dense(first)], [train.labels[first]], seed)
     start = time.perf_counter()
     network = peers.Torch(job, ("channels_last", "amax", "eager"), options.threads)
     for part in train.parts():
@@ -83,17 +85,18 @@ def train_boosting(train: Simulations, test: Simulations, seed: int, options):
 
 def statistics(simulations: Simulations) -> np.ndarray:
     """The context at each SNP and the distances, (B, numbers)."""
-    context = check_context(NETWORK["context"], *SHAPES["input_shape"][1:])
+    _, snps, channels = simulations.shapes["input_shape"]
+    context = check_context(common.example_network(snps)["context"], snps, channels)
     numbers = [compute_context(context, batch).reshape(len(batch), -1) for batch in simulations.batches()]
     return np.concatenate([np.concatenate(numbers), simulations.distances], axis=1)
 
 
 CONTENDERS = {
-    "published": functools.partial(train_ours, PUBLISHED, ""),
-    "published-reuse": functools.partial(train_ours, PUBLISHED, "reuse"),
-    "example": functools.partial(train_ours, NETWORK, ""),
-    "example-cosine": functools.partial(train_ours, NETWORK, "cosine"),
-    "example-reuse": functools.partial(train_ours, NETWORK, "reuse"),
+    "published": functools.partial(train_ours, True, ""),
+    "published-reuse": functools.partial(train_ours, True, "reuse"),
+    "example": functools.partial(train_ours, False, ""),
+    "example-cosine": functools.partial(train_ours, False, "cosine"),
+    "example-reuse": functools.partial(train_ours, False, "reuse"),
     "boosting": train_boosting,
     "torch": train_torch,
 }
@@ -101,6 +104,12 @@ NEEDS = {"boosting": ("sklearn", "scikit-learn"), "torch": ("torch", "torch")}
 
 
 # What they are worth
+
+
+def find_hotspots(folder: Path, snps: int) -> Callable:
+    """A function (seed, number, workers) that finds or makes the files of simulations in a folder."""
+    name = "hotspots" if snps == 24 else f"hotspots_{snps}"
+    return functools.partial(find_files, folder, name, functools.partial(common.hotspot_simulator, snps))
 
 
 def facts_of(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,6 +148,7 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("simulations"), help="where the simulations are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--examples", type=int, default=25_000, help="to train on, for each seed")
+    parser.add_argument("--snps", type=int, default=24, help="of the windows, as the original has them")
     parser.add_argument("--reuse", type=int, default=9, help="more steps after each batch, where there is reuse")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--threads", type=int, default=available_cores())
@@ -150,7 +160,7 @@ def main():
 
     common.show_machine()
     with kernel_threads(options.threads):
-        find = functools.partial(find_files, options.folder, "hotspots", common.hotspot_simulator)
+        find = find_hotspots(options.folder, options.snps)
         test = Simulations(find(HELD_OUT_SEED, HELD_OUT, options.threads), HELD_OUT)
         is_hotspot, slices = test.labels[:, 1] == 1, slices_of(HELD_OUT_SEED, HELD_OUT)
         results = {name: [] for name in options.contenders}

@@ -7,16 +7,11 @@ folder keeps simulations, as for accuracy.py: what it has is not simulated again
 """
 
 import argparse
-import functools
-import sys
 from pathlib import Path
 
 import common
-from accuracy import HELD_OUT, HELD_OUT_SEED, SHAPES
-from simulations import Simulations, find_files, train_network
-
-sys.path.insert(0, str(common.EXAMPLE))
-from run_example import NETWORK
+from accuracy import HELD_OUT, HELD_OUT_SEED, find_hotspots
+from simulations import Simulations, train_network
 
 from definetti_np import augment, calibrate, diagnostics, ensemble
 from definetti_np.cores import available_cores
@@ -44,11 +39,12 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("simulations"), help="where the simulations are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--examples", type=int, default=25_000, help="to train on, for each seed")
+    parser.add_argument("--snps", type=int, default=24, help="of the windows, as the original has them")
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     common.show_machine()
-    find = functools.partial(find_files, options.folder, "hotspots", common.hotspot_simulator)
+    find, network = find_hotspots(options.folder, options.snps), common.example_network(options.snps)
     test = Simulations(find(HELD_OUT_SEED, HELD_OUT, options.threads), HELD_OUT)
     fresh = Simulations(find(CALIBRATION_SEED, CALIBRATION, options.threads), CALIBRATION)
     results: dict[str, list] = {"as trained": [], "calibrated": []}
@@ -61,7 +57,7 @@ def main():
     models = []
     for seed in options.seeds:
         train = Simulations(find(seed, options.examples, options.threads), options.examples)
-        model, _ = train_network({**SHAPES, **NETWORK}, train, seed, options.threads, **OPTIONS)
+        model, _ = train_network({**train.shapes, **network}, train, seed, options.threads, **OPTIONS)
         models.append(model)
         show("as trained", model, f", seed {seed}")
         temperature = calibrate(

@@ -23,16 +23,33 @@ HOTSPOT = {
     "g": ("top_k", 1),
     "h_net": [("fc", 128), ("fc", 128), ("softmax",)],
 }
+NARROW_CONTEXT = [
+    ("distinct", 6, 12, 18, 24),
+    ("effective", 6, 12, 18, 24),
+    ("ld", 2, 4, 12),
+    ("four_gametes", 2, 4, 12),
+]
 WARM_UP = 0.2  # seconds
 PACKAGES = ("numpy", "numba", "msprime", "torch", "jax", "tensorflow", "tensorflow-cpu")
 
 
-def hotspot_simulator() -> Callable:
-    """The example's simulator, a function of a generator."""
-    sys.path.append(str(EXAMPLE))
-    simulator_example = importlib.import_module("simulator_example")
+def hotspot_simulator(snps: int = 24) -> Callable:
+    """The original's simulator, a function of a generator, with windows of so many SNPs."""
+    simulator_example = example_module("simulator_example")
     rates = simulator_example.read_rates(EXAMPLE / "genetic_map.txt")
-    return lambda rng: simulator_example.simulate_data(*rates, rng)
+    return lambda rng: simulator_example.simulate_data(*rates, rng, snps=snps)
+
+
+def example_module(name: str):
+    """A module of the folder of examples."""
+    sys.path.append(str(EXAMPLE))
+    return importlib.import_module(name)
+
+
+def example_network(snps: int = 24) -> dict:
+    """The network of the hotspot example for windows of so many SNPs; of 24 it has a context of its own."""
+    network = example_module("run_example").NETWORK
+    return network if snps > 24 else network | {"context": NARROW_CONTEXT}
 
 
 def simulate_hotspots(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,14 +4,10 @@ python benchmarks/context_step.py --threads 1 2
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import common
 import numpy as np
-
-sys.path.insert(0, str(common.EXAMPLE))
-from run_example import NETWORK, PUBLISHED
 
 from definetti_np import MultisetBatch, Network, Trainer
 from definetti_np.context import check_context
@@ -19,7 +15,8 @@ from definetti_np.engine.context import compute_context
 from definetti_np.kernels._jit import threads as kernel_threads
 
 SHAPES = {key: common.HOTSPOT[key] for key in ("input_shape", "output_shape")}
-CONTEXT = NETWORK["context"]
+NETWORK, CONTEXT = common.example_network(), common.NARROW_CONTEXT
+PUBLISHED = {key: common.HOTSPOT[key] for key in ("phi_net", "g", "h_net")}
 NETWORKS = {
     "published": PUBLISHED,
     "published, with context": {**PUBLISHED, "context": CONTEXT},

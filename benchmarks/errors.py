@@ -8,13 +8,12 @@ of accuracy.py.
 """
 
 import argparse
-import functools
 from pathlib import Path
 
 import common
 import numpy as np
-from accuracy import HELD_OUT, HELD_OUT_SEED, NETWORK, PUBLISHED, SHAPES
-from simulations import Simulations, find_files, predict, train_network
+from accuracy import HELD_OUT, HELD_OUT_SEED, PUBLISHED, find_hotspots
+from simulations import Simulations, predict, train_network
 
 from definetti_np import augment
 from definetti_np.cores import available_cores
@@ -41,7 +40,7 @@ def main():
     parser.add_argument("--figure", type=Path, help="draw it, with matplotlib")
     options = parser.parse_args()
     common.show_machine()
-    find = functools.partial(find_files, options.folder, "hotspots", common.hotspot_simulator)
+    find = find_hotspots(options.folder, 24)
     results = {}
     with kernel_threads(options.threads):
         test = Simulations(find(HELD_OUT_SEED, HELD_OUT, options.threads), HELD_OUT)
@@ -57,12 +56,13 @@ def main():
 
 def try_errors(errors, rates: tuple, test: Simulations, trained_on: list[Simulations], options) -> dict:
     """The mean accuracy at each rate of networks that were trained with none, the right rate, and a range."""
+    network = common.example_network()
     tests = {rate: with_errors(test, errors(rate)) for rate in rates}
     trained = {
         "the published network, none": (PUBLISHED, dict.fromkeys(rates, 0)),
-        "none": (NETWORK, dict.fromkeys(rates, 0)),
-        "the right rate": (NETWORK, {rate: rate for rate in rates}),
-        "a range": (NETWORK, dict.fromkeys(rates, (0, rates[-1]))),
+        "none": (network, dict.fromkeys(rates, 0)),
+        "the right rate": (network, {rate: rate for rate in rates}),
+        "a range": (network, dict.fromkeys(rates, (0, rates[-1]))),
     }
     results = {}
     for name, (description, trained_with) in trained.items():
@@ -73,7 +73,7 @@ def try_errors(errors, rates: tuple, test: Simulations, trained_on: list[Simulat
                 choice = trained_with[rate]
                 if choice not in networks:
                     networks[choice], _ = train_network(
-                        {**SHAPES, **description}, train, seed, options.threads,
+                        {**train.shapes, **description}, train, seed, options.threads,
                         schedule="cosine", augment=errors(choice) if choice else None,
                     )  # fmt: skip
                 right = predict(networks[choice], test_with).argmax(axis=1) == test.labels.argmax(axis=1)

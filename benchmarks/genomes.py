@@ -14,13 +14,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import EXAMPLE, HOTSPOT, save, show, show_machine
+from common import HOTSPOT, example_module, save, show, show_machine
 
 from definetti_np import HaplotypeEncoder, Haplotypes, Model, MultisetBatch, Network, read_haplotypes
 from definetti_np.genomes.unusual import Collector
-
-sys.path.insert(0, str(EXAMPLE))
-from run_example import NETWORK
 
 LENGTH = 64_444_167  # bp
 SITES = 170_000
@@ -57,18 +54,20 @@ def main():
             f"encode_many, {WINDOWS:,} windows", np.array([encode(part, centers) for _ in range(5)])
         )
 
-        windows, _ = ENCODER.encode_many(part, centers[:1000])
-        for name, network in {"published": HOTSPOT, "example": HOTSPOT | NETWORK}.items():
-            results |= scan_with(name, network, path, haplotypes, windows, options.threads)
+        example, ours = example_module("hotspots"), example_module("run_example").NETWORK
+        ours = HOTSPOT | ours | {"input_shape": example.encoder.shape}
+        for name, encoder, network in (("published", ENCODER, HOTSPOT), ("example", example.encoder, ours)):
+            windows, _ = encoder.encode_many(part, centers[:1000])
+            results |= scan_with(name, encoder, network, path, haplotypes, windows, options.threads)
     save(options.json, results)
 
 
-def scan_with(name, network, path, haplotypes, windows, threads):
+def scan_with(name, encoder, network, path, haplotypes, windows, threads):
     """Scan with an untrained network that has a sample of simulations, as trained ones have; return the times."""
-    collector = Collector(ENCODER)
+    collector = Collector(encoder)
     collector.add(MultisetBatch.from_datasets(list(windows)))
     network = Network(**network, seed=1)
-    options = {"encoder": ENCODER, "sample": collector.sample(network.hidden)}
+    options = {"encoder": encoder, "sample": collector.sample(network.hidden)}
     model = Model(network, loss="cross-ent", seed=1, batches_trained=0, **options)
     model.scan(haplotypes, stop=300_000, threads=threads)  # compiles
     windows = windows[:200]

@@ -46,6 +46,12 @@ class Simulations:
         self.labels = np.concatenate([part["labels"] for part in stored])[:number].astype(np.float32)
         self.rows = [distinct_rows(data) for part in self.parts() for data in self.dense(part)]
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The arguments of a network that say what the data and the labels are."""
+        rows, snps = self.alleles.shape[1], self.distances.shape[1]
+        return {"input_shape": (rows, snps, 2), "output_shape": self.labels.shape[1:]}
+
     def changed(self, change: Callable) -> "Simulations":
         """The same examples with other rows: change(i, rows, counts) gives those of example i, not yet merged."""
         other = copy.copy(self)

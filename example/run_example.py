@@ -30,13 +30,14 @@ def main():
     options.output.mkdir(parents=True, exist_ok=True)
     rates, probabilities = simulator_example.read_rates(options.map)
 
-    max_offset = 0 if options.published else hotspots.MAX_OFFSET
+    regions = {} if options.published else hotspots.REGIONS
+    encoder = simulator_example.encoder_of(regions.get("snps", simulator_example.SNPS))
 
     def simulator(rng):
-        return simulator_example.simulate_data(rates, probabilities, rng, max_offset)
+        return simulator_example.simulate_data(rates, probabilities, rng, **regions)
 
     model = train(
-        simulator_example.INPUT_SHAPE,
+        encoder.shape,
         simulator_example.OUTPUT_SHAPE,
         simulator,
         **(PUBLISHED if options.published else NETWORK | LEARNING),
@@ -49,7 +50,7 @@ def main():
         training_summary=options.output / "summary.txt",
         seed=options.seed,
         resume=options.resume,
-        encoder=simulator_example.ENCODER,
+        encoder=encoder,
         classes=simulator_example.CLASSES,
     )
 

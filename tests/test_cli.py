@@ -249,7 +249,7 @@ def test_example__has_a_file_for_the_command_line(capsys, tmp_path, monkeypatch)
     code, _, err = run(capsys, "simulate", example, "--number", 2, "--output", tmp_path / "sims.npz")
     assert code == 0, err
     with np.load(tmp_path / "sims.npz") as file:
-        assert file["data"].shape == (2, 198, 24, 2)
+        assert file["data"].shape == (2, 198, 64, 2)
 
 
 def test_status__of_a_run_on_another_machine(folder, capsys, tmp_path):

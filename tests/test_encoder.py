@@ -1,8 +1,8 @@
 """From haplotypes to datasets: the encoder, and simulations that look like the data."""
 
 import dataclasses
-from pathlib import Path
 
+import hotspots
 import msprime
 import numpy as np
 import pytest
@@ -106,19 +106,19 @@ def test_encode_many__far_and_unordered_centers():
         np.testing.assert_array_equal(windows[i], naive(encoder, haplotypes, kept[i]).astype(np.float32))
 
 
-def test_encoder__gives_the_arrays_of_the_example():
-    encoder = simulator_example.ENCODER
-    assert encoder.shape == simulator_example.INPUT_SHAPE
+@pytest.mark.parametrize("snps", [simulator_example.SNPS, hotspots.REGIONS["snps"]])
+def test_encoder__gives_the_arrays_of_the_example(snps):
+    encoder = simulator_example.encoder_of(snps)
     rng, encoded = np.random.default_rng(5), 0
     recombination = msprime.RateMap(position=[0, 25_000, 27_000, 52_000], rate=[1e-8, 3e-7, 1e-8])
     for _ in range(40):
         trees = simulator_example.simulate_haplotypes(recombination, rng)
-        data = simulator_example.haplotypes_around_the_middle(trees)
+        data = simulator_example.haplotypes_around_the_middle(trees, snps)
         window = encoder.encode(trees)
         if data is None:  # too few SNPs, or all of them in the hotspot
             positions = trees.sites_position
             in_hotspot = np.count_nonzero(abs(positions - 26_000) < 1000)
-            assert window is None or in_hotspot >= simulator_example.SNPS
+            assert window is None or in_hotspot >= snps
             continue
         np.testing.assert_array_equal(window, data.astype(np.float32))
         whole = encoder.encode(Haplotypes.from_tree_sequence(trees), 26_000)
@@ -297,6 +297,7 @@ def test_like__data_of_more_and_of_fewer_haplotypes(data, simulation):
 
 
 def test_example__is_told_by_its_encoder():
-    script = Path(simulator_example.__file__).with_name("run_example.py").read_text()
-    assert "simulator_example.INPUT_SHAPE" in script
-    assert len(simulator_example.CLASSES) == simulator_example.OUTPUT_SHAPE[0]
+    assert simulator_example.encoder_of(simulator_example.SNPS).shape == simulator_example.INPUT_SHAPE
+    data, label = hotspots.simulator(np.random.default_rng(1))
+    assert data.shape == hotspots.encoder.shape
+    assert label.shape == simulator_example.OUTPUT_SHAPE == (len(hotspots.classes),)

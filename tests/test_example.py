@@ -123,13 +123,12 @@ def test_simulator__redraws_where_the_hotspot_holds_all_snps(in_hotspot, kept):
     assert (simulator_example.haplotypes_around_the_middle(tree_sequence_with_sites(positions)) is not None) == kept
 
 
-def test_networks__fit_the_simulator(examples):
-    for network, parameters in ((run_example.NETWORK, None), (run_example.PUBLISHED, 158_626)):
-        network = Network(simulator_example.INPUT_SHAPE, simulator_example.OUTPUT_SHAPE, **network)
-        probabilities = network([data for data, _ in examples])
-        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-        if parameters is not None:
-            assert network.flat.weights.size == parameters, "as in the original"
+def test_networks__fit_the_simulators(examples):
+    published = Network(simulator_example.INPUT_SHAPE, simulator_example.OUTPUT_SHAPE, **run_example.PUBLISHED)
+    assert published.flat.weights.size == 158_626, "as in the original"
+    ours = Network(hotspots.encoder.shape, simulator_example.OUTPUT_SHAPE, **run_example.NETWORK)
+    for network, data in ((published, examples[0][0]), (ours, hotspots.simulator(np.random.default_rng(1))[0])):
+        np.testing.assert_allclose(network(data[np.newaxis]).sum(axis=1), 1, rtol=1e-5)
 
 
 def test_simulator__parameters_are_those_of_the_example(prior):
@@ -146,10 +145,23 @@ def test_simulator__hotspots_lie_anywhere_around_the_middle(prior, monkeypatch):
     simulate = simulator_example.simulate_haplotypes
     monkeypatch.setattr(simulator_example, "simulate_haplotypes", lambda m, rng: maps.append(m) or simulate(m, rng))
     for seed in range(10):
-        simulator_example.simulate_data(*prior, np.random.default_rng(seed), hotspots.MAX_OFFSET)
+        simulator_example.simulate_data(*prior, np.random.default_rng(seed), max_offset=1000)
     middles = np.array([(m.left[1] + m.right[1]) / 2 for m in maps])
     assert (abs(middles - simulator_example.REGION / 2) < 1000).all()
     assert middles.std() > 300
+
+
+def test_simulator__flat_regions_may_have_a_hotspot_elsewhere():
+    rng, draw = np.random.default_rng(1), simulator_example.draw_offset
+    assert [draw(False, rng, 1000, 0) for _ in range(5)] == [None] * 5
+    assert all(abs(draw(True, rng, 1000, 1)) <= 1000 for _ in range(100))
+    offsets = [draw(False, rng, 1000, 0.5) for _ in range(400)]
+    there = np.array([offset for offset in offsets if offset is not None])
+    assert 150 < len(there) < 250
+    assert 70 < np.count_nonzero(there > 0) < 130
+    assert ((abs(there) >= simulator_example.NEAREST) & (abs(there) <= 25_000)).all()
+    assert abs(there).min() < 5_000
+    assert abs(there).max() > 24_000
 
 
 def test_run_example__from_training_to_predictions(tmp_path):
@@ -225,9 +237,9 @@ def test_scan_example__area_and_power_of_a_scan_that_is_known():
 
 
 def test_scan_example__from_a_model_to_calls(tmp_path):
-    network = Network(simulator_example.INPUT_SHAPE, simulator_example.OUTPUT_SHAPE, **run_example.NETWORK, seed=1)
-    encoder, classes = simulator_example.ENCODER, simulator_example.CLASSES
-    Model(network, loss="cross-ent", seed=1, batches_trained=0, encoder=encoder, classes=classes).save(tmp_path / "m")
+    network = Network(hotspots.encoder.shape, simulator_example.OUTPUT_SHAPE, **run_example.NETWORK, seed=1)
+    told = {"encoder": hotspots.encoder, "classes": hotspots.classes}
+    Model(network, loss="cross-ent", seed=1, batches_trained=0, **told).save(tmp_path / "m")
     done = subprocess.run(
         [
             *(sys.executable, EXAMPLE / "scan_example.py", "--model", tmp_path / "m", "--output", tmp_path / "out"),
