@@ -70,8 +70,11 @@ def _of_model(path: Path) -> Iterator[str]:
     if os.path.lexists(path):
         try:
             with open_file(path, MODEL) as stored:
-                yield f"model: {stored.header['batches_trained']} batches, {path}"
-        except (ModelFileError, OSError, KeyError) as error:
+                members = stored.header.get("ensemble")
+                what = "model" if members is None else f"ensemble of {len(members)}, the first one"
+                first = stored.header if members is None else members[0]
+                yield f"{what}: {first['batches_trained']} batches, {path}"
+        except (ModelFileError, OSError, LookupError, TypeError) as error:
             yield f"model that cannot be read: {shorten(str(error), LONGEST_REASON)}"
 
 

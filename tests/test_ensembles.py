@@ -49,6 +49,8 @@ def test_command__takes_an_ensemble_as_it_takes_a_model(tmp_path, capsys):
     np.save(tmp_path / "data.npy", DATA)
     assert main(["info", str(tmp_path / "all")]) == 0
     assert "Ensemble of 2 models" in capsys.readouterr().out
+    assert main(["status", str(tmp_path / "all")]) == 0
+    assert "ensemble of 2, the first one: 0 batches" in capsys.readouterr().out
     assert (
         main(["predict", str(tmp_path / "all"), str(tmp_path / "data.npy"), "--output", str(tmp_path / "p.tsv")]) == 0
     )

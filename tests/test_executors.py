@@ -3,7 +3,7 @@
 import functools
 import threading
 import time
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import loky
@@ -16,6 +16,7 @@ from definetti_np.interruption import Waiting
 from definetti_np.simulation import executors
 from definetti_np.simulation.executors import ExecutorStream, number_of_workers
 from definetti_np.simulation.parcel import Parcel
+from definetti_np.simulation.pool import Pool
 from definetti_np.simulation.source import ExampleSource
 from definetti_np.simulation.stream import StreamSettings
 from definetti_np.specs import network_spec
@@ -106,6 +107,32 @@ def test_train__a_pool_that_breaks_leaves_a_checkpoint_that_finishes(tmp_path, p
     assert any("resume=True goes on from there" in message for message in caplog.messages)
     assert (where / "weights.checkpoint.npz").exists()
     assert sha_of_training(where, simulator, executor=None, sim_threads=0, resume=True) == expected
+
+
+class Breaking:
+    """A pool that breaks at the second call, and fails the first one while that is refused."""
+
+    def __init__(self):
+        self.future, self._failing = Future(), threading.Thread(target=self._fail)
+
+    def submit(self, function, *arguments):
+        if self._failing.ident is not None:
+            raise BrokenExecutor("a process was lost")
+        self._failing.start()
+        return self.future
+
+    def _fail(self):
+        time.sleep(0.2)  # what would be cancelled meanwhile makes this an InvalidStateError
+        self.future.set_exception(BrokenExecutor("a process was lost"))
+
+
+def test_pool__lets_an_executor_that_breaks_fail_its_calls():
+    executor = Breaking()
+    pool = Pool(executor)
+    assert pool.submit(int) is executor.future
+    with pytest.raises(BrokenExecutor):
+        pool.submit(int)
+    assert executor.future.done()
 
 
 def new_process_pool():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor, Future, wait
 from typing import Any
 
 from ..errors import SimulatorError
+
+SECONDS_TO_BREAK = 10.0  # that are left to an executor to fail the calls that it has
 
 
 class Pool:
@@ -31,19 +34,27 @@ class Pool:
     def __init__(self, given: Any):
         self._make: Callable[[], Any] | None = None if hasattr(given, "submit") else given
         self.executor = given if self._make is None else _made_by(self._make)
+        self._futures: weakref.WeakSet[Future] = weakref.WeakSet()  # of the executor's calls
 
     def submit(self, function: Callable, *arguments: Any) -> Future:
-        """Hand over a call."""
+        """Hand over a call.
+
+        An executor that breaks is left to fail its calls first: if one is cancelled meanwhile, the process pool of
+        Python 3.11 stops in the middle, and its processes stay.
+        """
         try:
             future = self.executor.submit(function, *arguments)
         except BrokenExecutor:
+            wait(list(self._futures), SECONDS_TO_BREAK)
             if self._make is None:
                 raise
+            self._futures.clear()
             self.executor.shutdown(wait=False)
             self.executor = _made_by(self._make)
             future = self.executor.submit(function, *arguments)
         if not isinstance(future, Future):
             raise TypeError(f"its submit must return a Future of concurrent.futures, got {future!r}")
+        self._futures.add(future)
         return future
 
     @property
