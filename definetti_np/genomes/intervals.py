@@ -86,11 +86,8 @@ def read_bed(path: str | os.PathLike, contig: str) -> np.ndarray:
         logger.warning(
             "%s: %s of the %s intervals of %s have start = end, so they are empty; BED counts starts from 0 and ends "
             "from 1: if this file counts both from 1, subtract 1 from its starts",
-            path,
-            f"{empty:,}",
-            f"{len(intervals):,}",
-            contig,
-        )
+            path, f"{empty:,}", f"{len(intervals):,}", contig,
+        )  # fmt: skip
     return union(intervals)
 
 

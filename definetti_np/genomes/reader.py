@@ -185,12 +185,8 @@ class _Job:
             logger.warning(
                 "%s: an interval of %s ends at %s, but the contig at %s in the header of %s; one of the two may be of "
                 "another reference",
-                mask,
-                contig,
-                f"{last:,.0f}",
-                f"{length:,.0f}",
-                self.path,
-            )
+                mask, contig, f"{last:,.0f}", f"{length:,.0f}", self.path,
+            )  # fmt: skip
 
 
 def _kind(path: Path) -> str:

@@ -19,9 +19,7 @@ from ..ops.dense_conv import LINEAR, RELU, dense_layer
 from .head import Head
 from .posterior import Posterior
 
-NEAREST_TO_END = (
-    1e-5  # of 0 and 1, where a logit is infinite: from here to there a temperature works as a straight line
-)
+NEAREST_TO_END = 1e-5  # of 0 and 1, where a logit is infinite: nearer to them a temperature is a straight line
 _ROLES = ("start.{}", "labels.{}", "weight.{}.0", "bias.{}.0", "weight.{}.1", "bias.{}.1")  # by layer
 
 
