@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 
 import disasters
@@ -188,16 +189,19 @@ def test_train__a_storm_of_kills(tmp_path, seconds):
     log = trainer.stderr.readline()
     while "batch 0 of" not in log:
         log = trainer.stderr.readline()
-    os.set_blocking(trainer.stderr.fileno(), False)
-    kills = 0
+    lines, kills = [], 0
+    reading = threading.Thread(target=lines.extend, args=(trainer.stderr,))  # a full pipe would stop the trainer
+    reading.start()
     while trainer.poll() is None and kills < 10 * seconds:
         if workers := descendants(trainer.pid):
             os.kill(random.choice(workers), signal.SIGKILL)
             kills += 1
         # A busy machine gives a new process its turn later, and three deaths at one example would end the run.
         time.sleep(0.1 * max(1, os.getloadavg()[0] / os.cpu_count()))
-    os.set_blocking(trainer.stderr.fileno(), True)
-    result, errors = trainer.communicate(timeout=120)
+    trainer.wait(timeout=120)
+    reading.join()
+    result, _ = trainer.communicate()
+    errors = "".join(lines)
     assert (trainer.returncode, result) == (0, expected), errors
     assert kills >= seconds, "fewer on a busy machine"
     assert "was killed by SIGKILL" in errors
